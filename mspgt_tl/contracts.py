@@ -1,0 +1,185 @@
+"""The conventions and shared types that every part agrees on.
+
+- A model has `n_layers` blocks; `resid[l]` is `blocks.{l}.hook_resid_post`, shape `[batch, pos, d_model]`.
+- A *gap* b in 1 … n_layers-1 lies between blocks b-1 and b; a *boundary* is a gap. Arrays over gaps have length
+  n_layers-1 and index b-1, and labelled arrays carry the coordinate `gap`.
+- Boundaries b_LI < b_IG cut the blocks into the scales Local, Intermediate and Global.
+- Information is in nats. Statistics accumulate in float64. Padding and BOS never count as data.
+- What could not be computed is `nan` with a reason beside it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from mspgt_tl.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+LAYER, GAP, BLOCK, RESAMPLE, SIGNAL, TASK = "layer", "gap", "block", "resample", "signal", "task"
+"""Axis names of every labelled array."""
+
+TASKS = ("pos", "deprel", "ner", "srl")
+"""Probe tasks: part of speech, dependency relation, named entities, semantic roles."""
+
+VERDICTS = ("supported", "localised, not significant", "significant, not localised", "not found")
+"""Possible verdicts on one boundary."""
+
+
+class CausalModel(Protocol):
+    """What we use of a TransformerLens model; `HookedTransformer` and 3.9's `TransformerBridge` both have it."""
+
+    cfg: Any
+    tokenizer: Any
+
+    def forward(self, input: Tensor, **options: Any) -> Any: ...
+    def run_with_cache(self, *args: Any, **options: Any) -> Any: ...
+    def hooks(self, fwd_hooks: Sequence[tuple[Any, Any]] = ..., **options: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class TextCorpus:
+    """Sentences of running text, in reading order."""
+
+    name: str
+    sentences: tuple[str, ...]
+    sha256: str
+    """Hash of the source bytes (or of the generator's settings)."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """One syntactic word of a tree."""
+
+    form: str
+    start: int
+    end: int
+    """Character span in `Tree.text`, end exclusive. Words of one multiword token that cannot be told apart share its span."""
+    upos: str | None
+    head: int | None
+    """Index of the head word in `Tree.words`; None for the root."""
+    deprel: str | None
+    ner: str | None
+    """BIO tag, such as `B-PER`."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a predicate; both are indices into `Tree.words`."""
+
+    predicate: int
+    head: int
+    role: str
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One sentence with its gold labels; a layer that the treebank lacks is None on every word."""
+
+    text: str
+    words: tuple[Word, ...]
+    arguments: tuple[Argument, ...] | None
+    predicates: tuple[int, ...] | None
+    """Indices of all predicates, those without arguments included."""
+
+
+@dataclass(frozen=True)
+class Treebank:
+    """Trees to train probes on and trees to measure them on."""
+
+    name: str
+    train: tuple[Tree, ...]
+    dev: tuple[Tree, ...]
+    tasks: tuple[str, ...]
+    """The subset of `TASKS` whose labels both splits carry."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass shows of a batch of right-padded sentences."""
+
+    sentence: Int[np.ndarray, "batch"]
+    """Index of each sentence in the stream's input."""
+    block: Int[np.ndarray, "batch"]
+    """Bootstrap block of each sentence."""
+    tokens: Int[Tensor, "batch pos"]
+    is_data: Bool[Tensor, "batch pos"]
+    """False on padding and BOS."""
+    is_token: Bool[Tensor, "batch pos"]
+    """False on padding only."""
+    resid: Sequence[Float[Tensor, "batch pos d_model"]]
+    """One tensor per layer, in the model's dtype; empty when no signal asked for it."""
+    pattern: Sequence[Float[Tensor, "batch head query key"]]
+    """One tensor per layer; empty when no signal asked for it."""
+
+
+class Accumulator(Protocol):
+    """The state of a signal during a pass: sums per bootstrap block."""
+
+    def observe(self, batch: Batch) -> None: ...
+
+    def sums(self) -> Mapping[str, np.ndarray]:
+        """Return float64 arrays whose first axis is the block."""
+        ...
+
+
+class Signal(ABC):
+    """A curve over gaps, computed from sums over bootstrap blocks of sentences.
+
+    Subclasses are frozen dataclasses holding parameters only. `curves` is called with one row of ones for the point
+    estimate and with rows of resampled counts for the bootstrap, so resampling never runs the model again.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    unit: ClassVar[str]
+    source: ClassVar[str]
+    """Where the definition comes from: paper, equation, and P, R or N as in the method's notes."""
+
+    @abstractmethod
+    def curves(
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+    ) -> Float[np.ndarray, "resample gap"]:
+        """Return one curve per row of block weights, `nan` where it cannot be computed."""
+
+
+class StreamSignal(Signal):
+    """A signal that watches the forward pass over the text corpus."""
+
+    needs: ClassVar[frozenset[str]]
+    """Subset of {"resid", "pattern"}."""
+
+    @abstractmethod
+    def start(self, *, n_layers: int, n_blocks: int, seed: int) -> Accumulator: ...
+
+
+S = TypeVar("S")
+
+
+class Registry(Generic[S]):
+    """Classes by name, filled by decorating them."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self._known = kind, dict[str, type[S]]()
+
+    def register(self, part: type[S]) -> type[S]:
+        self._known[part.name] = part  # pyright: ignore[reportAttributeAccessIssue]
+        return part
+
+    def __getitem__(self, name: str) -> type[S]:
+        if name not in self._known:
+            raise ConfigError(unknown_name(self.kind, name, self._known))
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._known))
+
+
+SIGNALS: Registry[Signal] = Registry("signal")

@@ -1,0 +1,60 @@
+"""Every exception the package raises.
+
+    MspgtError                     base: the command line prints it on one line and exits with code 2
+    ├── ConfigError                an option, a config file or an argument is not usable
+    ├── ModelError                 a model cannot be loaded, trained or run
+    │   ├── UnknownModelError      the name is neither embedded, a folder, nor known to the hub
+    │   └── ActivationError        a forward pass gave values that no statistic can use
+    ├── CorpusError                a text or treebank cannot be read or holds nothing usable
+    ├── StoreError                 a run folder is missing, damaged or belongs to another run
+    └── DataError                  an array passed to a function has the wrong shape or values
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MspgtError(Exception):
+    """Base of every error the package raises on purpose."""
+
+
+class ConfigError(MspgtError):
+    """An option, a config file or an argument is not usable."""
+
+
+class ModelError(MspgtError):
+    """A model cannot be loaded, trained or run."""
+
+
+class UnknownModelError(ModelError):
+    """The name is neither an embedded model, a folder, nor known to the hub."""
+
+
+class ActivationError(ModelError):
+    """A forward pass gave values that no statistic can use, or did not fit into memory."""
+
+
+class CorpusError(MspgtError):
+    """A text or a treebank cannot be read, or holds nothing usable."""
+
+
+class StoreError(MspgtError):
+    """A run folder is missing, damaged or belongs to another run."""
+
+
+class DataError(MspgtError, ValueError):
+    """An array passed to a function has the wrong shape or unusable values."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for an unknown name, with the closest known one first.
+
+    >>> unknown_name("signal", "cak", ["cka", "probe"])
+    "Unknown signal 'cak'. Did you mean 'cka'? Known: cka, probe."
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}."
