@@ -1,0 +1,356 @@
+"""Fuses signal curves, finds the peaks, and says where they lie, how sure that is, and whether they exist.
+
+`rule="mspgt"` is the method of this package: reliability-weighted fusion, bootstrap intervals, and a test that the peaks are more
+than chance. `rule="paper"` is the published rule alone: equal treatment of every signal, two peaks of prominence 0.3, and
+nothing that could say no except an interval of five layers or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+from scipy.signal import find_peaks
+
+from mspgt_tl.contracts import VERDICTS
+from mspgt_tl.errors import ConfigError, DataError, unknown_name
+from mspgt_tl.nulls import MIN_GAPS, concordance_test
+
+Rule = Literal["mspgt", "paper"]
+
+PROMINENCE = 0.3
+"""Smallest prominence of a peak of the fused curve (the paper's own number)."""
+MAX_WIDTH = 5
+"""A 95 % interval must be narrower than this many layers (the paper's own number)."""
+ALPHA = 0.05
+MIN_RELIABILITY = 0.5
+"""A signal with more bootstrap noise than half of its variance over gaps is flat."""
+MIN_PRESENCE = 0.5
+"""An interval is only given for a boundary that at least this share of the resamples found."""
+NEAR_TIE = 0.2
+"""A rival place that takes this share of the resamples makes the boundary a near tie."""
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """What `find_boundaries` found. Arrays over boundaries are in depth order."""
+
+    boundaries: tuple[int, ...]
+    """Gaps in 1 … n_layers-1; at most two."""
+    verdicts: tuple[str, ...]
+    p_values: Float[np.ndarray, "boundary"]
+    """Adjusted for both boundaries; nan where `reasons` says why."""
+    intervals: Float[np.ndarray, "boundary 2"]
+    """95 % bootstrap percentile intervals of the gap; nan where only curves are given."""
+    presence: Float[np.ndarray, "boundary"]
+    """Share of resamples in which the boundary was found."""
+    mode_mass: Float[np.ndarray, "boundary"]
+    """Share of those resamples at the commonest gap."""
+    near_ties: tuple[int | None, ...]
+    """The rival gap of each boundary, if there is one."""
+    peak_counts: Float[np.ndarray, "3"]
+    """Share of resamples with 0, 1 and 2 peaks."""
+    fused: Float[np.ndarray, "gap"]
+    normalised: Float[np.ndarray, "signal gap"]
+    """Min-max normalised signals times their reliability; zero for signals left out."""
+    weights: Float[np.ndarray, "signal"]
+    """The weights really used: zero for signals left out, summing to one over the rest."""
+    reliability: Float[np.ndarray, "signal"]
+    """In [0, 1]; nan where only curves are given."""
+    flat: tuple[bool, ...]
+    contrast: Float[np.ndarray, "gap"]
+    """Fused local contrast, the statistic of the existence test; nan where it was not made."""
+    contrast_threshold: float
+    """The contrast that 5 % of the null curves exceed somewhere."""
+    rule: Rule
+    seed: int
+    reasons: tuple[str, ...]
+    """Why something is nan, flat or left out."""
+
+    @property
+    def verdict(self) -> str:
+        """One phrase for the whole result."""
+        if not self.boundaries:
+            return "not found"
+        return "; ".join(f"gap {b}: {v}" for b, v in zip(self.boundaries, self.verdicts, strict=True))
+
+    def scales(self, n_layers: int) -> dict[str, range]:
+        """Cut the blocks at the boundaries: Local, Intermediate, Global for two of them.
+
+        Raises:
+            DataError: there are not exactly two boundaries; no scales follow then.
+        """
+        if len(self.boundaries) != 2:
+            raise DataError(f"Three scales need two boundaries, found {len(self.boundaries)}: {self.verdict}.")
+        first, second = self.boundaries
+        return {"local": range(first), "intermediate": range(first, second), "global": range(second, n_layers)}
+
+
+def normalise(curves: Float[np.ndarray, "*any gap"]) -> Float[np.ndarray, "*any gap"]:
+    """Scale every curve to [0, 1] over gaps (eq. 6, P); a constant curve becomes zero."""
+    low, high = curves.min(axis=-1, keepdims=True), curves.max(axis=-1, keepdims=True)
+    return (curves - low) / np.where(high > low, high - low, 1)
+
+
+def pick_peaks(fused: Float[np.ndarray, "gap"], *, prominence: float = PROMINENCE) -> Int[np.ndarray, "peak"]:
+    """Return the indices of the two most prominent peaks, in depth order (P).
+
+    The ends are padded with the curve's minimum, so the first and last gap can be peaks.
+    """
+    padded = np.concatenate([[fused.min()], fused, [fused.min()]])
+    peaks, found = find_peaks(padded, prominence=prominence)
+    best = np.argsort(-found["prominences"], kind="stable")[:2]
+    return np.sort(peaks[best] - 1)
+
+
+def reliability(
+    curves: Float[np.ndarray, "signal gap"], resampled: Float[np.ndarray, "resample signal gap"]
+) -> Float[np.ndarray, "signal"]:
+    """Return 1 - (mean squared bootstrap error) / (variance over gaps), floored at 0 (N)."""
+    error = resampled.var(axis=0).mean(axis=-1)
+    spread = curves.var(axis=-1)
+    return np.maximum(0, 1 - np.divide(error, spread, out=np.ones_like(error), where=spread > 0))
+
+
+def find_boundaries(
+    curves: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    rule: Rule = "mspgt",
+    seed: int = 0,
+    resampled: Float[np.ndarray, "resample signal gap"] | None = None,
+    names: Sequence[str] | None = None,
+    n_null: int = 2000,
+) -> Boundaries:
+    """Find at most two boundaries in signal curves (METHOD section 2; eq. 6 and the paper's peak rule).
+
+    Args:
+        curves: `[signal, gap]`, in any unit; column j is gap j+1. A signal with a nan is left out, with its reason.
+        weights: one a signal, not negative; equal by default. They are scaled to sum to one.
+        rule: `"paper"` for the published rule alone: no reliability, no existence test.
+        seed: of the null curves.
+        resampled: bootstrap resamples of `curves`; without them intervals and reliabilities are nan.
+        names: of the signals, for the reasons.
+        n_null: null curves of each kind.
+
+    Raises:
+        DataError: wrong shape, fewer than two gaps, or an infinite value.
+        ConfigError: unknown rule or unusable weights.
+    """
+    values = _checked_curves(curves)
+    if rule not in get_args(Rule):
+        raise ConfigError(unknown_name("rule", str(rule), get_args(Rule)))
+    n_signals, n_gaps = values.shape
+    labels = list(names) if names is not None else [f"signal {i}" for i in range(n_signals)]
+    share = _checked_weights(weights, n_signals)
+    trust, reasons = np.full(n_signals, np.nan), []
+    if resampled is not None:
+        resampled = np.asarray(resampled, dtype=np.float64)
+        if resampled.shape[1:] != values.shape or len(resampled) < 2:
+            raise DataError(f"`resampled` must be [resample, {n_signals}, {n_gaps}], got {list(resampled.shape)}.")
+        trust = reliability(values, resampled)
+    left_out = _signals_left_out(values, resampled, trust, share, labels, rule, reasons)
+    used = np.where(left_out, 0, share)
+    used = used / used.sum() if used.sum() > 0 else used
+    gain = np.where(left_out, 0, 1) * (np.nan_to_num(trust, nan=1) if rule == "mspgt" else 1)
+    shown = normalise(np.where(left_out[:, None], 0, values)) * gain[:, None]
+    fused = used @ shown
+    peaks = pick_peaks(fused) if used.any() else np.empty(0, dtype=int)
+    if not used.any():
+        reasons.append("No boundary: every signal was left out.")
+    elif len(peaks) == 0:
+        reasons.append(f"No boundary: the fused curve has no peak of prominence {PROMINENCE}.")
+    place = _bootstrap_places(peaks, resampled, used, gain, left_out, reasons)
+    p_values, contrast, threshold = _existence(shown, used, peaks, rule, seed, n_null, reasons)
+    return Boundaries(
+        boundaries=tuple(int(p) + 1 for p in peaks),
+        verdicts=tuple(_verdict(p, i, rule) for p, i in zip(p_values, place.intervals, strict=True)),
+        p_values=p_values,
+        intervals=place.intervals,
+        presence=place.presence,
+        mode_mass=place.mode_mass,
+        near_ties=place.near_ties,
+        peak_counts=place.peak_counts,
+        fused=fused,
+        normalised=shown,
+        weights=used,
+        reliability=trust,
+        flat=tuple(bool(f) for f in left_out),
+        contrast=contrast,
+        contrast_threshold=threshold,
+        rule=rule,
+        seed=seed,
+        reasons=tuple(reasons),
+    )
+
+
+def _checked_curves(curves: ArrayLike) -> Float[np.ndarray, "signal gap"]:
+    values = np.array(curves, dtype=np.float64)
+    if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
+        raise DataError(f"Curves must be [signal, gap] with at least 2 gaps, got shape {list(values.shape)}.")
+    if np.isinf(values).any():
+        raise DataError(f"Curves must be finite or nan; {int(np.isinf(values).sum())} values are infinite.")
+    return values
+
+
+def _checked_weights(weights: ArrayLike | None, n_signals: int) -> Float[np.ndarray, "signal"]:
+    if weights is None:
+        return np.full(n_signals, 1 / n_signals)
+    share = np.array(weights, dtype=np.float64)
+    if share.shape != (n_signals,) or not np.isfinite(share).all() or (share < 0).any() or share.sum() <= 0:
+        raise ConfigError(f"Weights must be {n_signals} numbers >= 0 with a positive sum, got {share.tolist()}.")
+    return share / share.sum()
+
+
+def _signals_left_out(
+    values: np.ndarray,
+    resampled: np.ndarray | None,
+    trust: np.ndarray,
+    share: np.ndarray,
+    labels: Sequence[str],
+    rule: Rule,
+    reasons: list[str],
+) -> np.ndarray:
+    """Return which signals cannot or must not take part, adding the reason of each."""
+    left_out = share == 0
+    for i, label in enumerate(labels):
+        missing = int(np.isnan(values[i]).sum())
+        if missing:
+            reasons.append(f"{label} left out: nan at {missing} of {values.shape[1]} gaps.")
+        elif resampled is not None and np.isnan(resampled[:, i]).any():
+            reasons.append(f"{label} left out: nan in some bootstrap resamples.")
+        elif np.ptp(values[i]) == 0:
+            reasons.append(f"{label} left out: flat, the same value at every gap.")
+        elif rule == "mspgt" and trust[i] < MIN_RELIABILITY:
+            reasons.append(f"{label} left out: flat, reliability {trust[i]:.2f} below {MIN_RELIABILITY}.")
+        else:
+            continue
+        left_out[i] = True
+    return left_out
+
+
+@dataclass(frozen=True)
+class _Places:
+    intervals: np.ndarray
+    presence: np.ndarray
+    mode_mass: np.ndarray
+    near_ties: tuple[int | None, ...]
+    peak_counts: np.ndarray
+
+
+def _bootstrap_places(
+    peaks: np.ndarray,
+    resampled: np.ndarray | None,
+    weights: np.ndarray,
+    gain: np.ndarray,
+    left_out: np.ndarray,
+    reasons: list[str],
+) -> _Places:
+    """Pick again in every resample and summarise where each boundary went."""
+    n = len(peaks)
+    intervals, presence, mode_mass = np.full((n, 2), np.nan), np.full(n, np.nan), np.full(n, np.nan)
+    if resampled is None or not weights.any():
+        if n:
+            reasons.append("Intervals are nan: they need bootstrap resamples, and only curves were given.")
+        return _Places(intervals, presence, mode_mass, (None,) * n, np.full(3, np.nan))
+    shown = normalise(np.where(left_out[:, None], 0, resampled)) * gain[:, None]
+    picked = [pick_peaks(row) for row in np.einsum("s,rsg->rg", weights, shown)]
+    counts = np.bincount([len(p) for p in picked], minlength=3)[:3] / len(picked)
+    places = np.array([_match(peaks, p) for p in picked]).reshape(len(picked), n)
+    rivals: list[int | None] = []
+    for i in range(n):
+        found = places[~np.isnan(places[:, i]), i]
+        presence[i] = len(found) / len(picked)
+        gaps, times = np.unique(found, return_counts=True)
+        mode_mass[i] = times.max() / len(found) if len(found) else np.nan
+        far = [(t, g) for g, t in zip(gaps, times, strict=True) if abs(g - peaks[i]) > 1 and t >= NEAR_TIE * len(found)]
+        rivals.append(int(max(far)[1]) + 1 if far else None)
+        if presence[i] < MIN_PRESENCE:
+            reasons.append(f"Gap {peaks[i] + 1} has no interval: found in only {presence[i]:.0%} of the resamples.")
+        else:
+            intervals[i] = np.quantile(found, [0.025, 0.975], method="inverted_cdf") + 1
+    return _Places(intervals, presence, mode_mass, tuple(rivals), counts)
+
+
+def _match(peaks: np.ndarray, picked: np.ndarray) -> list[float]:
+    """Assign a resample's peaks to the boundaries: in depth order, a single one to the nearest."""
+    if len(picked) == len(peaks):
+        return [float(p) for p in picked]
+    if len(picked) == 0:
+        return [np.nan] * len(peaks)
+    if len(peaks) == 1:
+        return [float(picked[np.abs(picked - peaks[0]).argmin()])]
+    nearest = np.abs(peaks - picked[0]).argmin()
+    return [float(picked[0]) if i == nearest else np.nan for i in range(len(peaks))]
+
+
+def _existence(
+    shown: np.ndarray,
+    weights: np.ndarray,
+    peaks: np.ndarray,
+    rule: Rule,
+    seed: int,
+    n_null: int,
+    reasons: list[str],
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return p-values, the contrast curve and its threshold; nan with a reason where the test has no ground."""
+    n_gaps = shown.shape[1]
+    untested = np.full(len(peaks), np.nan), np.full(n_gaps, np.nan), np.nan
+    if rule == "paper":
+        return untested
+    active = weights > 0
+    if active.sum() < 2 or n_gaps < MIN_GAPS:
+        if len(peaks):
+            reasons.append(
+                f"p-values are nan: existence is the agreement of two signals over {MIN_GAPS} or more gaps; "
+                f"here {int(active.sum())} and {n_gaps}."
+            )
+        return untested
+    test = concordance_test(shown[active], weights[active], peaks, n_null=n_null, seed=seed)
+    return test.p_values, test.contrast, test.threshold
+
+
+def _verdict(p_value: float, interval: np.ndarray, rule: Rule) -> str:
+    supported, localised, significant, not_found = VERDICTS
+    is_localised = bool(interval[1] - interval[0] < MAX_WIDTH)
+    if rule == "paper":
+        return "accepted" if is_localised else "not accepted"
+    if p_value < ALPHA:
+        return supported if is_localised else significant
+    return localised if is_localised else not_found
+
+
+@dataclass(frozen=True)
+class WeightMap:
+    """Where the boundaries lie for every choice of fusion weights (N): no conclusion rests on one choice."""
+
+    weights: Float[np.ndarray, "point signal"]
+    boundaries: Float[np.ndarray, "point 2"]
+    """In depth order; nan where fewer than two peaks were found."""
+
+    def agreement(self, boundary: int, *, within: int = 1) -> float:
+        """Return the share of weight choices that put a boundary within `within` gaps of this one."""
+        return float((np.abs(self.boundaries - boundary) <= within).any(axis=1).mean())
+
+
+def weight_map(normalised: Float[np.ndarray, "signal gap"], *, steps: int = 20) -> WeightMap:
+    """Pick peaks for every fusion weight on a triangular grid of `steps` divisions over three signals.
+
+    Raises:
+        DataError: not three signals.
+    """
+    if len(normalised) != 3:
+        raise DataError(f"The weight simplex is drawn for three signals, got {len(normalised)}.")
+    grid = np.array([(i, j, steps - i - j) for i in range(steps + 1) for j in range(steps + 1 - i)]) / steps
+    places = np.full((len(grid), 2), np.nan)
+    active = normalised.any(axis=1)
+    for row, weights in enumerate(grid):
+        if (total := weights[active].sum()) == 0:
+            continue
+        peaks = pick_peaks((weights * active / total) @ normalised)
+        places[row, : len(peaks)] = peaks + 1
+    return WeightMap(grid, places)
