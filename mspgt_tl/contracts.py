@@ -109,6 +109,8 @@ class Batch:
     """Index of each sentence in the stream's input."""
     block: Int[np.ndarray, "batch"]
     """Bootstrap block of each sentence."""
+    drawn: Int[Tensor, "batch"]
+    """Position of the one token of each sentence that stands for it where rows must be independent."""
     tokens: Int[Tensor, "batch pos"]
     is_data: Bool[Tensor, "batch pos"]
     """False on padding and BOS."""
@@ -157,7 +159,8 @@ class StreamSignal(Signal):
     """Subset of {"resid", "pattern"}."""
 
     @abstractmethod
-    def start(self, *, n_layers: int, n_blocks: int, seed: int) -> Accumulator: ...
+    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> Accumulator:
+        """Return an empty accumulator for blocks of these numbers of sentences."""
 
 
 S = TypeVar("S")
@@ -183,3 +186,9 @@ class Registry(Generic[S]):
 
 
 SIGNALS: Registry[Signal] = Registry("signal")
+
+
+class Progress(Protocol):
+    """Called as work proceeds, for a progress bar."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...

@@ -123,9 +123,7 @@ def _two_highest(curves: Float[np.ndarray, "null gap"]) -> Float[np.ndarray, "2 
     return -np.sort(-np.where(is_peak, curves, -np.inf), axis=1)[:, :2].T
 
 
-def _nested_p_values(
-    observed: Float[np.ndarray, "2"], null: Float[np.ndarray, "2 null"]
-) -> tuple[float, float]:
+def _nested_p_values(observed: Float[np.ndarray, "2"], null: Float[np.ndarray, "2 null"]) -> tuple[float, float]:
     """Return p-values of "any boundary" and "two boundaries"."""
     n = null.shape[1]
     # Sums in another order differ in the last digits; a tie must count as reaching the observed height.
@@ -134,3 +132,12 @@ def _nested_p_values(
     tail = rankdata(-null, method="max", axis=1) / n
     either = (1 + (tail.min(axis=0) <= min(first, second)).sum()) / (n + 1)
     return either, max(either, second)
+
+
+def null_band(
+    curves: Float[np.ndarray, "signal gap"], weights: Float[np.ndarray, "signal"], *, n_null: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the range that holds 95 % of the fused values when every signal's gaps are permuted on their own."""
+    fused = np.einsum("s,nsg->ng", weights, _permuted(curves, n_null, np.random.default_rng(seed)))
+    low, high = np.quantile(fused, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,7 +1,8 @@
 """Turns labelled trees into the items that probes learn: rows of a feature array, and a label.
 
-A word's vector is that of its last sub-token; the caller extracts it and says, per tree, in which row of the feature
-array each word lies (-1 where the word was truncated or could not be aligned; its items are left out).
+A word's vector is that of its last sub-token; the caller extracts it and says, per tree, in which row of the
+feature array each word lies (-1 where the word was truncated or could not be aligned; its items are left
+out).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NO_LABEL = {"ner": "O", "srl": "none"}
 """The label of a task that says "nothing here": learnt, but left out of macro-F1."""
 
 Item = tuple[tuple[int, ...], str, int]
-"""Indices of the words whose vectors are concatenated, the label, the word whose type a control task relabels."""
+"""Words whose vectors are concatenated, the label, the word whose type a control task relabels."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class TaskItems:
 
     def take(self, chosen: np.ndarray) -> TaskItems:
         """Return the items at these indices, or where this mask is true."""
-        return TaskItems(self.task, self.rows[chosen], self.labels[chosen], self.words[chosen], self.tree[chosen])
+        return TaskItems(
+            self.task, self.rows[chosen], self.labels[chosen], self.words[chosen], self.tree[chosen]
+        )
 
 
 def make_items(
@@ -50,10 +53,10 @@ def make_items(
 ) -> TaskItems:
     """Return the items of one task, tree by tree.
 
-    The tasks are those of METHOD, signal 2 (eq. 4, P): `pos` and `ner` look at a word, `deprel` at a word and its head
-    (the root has none and is left out), `srl` at a predicate and an argument's head word. For each predicate, as many
-    of its non-arguments as it has arguments (at least one) are drawn and labelled `none`; `seed` fixes the draw, which
-    does not depend on the other trees' contents.
+    The tasks are those of METHOD, signal 2 (eq. 4, P): `pos` and `ner` look at a word, `deprel` at a word and
+    its head (the root has none and is left out), `srl` at a predicate and an argument's head word. For each
+    predicate, as many of its non-arguments as it has arguments (at least one) are drawn and labelled `none`;
+    `seed` fixes the draw, which does not depend on the other trees' contents.
 
     Raises:
         ConfigError: the task is unknown.
@@ -115,8 +118,9 @@ def _role_items(tree: Tree, row: np.ndarray, seed: list[int]) -> Iterator[Item]:
 def label_ids(train: np.ndarray, dev: np.ndarray) -> tuple[list[str], int, np.ndarray, np.ndarray]:
     """Return (names, number of trained labels, train ids, dev ids).
 
-    Labels of training come first, sorted; labels that only dev has follow. A probe has outputs for the first only, so
-    a dev item with an unseen label is always a false negative of that label, and a false positive of the one predicted.
+    Labels of training come first, sorted; labels that only dev has follow. A probe has outputs for the first
+    only, so a dev item with an unseen label is always a false negative of that label, and a false positive of
+    the one predicted.
     """
     trained = sorted(set(train.tolist()))
     names = trained + sorted(set(dev.tolist()) - set(trained))
@@ -128,8 +132,8 @@ def label_ids(train: np.ndarray, dev: np.ndarray) -> tuple[list[str], int, np.nd
 def control_items(items: TaskItems, training_labels: np.ndarray, *, seed: int) -> TaskItems:
     """Return the items with every word type relabelled at random (N: control task, Hewitt & Liang 2019).
 
-    A type's label is drawn from the empirical distribution of `training_labels` by a hash of the seed, the task and
-    the word, so it is the same in every split. A probe can learn it only by memorising words.
+    A type's label is drawn from the empirical distribution of `training_labels` by a hash of the seed, the
+    task and the word, so it is the same in every split. A probe can learn it only by memorising words.
     """
     names, counts = np.unique(training_labels, return_counts=True)
     edges = np.cumsum(counts) / counts.sum()

@@ -1,14 +1,20 @@
 """Trains the probes of all layers of one task together, as one batched module.
 
-Layers never mix: the loss is a sum over layers and Adam works entry by entry, so the batch gives what a loop over
-layers would (the tests hold us to it). All layers start from the same draw and see the same minibatches, so that what
-differs between neighbouring layers is the representation and not the luck of a start; common random numbers.
+Layers never mix: the loss is a sum over layers and Adam works entry by entry, so the batch gives what a loop
+over layers would (the tests hold us to it).
+
+What matters here is the difference between neighbouring layers, and the bootstrap over test items does not
+see the luck of training. So all layers start from the same draw and see the same minibatches (common random
+numbers), and the step size falls towards 0. Measured (small model, 1,000 sentences, parts of speech; standard
+deviation of a jump over seeds): own starts, constant 1e-3, 20 epochs, 0.016; common starts 0.012; falling
+from 3e-3 in 10 epochs 0.008, at equal F1 and 0.6 of the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Weights = list[Tensor]
-    """Hidden weights `[layer, d_in, hidden]`, biases `[layer, 1, hidden]`, then the same to the labels; a linear probe
-    has the last two only."""
+    """Hidden weights `[layer, d_in, hidden]`, biases `[layer, 1, hidden]`, then the same to the labels; a
+    linear probe has the last two only."""
 
 CHUNK_VALUES = 2**24
 """Feature values handled at once when streaming: 64 MB in float32."""
@@ -34,16 +40,18 @@ class ProbeConfig:
 
     hidden: int = 128
     """Hidden units of the MLP (P)."""
-    epochs: int = 20
+    epochs: int = 10
     """At most so many passes over the training items."""
     batch: int = 256
     """Items a minibatch."""
-    learning_rate: float = 1e-3
-    """Adam's step size."""
+    learning_rate: float = 3e-3
+    """Adam's step size in the first epoch; it falls linearly and would reach 0 after the last."""
     weight_decay: float = 1e-4
-    """L2 penalty added to the gradient, as in scikit-learn's `alpha` without its division by the batch size."""
-    patience: int = 2
-    """A layer stops after so many epochs without a lower held-out loss."""
+    """L2 penalty on weights, not biases; scikit-learn's `alpha` is this times the batch size."""
+    patience: int = 5
+    """A layer stops after so many epochs without a lower held-out loss. Half of the epochs: with 3, one layer
+    in twelve stopped while the step size was still high, and its F1 dipped by 0.02 between its neighbours
+    (measured)."""
     min_items: int = 20
     """Labels with fewer test items are left out of macro-F1 (P)."""
     max_items: int = 100_000
@@ -57,8 +65,8 @@ class ProbeConfig:
                 raise ConfigError(f"probe {name} must be at least 1, got {getattr(self, name)}.")
         if self.learning_rate <= 0 or self.weight_decay < 0:
             raise ConfigError(
-                f"probe learning_rate must be positive and weight_decay not negative, got {self.learning_rate} and "
-                f"{self.weight_decay}."
+                "probe learning_rate must be positive and weight_decay not negative, "
+                f"got {self.learning_rate} and {self.weight_decay}."
             )
 
 
@@ -84,8 +92,8 @@ class Trained:
 class Inputs:
     """Standardised float32 inputs, gathered a minibatch at a time from a feature array of any float type.
 
-    The array may be a memory map: only the rows asked for are read and converted. On a GPU the array moves there once
-    if it takes no more than half of the free memory.
+    The array may be a memory map: only the rows asked for are read and converted. On a GPU the array moves
+    there once if it takes no more than half of the free memory.
     """
 
     def __init__(
@@ -119,7 +127,9 @@ class Inputs:
             x = torch.from_numpy(np.take(self._features, rows.ravel(), axis=0)).to(self.device)
         if live is not None:
             x, mean, scale = x[:, live], mean[live], scale[live]
-        x = x.float().sub_(mean).div_(scale)  # `np.take` and indexing copied, so this writes to our own memory
+        x = (
+            x.float().sub_(mean).div_(scale)
+        )  # `np.take` and indexing copied, so this writes to our own memory
         n_items, n_parts = rows.shape
         x = x.reshape(n_items, n_parts, len(mean), self.d_model).permute(2, 0, 1, 3)
         return x.reshape(len(mean), n_items, n_parts * self.d_model)
@@ -155,29 +165,30 @@ def feature_moments(
 
 def check_finite(chunk: Float[np.ndarray, "word layer d_model"], split: str) -> None:
     """Raise `ActivationError` naming the first layer that holds nan or infinity."""
-    # A sum is finite only if all terms are (float64 cannot overflow on float32 terms), and needs no mask in memory.
-    sums = chunk.sum(axis=(0, 2), dtype=np.float64)
+    # A float64 sum of float32 terms is finite exactly if all terms are, and needs no mask in memory.
+    with np.errstate(invalid="ignore"):
+        sums = chunk.sum(axis=(0, 2), dtype=np.float64)
     if np.isfinite(sums).all():
         return
     layer = int(np.flatnonzero(~np.isfinite(sums))[0])
     bad = int((~np.isfinite(chunk[:, layer]).all(axis=1)).sum())
     raise ActivationError(
-        f"The {split} activations of layer {layer} hold nan or infinity in {bad} of {len(chunk)} words looked at; "
-        "extract them in float32 or check the model."
+        f"The {split} activations of layer {layer} hold nan or infinity in {bad} of {len(chunk)} words "
+        "looked at; extract them in float32 or check the model."
     )
 
 
 def start_weights(n_layers: int, widths: tuple[int, ...], *, seed: int) -> Weights:
     """Return Glorot-uniform weights and zero biases, the same at every layer.
 
-    `widths` are d_in, hidden and labels for the MLP, d_in and labels for a linear probe. Glorot and not torch's default:
-    it reaches scikit-learn's accuracy at equal epochs (measured).
+    `widths` are d_in, hidden and labels for the MLP, d_in and labels for a linear probe. Glorot and not
+    torch's default: it reaches scikit-learn's accuracy at equal epochs (measured).
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     weights = list[torch.Tensor]()
-    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+    for n_in, n_out in pairwise(widths):
         bound = (6 / (n_in + n_out)) ** 0.5
         drawn = (torch.rand(n_in, n_out, generator=generator) * 2 - 1) * bound
         weights += [drawn.repeat(n_layers, 1, 1), torch.zeros(n_layers, 1, n_out)]
@@ -202,10 +213,11 @@ def train_probes(
     held_out: Labelled | None = None,
     on_epoch: Callable[[float], None] | None = None,
 ) -> Trained:
-    """Train from `start` with Adam; each layer keeps its weights of lowest held-out loss and stops on its own.
+    """Train from `start` with Adam; each layer keeps its weights of lowest held-out loss and stops on its
+    own.
 
-    Layers that stopped leave the batch, so late epochs cost only the layers still running. Without held-out items all
-    layers run all epochs and keep their last weights.
+    Layers that stopped leave the batch, so late epochs cost only the layers still running. Without held-out
+    items all layers run all epochs and keep their last weights.
     """
     import torch
 
@@ -215,6 +227,8 @@ def train_probes(
     best_loss, best_epoch = np.full(len(live), np.inf), np.zeros(len(live), dtype=np.int64)
     weights, adam = _with_adam([part.clone() for part in best], config)
     for epoch in range(1, config.epochs + 1):
+        for group in adam.param_groups:
+            group["lr"] = config.learning_rate * (1 - (epoch - 1) / config.epochs)
         _train_epoch(inputs, items, weights, adam, live, rng.permutation(len(items.label)), config.batch)
         if on_epoch is not None:
             on_epoch(epoch / config.epochs)
@@ -247,7 +261,7 @@ def _with_adam(
     before: torch.optim.Adam | None = None,
     keep: Tensor | None = None,
 ) -> tuple[Weights, torch.optim.Adam]:
-    """Return the weights as leaves and their optimiser, which takes over the kept layers' state from the one before."""
+    """Return the weights as leaves and their optimiser, which takes over the state of the kept layers."""
     import torch
 
     for part in weights:

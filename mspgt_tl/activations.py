@@ -1,0 +1,283 @@
+"""Streams `run_with_cache` over sentences, batch by batch, keeping only the hooks asked for.
+
+Sentences are shuffled into bootstrap blocks and read a few blocks at a time; within those they are sorted by length, so that
+little is padded, and cut into batches of a fixed number of positions. Memory depends on those two numbers and not on the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mspgt_tl.config import StreamConfig
+from mspgt_tl.contracts import Batch, CausalModel, Progress, StreamSignal, Tree
+from mspgt_tl.corpora.treebank import align_words
+from mspgt_tl.errors import ActivationError, CorpusError
+from mspgt_tl.models.pretrained import encode
+from mspgt_tl.models.tokens import pad
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MIN_BLOCK, MAX_BLOCK, WANTED_BLOCKS = 25, 125, 80
+"""Blocks are as large as the corpus allows between these sizes while there are at least `WANTED_BLOCKS` of them."""
+MIN_BLOCKS = 8
+"""Fewer blocks give no bootstrap worth the name."""
+MIN_TOKENS = 2
+"""A sentence of fewer tokens shows no attention between words."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Sentences assigned to bootstrap blocks of equal size at random."""
+
+    order: Int[np.ndarray, "kept"]
+    """Sentence indices, block after block."""
+    size: int
+
+    @property
+    def count(self) -> int:
+        return len(self.order) // self.size
+
+    @property
+    def sizes(self) -> Int[np.ndarray, "block"]:
+        return np.full(self.count, self.size)
+
+
+def assign_blocks(n_sentences: int, *, seed: int) -> Blocks:
+    """Shuffle sentences into equal blocks; the few that fill no block are left out.
+
+    Raises:
+        CorpusError: too few sentences for `MIN_BLOCKS` blocks of `MIN_BLOCK`.
+    """
+    if n_sentences < MIN_BLOCKS * MIN_BLOCK:
+        raise CorpusError(
+            f"At least {MIN_BLOCKS * MIN_BLOCK} usable sentences are needed for a bootstrap, got {n_sentences}. Give a longer text."
+        )
+    size = max(MIN_BLOCK, min(MAX_BLOCK, n_sentences // WANTED_BLOCKS))
+    order = np.random.default_rng(seed).permutation(n_sentences)
+    return Blocks(order[: n_sentences // size * size], size)
+
+
+def stream(
+    model: CausalModel,
+    sentences: Sequence[str],
+    *,
+    needs: frozenset[str],
+    blocks: Blocks,
+    seed: int,
+    config: StreamConfig,
+) -> Iterator[Batch]:
+    """Yield what the model's hooks show, for every sentence in `blocks` once.
+
+    Args:
+        needs: `"resid"` (`resid_post` of every block) and/or `"pattern"` (attention patterns).
+        seed: of the token drawn from each sentence.
+
+    Raises:
+        ActivationError: activations are not finite, or a batch does not fit into memory.
+    """
+    draw = np.random.default_rng([seed, 1]).random(len(sentences))
+    length = min(config.max_length, int(model.cfg.n_ctx))
+    block_of = np.repeat(np.arange(blocks.count), blocks.size)
+    step = max(1, config.chunk_sentences // blocks.size) * blocks.size
+    for start in range(0, len(blocks.order), step):
+        chosen = blocks.order[start : start + step]
+        encoding = encode(model, [sentences[i] for i in chosen], bos=config.bos, max_length=length)
+        first = int(encoding.has_bos)
+        for rows in _batches([len(ids) for ids in encoding.ids], config.batch_positions):
+            lengths = np.array([len(encoding.ids[r]) for r in rows])
+            drawn = first + np.floor(draw[chosen[rows]] * (lengths - first)).astype(np.int64)
+            yield _forward(
+                model,
+                [encoding.ids[r] for r in rows],
+                needs=needs,
+                has_bos=encoding.has_bos,
+                sentence=chosen[rows],
+                block=block_of[start:][rows],
+                drawn=drawn,
+            )
+
+
+def _batches(lengths: Sequence[int], positions: int) -> Iterator[Int[np.ndarray, "row"]]:
+    """Yield row indices of similar length whose padded batch has at most `positions` positions."""
+    rows: list[int] = []
+    # Longest first: a batch that does not fit into memory fails at once, not after an hour.
+    for row in np.argsort(lengths, kind="stable")[::-1]:
+        if rows and lengths[rows[0]] * (len(rows) + 1) > positions:
+            yield np.array(rows)
+            rows = []
+        rows.append(int(row))
+    if rows:
+        yield np.array(rows)
+
+
+def _forward(
+    model: CausalModel,
+    ids: list[list[int]],
+    *,
+    needs: frozenset[str],
+    has_bos: bool,
+    sentence: Int[np.ndarray, "batch"],
+    block: Int[np.ndarray, "batch"],
+    drawn: Int[np.ndarray, "batch"],
+) -> Batch:
+    import torch
+
+    n_layers, device = int(model.cfg.n_layers), model.cfg.device
+    # Right padding: causal attention never looks at it, so no mask is needed, and pads are masked out of every statistic.
+    tokens, is_token = pad(ids, side="right", pad_id=model.tokenizer.pad_token_id or 0)
+    tokens, is_token = tokens.to(device), is_token.bool().to(device)
+    names = {f"blocks.{layer}.{hook}" for layer in range(n_layers) for hook in _hooks(needs)}
+    with torch.inference_mode(), _memory_errors(tokens):
+        _, cache = model.run_with_cache(
+            tokens, names_filter=lambda name: name in names, stop_at_layer=n_layers, return_cache_object=False
+        )
+    resid = [cache[f"blocks.{layer}.hook_resid_post"] for layer in range(n_layers)] if "resid" in needs else []
+    _check_finite(resid, is_token)
+    is_data = is_token.clone()
+    if has_bos:
+        is_data[:, 0] = False
+    return Batch(
+        sentence=sentence,
+        block=block,
+        drawn=torch.from_numpy(drawn).to(device),
+        tokens=tokens,
+        is_data=is_data,
+        is_token=is_token,
+        resid=resid,
+        pattern=[cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(n_layers)] if "pattern" in needs else [],
+    )
+
+
+def _hooks(needs: frozenset[str]) -> list[str]:
+    return [hook for need, hook in (("resid", "hook_resid_post"), ("pattern", "attn.hook_pattern")) if need in needs]
+
+
+@contextmanager
+def _memory_errors(tokens: Tensor) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ActivationError(_memory_message(tokens)) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise ActivationError(_memory_message(tokens)) from error
+        raise
+
+
+def _memory_message(tokens: Tensor) -> str:
+    return (
+        f"Out of memory on a batch of {tokens.shape[0]} × {tokens.shape[1]} tokens. "
+        f"Lower --batch-positions (now at least {tokens.numel()}) or --max-length."
+    )
+
+
+def _check_finite(resid: Sequence[Tensor], is_token: Tensor) -> None:
+    """Raise if a token's activation is nan or inf; the last layer is looked at first, since both spread downstream."""
+    import torch
+
+    if not resid or torch.isfinite(resid[-1][is_token]).all():
+        return
+    layer = next(i for i, r in enumerate(resid) if not torch.isfinite(r[is_token]).all())
+    raise ActivationError(
+        f"Activations are nan or inf from block {layer} on. The weights may be damaged, or {resid[0].dtype} too narrow: try dtype float32."
+    )
+
+
+def usable_sentences(model: CausalModel, sentences: Sequence[str], config: StreamConfig) -> list[str]:
+    """Return the sentences that hold at least two tokens besides BOS."""
+    encoding = encode(model, sentences, bos=config.bos, max_length=MIN_TOKENS + 1)
+    return [s for s, ids in zip(sentences, encoding.ids, strict=True) if len(ids) - encoding.has_bos >= MIN_TOKENS]
+
+
+def observe_corpus(
+    model: CausalModel,
+    sentences: Sequence[str],
+    signals: Mapping[str, StreamSignal],
+    *,
+    blocks: Blocks,
+    seed: int,
+    config: StreamConfig,
+    progress: Progress | None = None,
+) -> dict[str, Mapping[str, np.ndarray]]:
+    """Run every signal over the corpus in one pass and return each one's sums per block."""
+    parts = {
+        name: signal.start(n_layers=int(model.cfg.n_layers), block_sizes=blocks.sizes)
+        for name, signal in signals.items()
+    }
+    needs = frozenset[str]().union(*(signal.needs for signal in signals.values()))
+    done, total = 0, len(blocks.order)
+    for batch in stream(model, sentences, needs=needs, blocks=blocks, seed=seed, config=config):
+        for part in parts.values():
+            part.observe(batch)
+        done += len(batch.block)
+        if progress:
+            progress("signals", done, total)
+    return {name: part.sums() for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """The residual stream at the last sub-token of every word of a list of trees."""
+
+    features: Float[np.ndarray, "word layer d_model"]
+    rows: tuple[Int[np.ndarray, "words"], ...]
+    """For each tree, the row of each of its words; -1 for words beyond the length limit."""
+
+
+def word_vectors(
+    model: CausalModel,
+    trees: Sequence[Tree],
+    *,
+    config: StreamConfig,
+    store: Path | None = None,
+    progress: Progress | None = None,
+    stage: str = "words",
+) -> WordVectors:
+    """Run the model over trees and keep every word's vector at every layer.
+
+    Args:
+        store: a file to keep the vectors in, for more of them than fit into memory; None keeps them in memory.
+
+    Raises:
+        CorpusError: no word of any tree could be aligned with a token.
+        ActivationError: as `stream`.
+    """
+    texts = [tree.text for tree in trees]
+    length = min(config.max_length, int(model.cfg.n_ctx))
+    encoding = encode(model, texts, bos=config.bos, max_length=length)
+    positions = [align_words(tree, offsets) for tree, offsets in zip(trees, encoding.offsets, strict=True)]
+    counts = [sum(p is not None for p in found) for found in positions]
+    if not sum(counts):
+        raise CorpusError("No word of the treebank could be aligned with a token of this tokenizer.")
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    shape = (int(starts[-1]), int(model.cfg.n_layers), int(model.cfg.d_model))
+    features = (
+        np.empty(shape, np.float32) if store is None else np.lib.format.open_memmap(store, "w+", np.float32, shape)
+    )
+    rows = []
+    for tree, found in enumerate(positions):
+        number = iter(range(starts[tree], starts[tree + 1]))
+        rows.append(np.array([-1 if p is None else next(number) for p in found], dtype=np.int64))
+    order = Blocks(np.arange(len(trees)), 1)
+    done = 0
+    for batch in stream(model, texts, needs=frozenset({"resid"}), blocks=order, seed=0, config=config):
+        where = [(i, p) for i, tree in enumerate(batch.sentence) for p in positions[tree] if p is not None]
+        into = np.concatenate([rows[tree][rows[tree] >= 0] for tree in batch.sentence])
+        if len(into):
+            at = tuple(np.array(where).T)
+            for layer, resid in enumerate(batch.resid):
+                features[into, layer] = resid[at].float().cpu().numpy()
+        done += len(batch.sentence)
+        if progress:
+            progress(stage, done, len(trees))
+    return WordVectors(features, tuple(rows))

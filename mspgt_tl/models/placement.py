@@ -1,0 +1,68 @@
+"""Where a model lives and in which number format, and what is said when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mspgt_tl.errors import ConfigError, ModelError, unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return the device.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    import torch
+
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"Unknown device '{device}'; use cpu, cuda or cuda:N.") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"Device '{device}' is not there: torch sees {torch.cuda.device_count()} CUDA devices."
+        )
+    return place
+
+
+def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """Return the dtype, by default float32 on the CPU and bfloat16 elsewhere."""
+    import torch
+
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ConfigError(unknown_name("dtype", name, _DTYPES))
+    return getattr(torch, name)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on the CPU or on an accelerator."""
+    import torch
+
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    )
+
+
+@contextmanager
+def memory_errors(name: str) -> Iterator[None]:
+    """Turn running out of memory into a `ModelError`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"'{name}' does not fit into memory. Use dtype='bfloat16', a smaller model, or another device."
+        ) from error

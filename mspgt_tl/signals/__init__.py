@@ -1,0 +1,1 @@
+"""Signals: curves over depth whose peaks may be boundaries."""

@@ -1,0 +1,173 @@
+"""Attention drift: how much attention patterns differ between neighbouring layers.
+
+Heads of two layers do not correspond, so by default each layer's rows are averaged over heads first. A few keys that
+soak up most of the mass (BOS and other sinks) would make all rows look alike, so they are dropped and the rows
+renormalised; the same keys are dropped at every layer, or the curve would compare different sets of keys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
+from mspgt_tl.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SINK_SHARE = 0.5
+"""A key taking more than this share of the mass, on average over the queries that see it, is a sink."""
+MIN_QUERIES = 4
+"""A key seen by fewer queries is never called a sink: the last token always looks at itself."""
+MIN_KEYS = 4
+"""Rows with fewer visible keys are left out: their divergence is small by construction."""
+
+
+def jensen_shannon(p: Float[Tensor, "*row key"], q: Float[Tensor, "*row key"]) -> Float[Tensor, "*row"]:
+    """Return the Jensen-Shannon divergence of distributions along the last axis (Lin 1991; METHOD section 2, eq. 5).
+
+    Unit: nats, in [0, ln 2]. Rows are taken as they are, so they must sum to one.
+
+    Raises:
+        DataError: shapes differ, values are negative or not finite, or rows do not sum to one within 1e-3.
+
+    >>> import torch
+    >>> jensen_shannon(torch.tensor([1., 0.]), torch.tensor([0., 1.]))
+    tensor(0.6931)
+    """
+    import torch
+
+    p, q = torch.as_tensor(p), torch.as_tensor(q)
+    if p.shape != q.shape or p.ndim < 1:
+        raise DataError(f"Two distributions of one shape are needed, got {list(p.shape)} and {list(q.shape)}.")
+    for rows in (p, q):
+        if not torch.isfinite(rows).all() or (rows < 0).any() or ((rows.double().sum(-1) - 1).abs() > 1e-3).any():
+            raise DataError("Rows must be finite, not negative and sum to one.")
+    return _divergence(p, q, _entropy(p), _entropy(q))
+
+
+def _entropy(p: Float[Tensor, "*row key"]) -> Float[Tensor, "*row"]:
+    import torch
+
+    return torch.special.entr(p).sum(-1)
+
+
+def _divergence(p: Tensor, q: Tensor, entropy_p: Tensor, entropy_q: Tensor) -> Tensor:
+    """Return H((p+q)/2) - (H(p)+H(q))/2, kept within its bounds against rounding."""
+    return (_entropy((p + q) / 2) - (entropy_p + entropy_q) / 2).clamp(0, math.log(2))
+
+
+@dataclass
+class _Accumulator:
+    signal: AttentionDrift
+    n_layers: int
+    n_blocks: int
+
+    def __post_init__(self) -> None:
+        self.rows = np.zeros(self.n_blocks)
+        self.divergence: np.ndarray | None = None
+
+    def observe(self, batch: Batch) -> None:
+        import torch
+
+        averaged = [pattern.float().mean(dim=1) for pattern in batch.pattern]
+        keep = self._kept_keys(averaged, batch)
+        seen = torch.tril(keep[:, None, :].expand(-1, keep.shape[1], -1))
+        valid = batch.is_data & (seen.sum(-1) >= MIN_KEYS)
+        np.add.at(self.rows, batch.block, valid.sum(-1).double().cpu().numpy())
+        per_head = self.signal.mode == "matched"
+        layers = [p.float() for p in batch.pattern] if per_head else [p[:, None] for p in averaged]
+        mask = keep[:, None, None, :]
+        sums = []
+        previous = previous_entropy = None
+        for layer in layers:
+            rows = layer if self.signal.sinks else _renormalised(layer, mask)
+            entropy = _entropy(rows)
+            if previous is not None:
+                sums.append(_pairwise(previous, rows, previous_entropy, entropy, valid))
+            previous, previous_entropy = rows, entropy
+        total = torch.stack(sums, dim=1).double().cpu().numpy()
+        if self.divergence is None:
+            self.divergence = np.zeros((self.n_blocks, *total.shape[1:]))
+        np.add.at(self.divergence, batch.block, total)
+
+    def _kept_keys(self, averaged: list[Tensor], batch: Batch) -> Bool[Tensor, "batch key"]:
+        """Return the keys that stay: in the raw form all tokens, else data tokens that are a sink at no layer."""
+        if self.signal.sinks:
+            return batch.is_token
+        queries = batch.is_data.float()
+        n_queries = queries.flip(1).cumsum(1).flip(1)
+        keep = batch.is_data
+        for pattern in averaged:
+            received = (queries[:, None, :] @ pattern)[:, 0] / n_queries.clamp(min=1)
+            keep = keep & ~((received > SINK_SHARE) & (n_queries >= MIN_QUERIES))
+        return keep
+
+    def sums(self) -> Mapping[str, np.ndarray]:
+        if self.divergence is None:
+            raise DataError("Attention drift saw no batch.")
+        return {"divergence": self.divergence, "rows": self.rows}
+
+
+def _renormalised(pattern: Tensor, keep: Tensor) -> Tensor:
+    rows = pattern * keep
+    return rows / rows.sum(-1, keepdim=True).clamp(min=1e-12)
+
+
+def _pairwise(
+    p: Float[Tensor, "batch head query key"],
+    q: Tensor,
+    entropy_p: Tensor,
+    entropy_q: Tensor,
+    valid: Bool[Tensor, "batch query"],
+) -> Float[Tensor, "batch head head"]:
+    """Return the divergence of every pair of heads of two layers, summed over valid query rows."""
+    import torch
+
+    pairs = [
+        (_divergence(p[:, i], q[:, j], entropy_p[:, i], entropy_q[:, j]) * valid).sum(-1)
+        for i in range(p.shape[1])
+        for j in range(q.shape[1])
+    ]
+    return torch.stack(pairs, dim=1).unflatten(1, (p.shape[1], q.shape[1]))
+
+
+@SIGNALS.register
+@dataclass(frozen=True)
+class AttentionDrift(StreamSignal):
+    """Mean over query positions of the Jensen-Shannon divergence of neighbouring layers' attention rows.
+
+    Unit: nats, in [0, ln 2]; 0 means both layers look at the same places.
+    """
+
+    name: ClassVar[str] = "attention_jsd"
+    title: ClassVar[str] = "Attention drift (JSD)"
+    unit: ClassVar[str] = "nats"
+    source: ClassVar[str] = "eq. 5 (P; head average R, sinks N)"
+    needs: ClassVar[frozenset[str]] = frozenset({"pattern"})
+
+    mode: Literal["head_average", "matched"] = "head_average"
+    """`matched` pairs the heads of two layers by optimal assignment instead of averaging them first."""
+    sinks: bool = False
+    """Keep BOS and sink keys: the raw form."""
+
+    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Accumulator:
+        return _Accumulator(self, n_layers, len(block_sizes))
+
+    def curves(
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+    ) -> Float[np.ndarray, "resample gap"]:
+        from scipy.optimize import linear_sum_assignment
+
+        # The heads are paired once, on all data: a resample should move the estimate, not redefine it.
+        total = sums["divergence"].sum(axis=0)
+        pairs = [linear_sum_assignment(gap) for gap in total]
+        matched = np.stack([sums["divergence"][:, g, i, j].mean(axis=-1) for g, (i, j) in enumerate(pairs)], axis=1)
+        rows = weights @ sums["rows"]
+        return np.where(rows[:, None] > 0, weights @ matched / np.maximum(rows, 1)[:, None], np.nan)

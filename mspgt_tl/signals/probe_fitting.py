@@ -1,0 +1,239 @@
+"""Trains the probes of every task on one split of a treebank and counts their hits and misses on the other.
+
+Decisions:
+
+- Early stopping holds out a tenth of the *training* trees. Stopping on the dev split would choose, layer by
+  layer, the epoch that suits the very items F1 is measured on, and the bootstrap over those items would not
+  see that choice. Whole trees are held out because words of one sentence are alike.
+- Held-out cross-entropy, not macro-F1, stops a layer: a tenth of the trees has too few rare labels for a
+  stable F1.
+- A test label never seen in training is counted: probes have no output for it, so its items are false
+  negatives.
+- The control's labels are other than the task's in number of items, so it has its own 20-item filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mspgt_tl.contracts import TASKS, Tree
+from mspgt_tl.errors import CorpusError, DataError
+from mspgt_tl.signals.probe import KINDS, count_labels
+from mspgt_tl.signals.probe_tasks import NO_LABEL, TaskItems, control_items, label_ids, make_items
+from mspgt_tl.signals.probe_training import (
+    Inputs,
+    Labelled,
+    ProbeConfig,
+    check_finite,
+    feature_moments,
+    predict,
+    start_weights,
+    train_probes,
+)
+
+HELD_OUT = 10
+"""One training tree in so many decides when to stop."""
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the fraction of everything done so far."""
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """The words of one split: their activations and their labelled trees."""
+
+    features: Float[np.ndarray, "word layer d_model"]
+    """Activations at each word's last sub-token; may be a memory map, of float16 or float32."""
+    trees: Sequence[Tree]
+    word_row: Sequence[Int[np.ndarray, "word"]]
+    """Per tree, the row of `features` of each word; -1 where it was truncated or could not be aligned."""
+    block: Int[np.ndarray, "tree"] | None = None
+    """Bootstrap block of each tree; only the test split needs it."""
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 3 or not len(self.features):
+            raise DataError(f"features must be [word, layer, d_model] with words, got {self.features.shape}.")
+        if self.block is not None and len(self.block) != len(self.trees):
+            raise DataError(f"block needs one entry a tree: {len(self.trees)} trees, got {len(self.block)}.")
+        if max((int(row.max()) for row in self.word_row if len(row)), default=-1) >= len(self.features):
+            raise DataError(f"word_row points beyond the {len(self.features)} rows of features.")
+
+
+def fit_probes(
+    train: ProbeData,
+    dev: ProbeData,
+    tasks: Sequence[str] = TASKS,
+    config: ProbeConfig | None = None,
+    *,
+    n_blocks: int,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Train all probes on `train` and count their hits and misses on `dev`, per bootstrap block.
+
+    Returns:
+        sums: `<task>.<kind>.hits` (true positives) and `<task>.<kind>.total` (2 TP + FP + FN), float64 of
+        shape
+            `[block, layer, label]`, for the labels that count. A task that cannot be scored has no entry.
+        metadata: plain values: the settings, label names and numbers of items per task and kind, held-out
+        losses,
+            and under `skipped` the reason for every task or control left out.
+
+    Raises:
+        ActivationError: an activation is nan or infinite.
+        CorpusError: no task can be scored.
+        DataError: the two splits, or the blocks, do not fit together.
+    """
+    config = config or ProbeConfig()
+    _check_splits(train, dev, n_blocks)
+    moments = feature_moments(train.features, "training")
+    inputs = Inputs(train.features, moments, device)
+    _check_all_finite(dev.features, inputs)
+    tests = Inputs(dev.features, moments, device)
+    held_out = _held_out_trees(len(train.trees), config.seed)
+    sums, described, skipped = dict[str, np.ndarray](), dict[str, Any](), dict[str, str]()
+    for index, task in enumerate(tasks):
+        items = _thin(make_items(train.trees, task, train.word_row, seed=config.seed), config)
+        test_items = make_items(dev.trees, task, dev.word_row, seed=config.seed)
+        described[task] = {}
+        for step, (kind, kind_items, kind_tests) in enumerate(_kinds(items, test_items, config.seed)):
+            job = _Job(task, kind, kind_items, kind_tests, held_out[items.tree], config)
+            reason = job.unscorable()
+            if reason is not None:
+                skipped[task if kind == "mlp" else f"{task}.{kind}"] = reason
+                break
+            done = (index * len(KINDS) + step) / (len(tasks) * len(KINDS))
+            share = 1 / (len(tasks) * len(KINDS))
+            on_epoch = _on_epoch(progress, f"{task} {kind}", done, share)
+            counts, described[task][kind] = job.run(inputs, tests, dev.block, n_blocks, on_epoch)
+            sums |= {f"{task}.{kind}.{name}": values for name, values in counts.items()}
+            on_epoch(1.0)  # layers may all have stopped early
+    if not sums:
+        raise CorpusError(f"No probe task can be scored. {' '.join(skipped.values())}")
+    return sums, {
+        "config": asdict(config),
+        "initialisation": "Glorot uniform, biases 0, the same draw at every layer, from config.seed",
+        "held_out_trees": int(held_out.sum()),
+        "tasks": described,
+        "skipped": skipped,
+    }
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One kind of probe of one task, at all layers."""
+
+    task: str
+    kind: str
+    items: TaskItems
+    tests: TaskItems
+    held_out: np.ndarray
+    config: ProbeConfig
+
+    def scored_labels(self) -> dict[str, int]:
+        """Return the labels that count, with their numbers of test items, in alphabetical order."""
+        names, counts = np.unique(self.tests.labels, return_counts=True)
+        return {
+            name: int(count)
+            for name, count in zip(names.tolist(), counts, strict=True)
+            if count >= self.config.min_items and name != NO_LABEL.get(self.task)
+        }
+
+    def unscorable(self) -> str | None:
+        """Return why this probe cannot be trained or scored, if so."""
+        n_held_out = int(self.held_out.sum())
+        if n_held_out == 0 or n_held_out == len(self.items):
+            return f"{self.task}: {len(self.items)} training items, too few to hold some out."
+        if not self.scored_labels():
+            return f"{self.task} ({self.kind}): no label has {self.config.min_items} test items."
+        return None
+
+    def run(
+        self,
+        inputs: Inputs,
+        tests: Inputs,
+        block_of_tree: np.ndarray,
+        n_blocks: int,
+        on_epoch: Callable[[float], None],
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        names, n_trained, train_ids, test_ids = label_ids(self.items.labels, self.tests.labels)
+        d_in = inputs.d_model * self.items.rows.shape[1]
+        widths = (d_in, n_trained) if self.kind == "linear" else (d_in, self.config.hidden, n_trained)
+        trained = train_probes(
+            inputs,
+            Labelled(self.items.rows[~self.held_out], train_ids[~self.held_out]),
+            start_weights(inputs.n_layers, widths, seed=self.config.seed),
+            self.config,
+            held_out=Labelled(self.items.rows[self.held_out], train_ids[self.held_out]),
+            on_epoch=on_epoch,
+        )
+        predicted = predict(tests, self.tests.rows, trained.weights)
+        hits, total = count_labels(
+            predicted, test_ids, block_of_tree[self.tests.tree], n_blocks=n_blocks, n_labels=len(names)
+        )
+        support = self.scored_labels()
+        columns = [names.index(name) for name in support]
+        return {"hits": hits[..., columns], "total": total[..., columns]}, {
+            "labels": list(support),
+            "test_items": list(support.values()),
+            "left_out": sorted(set(names) - set(support)),
+            "unseen_in_training": names[n_trained:],
+            "n_train": int((~self.held_out).sum()),
+            "n_held_out": int(self.held_out.sum()),
+            "n_test": len(self.tests),
+            "best_epoch": trained.best_epoch.tolist(),
+            "held_out_loss": trained.held_out_loss.tolist(),
+        }
+
+
+def _kinds(items: TaskItems, tests: TaskItems, seed: int) -> Iterator[tuple[str, TaskItems, TaskItems]]:
+    yield "mlp", items, tests
+    yield "linear", items, tests
+    yield (
+        "control",
+        control_items(items, items.labels, seed=seed),
+        control_items(tests, items.labels, seed=seed),
+    )
+
+
+def _thin(items: TaskItems, config: ProbeConfig) -> TaskItems:
+    if len(items) <= config.max_items:
+        return items
+    rng = np.random.default_rng(config.seed)
+    return items.take(np.sort(rng.choice(len(items), size=config.max_items, replace=False)))
+
+
+def _held_out_trees(n_trees: int, seed: int) -> np.ndarray:
+    mask = np.zeros(n_trees, dtype=bool)
+    mask[np.random.default_rng(seed).permutation(n_trees)[: -(-n_trees // HELD_OUT)]] = True
+    return mask
+
+
+def _on_epoch(progress: Progress | None, doing: str, done: float, share: float) -> Callable[[float], None]:
+    def report(fraction: float) -> None:
+        if progress is not None:
+            progress(doing, done + share * fraction)
+
+    return report
+
+
+def _check_splits(train: ProbeData, dev: ProbeData, n_blocks: int) -> None:
+    if train.features.shape[1:] != dev.features.shape[1:]:
+        raise DataError(
+            f"Both splits need the same layers and d_model, got {train.features.shape[1:]} and "
+            f"{dev.features.shape[1:]}."
+        )
+    if dev.block is None:
+        raise DataError("The test split needs `block`, the bootstrap block of each tree.")
+    if len(dev.block) and (dev.block.min() < 0 or dev.block.max() >= n_blocks):
+        raise DataError(f"Blocks must lie in 0 … {n_blocks - 1}, got {dev.block.min()} … {dev.block.max()}.")
+
+
+def _check_all_finite(features: np.ndarray, inputs: Inputs) -> None:
+    for part in inputs.chunks(len(features), 1):
+        check_finite(np.asarray(features[part]), "test")

@@ -1,0 +1,467 @@
+"""Tests of the probe signal: items, training, counts and curves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mspgt_tl.contracts import SIGNALS, TASKS, Argument, Tree, Word
+from mspgt_tl.errors import ActivationError, ConfigError, CorpusError, DataError
+from mspgt_tl.signals.probe import KINDS, ProbeSignal, count_labels, f1_table, macro_f1
+from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
+from mspgt_tl.signals.probe_tasks import TaskItems, control_items, label_ids, make_items
+from mspgt_tl.signals.probe_training import (
+    Inputs,
+    Labelled,
+    ProbeConfig,
+    feature_moments,
+    predict,
+    start_weights,
+    train_probes,
+)
+
+QUICK = ProbeConfig(hidden=32, epochs=8, batch=64, learning_rate=5e-3, patience=3)
+PER_TREE = 10
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Products this small gain nothing from a second thread, and lose seconds to it when cores are busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def word(form: str, upos: str | None, head: int | None = None, deprel: str = "dep", ner: str = "O") -> Word:
+    return Word(form, 0, len(form), upos, head, deprel, ner)
+
+
+def pos_trees(labels: list[str], forms: list[str]) -> list[Tree]:
+    """Trees of ten words each, labelled for part of speech only."""
+    words = [word(form, label) for form, label in zip(forms, labels, strict=True)]
+    return [
+        Tree("", tuple(words[start : start + PER_TREE]), None, None)
+        for start in range(0, len(words), PER_TREE)
+    ]
+
+
+def split(features: np.ndarray, labels: list[str], forms: list[str], n_blocks: int) -> ProbeData:
+    trees = pos_trees(labels, forms)
+    rows = [np.arange(i * PER_TREE, (i + 1) * PER_TREE) for i in range(len(trees))]
+    return ProbeData(features, trees, rows, np.arange(len(trees)) % n_blocks)
+
+
+def planted(n_words: int, *, seed: int, onset: int = 3, n_layers: int = 6) -> ProbeData:
+    """Four classes, linear in the features from layer `onset` on and absent before; words say nothing of the class."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 4, n_words)
+    features = rng.standard_normal((n_words, n_layers, 8)).astype(np.float32)
+    features[:, onset:, :4] += 4 * np.eye(4, dtype=np.float32)[label][:, None]
+    forms = [f"w{index}" for index in rng.integers(0, 400, n_words)]
+    return split(features, [f"C{index}" for index in label], forms, n_blocks=8)
+
+
+@pytest.fixture(scope="module")
+def planted_sums():
+    return fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_blocks=8)
+
+
+SENTENCE = Tree(
+    "",
+    (
+        word("The", "DET", 1, "det"),
+        word("Cat", "NOUN", 2, "nsubj", "B-PER"),
+        word("sees", "VERB", None, "root"),
+        word("dogs", "NOUN", 2, "obj"),
+        word("now", "ADV", 2, "advmod"),
+    ),
+    (Argument(2, 1, "ARG0"), Argument(2, 3, "ARG1")),
+    (2, 4),
+)
+ROW = [np.array([10, 11, 12, 13, 14])]
+
+
+def test_word_tasks_take_one_row_per_labelled_word():
+    """Parts of speech and entities are read off single words."""
+    items = make_items([SENTENCE], "pos", ROW, seed=0)
+    assert items.rows.tolist() == [[10], [11], [12], [13], [14]]
+    assert items.labels.tolist() == ["DET", "NOUN", "VERB", "NOUN", "ADV"]
+    assert items.words.tolist() == ["the", "cat", "sees", "dogs", "now"]
+    assert make_items([SENTENCE], "ner", ROW, seed=0).labels.tolist() == ["O", "B-PER", "O", "O", "O"]
+
+
+def test_dependency_items_pair_words_with_heads_and_skip_the_root():
+    """A relation is read off a word and its head; the root has none."""
+    items = make_items([SENTENCE], "deprel", ROW, seed=0)
+    assert items.rows.tolist() == [[10, 11], [11, 12], [13, 12], [14, 12]]
+    assert items.labels.tolist() == ["det", "nsubj", "obj", "advmod"]
+
+
+def test_role_items_add_as_many_non_arguments_as_arguments():
+    """Two arguments bring both remaining words; a predicate without arguments brings one word."""
+    items = make_items([SENTENCE], "srl", ROW, seed=0)
+    first = items.rows[:, 0] == 12
+    assert sorted(items.labels[first].tolist()) == ["ARG0", "ARG1", "none", "none"]
+    assert sorted(items.rows[first & (items.labels == "none"), 1].tolist()) == [10, 14]
+    assert items.labels[~first].tolist() == ["none"]
+    assert items.rows[~first, 1] != 14
+
+
+def test_unaligned_words_leave_their_items_out():
+    """A row of -1 removes the word, and pairs that need it."""
+    row = [np.array([0, -1, 1, 2, 3])]
+    assert make_items([SENTENCE], "deprel", row, seed=0).labels.tolist() == ["obj", "advmod"]
+    assert len(make_items([SENTENCE], "pos", row, seed=0)) == 4
+
+
+def test_items_refuse_unknown_tasks_and_misfitting_rows():
+    """Callers' mistakes are named."""
+    with pytest.raises(ConfigError, match="Did you mean 'pos'"):
+        make_items([SENTENCE], "poss", ROW, seed=0)
+    with pytest.raises(DataError, match="5 words"):
+        make_items([SENTENCE], "pos", [np.array([1])], seed=0)
+
+
+def test_control_labels_follow_word_types_in_both_splits():
+    """A type has one random label, in train and dev alike, drawn from the task's distribution."""
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{index}" for index in rng.integers(0, 3000, 6000)])
+    labels = np.where(rng.random(6000) < 0.8, "A", "B")
+    items = TaskItems("pos", np.arange(6000)[:, None], labels, words, np.arange(6000))
+    train, dev = items.take(np.arange(3000)), items.take(np.arange(3000, 6000))
+    relabelled = [control_items(part, train.labels, seed=1) for part in (train, dev)]
+    by_type: dict[str, set[str]] = {}
+    for part in relabelled:
+        for form, label in zip(part.words.tolist(), part.labels.tolist(), strict=True):
+            by_type.setdefault(form, set()).add(label)
+    assert {len(drawn) for drawn in by_type.values()} == {1}
+    assert np.mean([drawn == {"A"} for drawn in by_type.values()]) == pytest.approx(0.8, abs=0.03)
+
+
+def test_unseen_dev_labels_come_last():
+    """Probe outputs are the training labels; labels of dev alone follow."""
+    names, n_trained, train, dev = label_ids(np.array(["b", "c"]), np.array(["a", "c"]))
+    assert (names, n_trained) == (["b", "c", "a"], 2)
+    assert (train.tolist(), dev.tolist()) == ([0, 1], [2, 1])
+
+
+def test_planted_onset_gives_the_only_jump(planted_sums):
+    """Labels that become linear at layer 3 make F1 jump at gap 3 and nowhere else."""
+    curve = ProbeSignal().curves(planted_sums[0], np.ones((1, 8)))[0]
+    assert curve.argmax() + 1 == 3
+    assert curve[2] > 0.5
+    assert np.delete(curve, 2).max() < 0.1
+
+
+def test_selectivity_curve_jumps_where_the_labels_do(planted_sums):
+    """Words say nothing here, so control F1 stays at chance and selectivity jumps with F1."""
+    sums, _ = planted_sums
+    table = f1_table(sums)
+    mlp, control = table[0, KINDS.index("mlp")], table[0, KINDS.index("control")]
+    assert mlp[3:].min() > 0.9
+    assert control.max() < 0.5
+    assert ProbeSignal(curve="selectivity").curves(sums, np.ones((1, 8)))[0].argmax() + 1 == 3
+
+
+def test_unrequested_tasks_are_nan_in_the_table(planted_sums):
+    """What was not computed is nan, not zero."""
+    assert np.isnan(f1_table(planted_sums[0])[1:]).all()
+
+
+def test_only_the_mlp_learns_xor():
+    """Labels that depend on the product of two signs need the hidden layer."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((3000, 2, 4)).astype(np.float32)
+    labels = np.where(features[:, 1, 0] * features[:, 1, 1] > 0, "A", "B").tolist()
+    data = split(features, labels, ["x"] * 3000, n_blocks=1)
+    table = f1_table(fit_probes(data, data, ("pos",), replace(QUICK, epochs=15), n_blocks=1)[0])
+    assert table[0, KINDS.index("mlp"), 1] > 0.9
+    assert table[0, KINDS.index("linear"), 1] < 0.6
+
+
+def small_problem(n_layers: int = 3) -> tuple[np.ndarray, np.ndarray, Inputs]:
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((300, n_layers, 6)).astype(np.float32)
+    label = (features[:, 0, 0] > 0).astype(np.int64)
+    return features, label, Inputs(features, feature_moments(features, "training"))
+
+
+def test_batched_training_equals_one_layer_at_a_time():
+    """The same start and batches give the same weights, early stopping and compaction included."""
+    features, label, inputs = small_problem()
+    config = replace(QUICK, epochs=20, learning_rate=2e-2)
+    rows = np.arange(300)[:, None]
+    fitting, held_out = Labelled(rows[:240], label[:240]), Labelled(rows[240:], label[240:])
+    together = train_probes(inputs, fitting, start_weights(3, (6, 32, 2), seed=0), config, held_out=held_out)
+    assert len(set(together.best_epoch.tolist())) > 1, "the layers should stop at different epochs"
+    for layer in range(3):
+        alone = features[:, layer : layer + 1]
+        single = train_probes(
+            Inputs(alone, feature_moments(alone, "training")),
+            fitting,
+            start_weights(1, (6, 32, 2), seed=0),
+            config,
+            held_out=held_out,
+        )
+        assert single.best_epoch[0] == together.best_epoch[layer]
+        for ours, theirs in zip(together.weights, single.weights, strict=True):
+            np.testing.assert_allclose(ours[layer], theirs[0], atol=1e-5)
+
+
+def test_every_layer_keeps_its_own_best_weights():
+    """A noise layer overfits at once and keeps an early epoch, a clean one learns on; losses are those kept."""
+    from mspgt_tl.signals.probe_training import mean_loss
+
+    _, label, inputs = small_problem()
+    rows = np.arange(300)[:, None]
+    held_out = Labelled(rows[240:], label[240:])
+    trained = train_probes(
+        inputs,
+        Labelled(rows[:240], label[:240]),
+        start_weights(3, (6, 32, 2), seed=0),
+        replace(QUICK, epochs=15),
+        held_out=held_out,
+    )
+    assert trained.best_epoch[0] > trained.best_epoch[1:].max()
+    import torch
+
+    again = mean_loss(inputs, held_out, trained.weights, torch.arange(3))
+    np.testing.assert_allclose(again, trained.held_out_loss, atol=1e-6)
+
+
+def test_pairs_are_concatenated_and_standardised():
+    """A pair's input is its two words' standardised vectors, one after the other."""
+    features, _, inputs = small_problem()
+    mean, scale = feature_moments(features, "training")
+    x = inputs.gather(np.array([[4, 7], [1, 2]]))
+    expected = np.concatenate([(features[4] - mean) / scale, (features[7] - mean) / scale], axis=1)
+    assert x.shape == (3, 2, 12)
+    np.testing.assert_allclose(x[:, 0], expected, atol=1e-5)
+
+
+def test_constant_channels_have_scale_one():
+    """A channel without variance is only centred; a float16 memory map is read like any array."""
+    features = np.random.default_rng(0).standard_normal((50, 2, 3)).astype(np.float16)
+    features[:, 1, 2] = 1000
+    mean, scale = feature_moments(features, "training")
+    assert (mean[1, 2], scale[1, 2]) == (1000, 1)
+    np.testing.assert_allclose(scale[0], features[:, 0].astype(np.float64).std(0), rtol=1e-9)
+
+
+def test_memory_maps_train_like_arrays(tmp_path, planted_sums):
+    """Features on disk give the same counts to the bit."""
+    data = planted(2000, seed=0)
+    np.save(tmp_path / "features.npy", data.features)
+    mapped = replace(data, features=np.load(tmp_path / "features.npy", mmap_mode="r"))
+    sums, _ = fit_probes(mapped, planted(1000, seed=1), ("pos",), QUICK, n_blocks=8)
+    for name, values in planted_sums[0].items():
+        np.testing.assert_array_equal(sums[name], values)
+
+
+def test_seeds_repeat_to_the_bit_and_leave_global_state_alone(planted_sums):
+    """Equal seeds give equal counts and losses; numpy's and torch's global generators do not move."""
+    import torch
+
+    np.random.seed(5)
+    torch.manual_seed(5)
+    before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
+    sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_blocks=8)
+    assert np.array_equal(np.random.get_state()[1], before[0])
+    assert torch.equal(torch.random.get_rng_state(), before[1])
+    assert metadata == planted_sums[1]
+    for name, values in planted_sums[0].items():
+        np.testing.assert_array_equal(sums[name], values)
+
+
+def guesses(n_items: int, n_labels: int, n_layers: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, n_labels, n_items)
+    wrong = rng.integers(0, n_labels, (n_layers, n_items))
+    return np.where(rng.random((n_layers, n_items)) < 0.6, label, wrong), label, rng.integers(0, 10, n_items)
+
+
+def test_macro_f1_equals_scikit_learn():
+    """On the point estimate, also for a subset of labels and one that nothing carries."""
+    from sklearn.metrics import f1_score
+
+    predicted, label, block = guesses(500, 7)
+    hits, total = count_labels(predicted, label, block, n_blocks=10, n_labels=8)
+    chosen = [1, 3, 4, 7]
+    ours = macro_f1(hits[..., chosen], total[..., chosen], np.ones((1, 10)))[0]
+    theirs = [f1_score(label, row, labels=chosen, average="macro", zero_division=0) for row in predicted]
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_counts_add_over_blocks():
+    """How items are cut into blocks changes nothing in the sums."""
+    predicted, label, block = guesses(500, 7)
+    fine = count_labels(predicted, label, block, n_blocks=10, n_labels=7)
+    whole = count_labels(predicted, label, np.zeros_like(block), n_blocks=1, n_labels=7)
+    for parts, sums in zip(fine, whole, strict=True):
+        np.testing.assert_array_equal(parts.sum(0), sums[0])
+
+
+def test_resampled_curves_equal_repeating_the_items():
+    """Weighting the sums of blocks is the same as repeating the blocks' items."""
+    predicted, label, block = guesses(500, 7)
+    hits, total = count_labels(predicted, label, block, n_blocks=10, n_labels=7)
+    weights = np.random.default_rng(1).multinomial(10, np.full(10, 0.1), size=5).astype(float)
+    curves = ProbeSignal().curves({"ner.mlp.hits": hits, "ner.mlp.total": total}, weights)
+    for row, curve in zip(weights.astype(int), curves, strict=True):
+        repeats = row[block]
+        again = count_labels(
+            np.repeat(predicted, repeats, axis=1),
+            np.repeat(label, repeats),
+            np.zeros(repeats.sum(), dtype=int),
+            n_blocks=1,
+            n_labels=7,
+        )
+        f1 = np.mean(2 * again[0][0] / again[1][0], axis=1)
+        np.testing.assert_allclose(curve, np.abs(np.diff(f1)), atol=1e-6)
+
+
+def test_float32_products_agree_with_float64():
+    """Whole weights use float32, weights that are not use float64: the same curve within 1e-6."""
+    predicted, label, block = guesses(20_000, 40)
+    hits, total = count_labels(predicted, label, block, n_blocks=10, n_labels=40)
+    weights = np.random.default_rng(1).multinomial(10, np.full(10, 0.1), size=50).astype(float)
+    np.testing.assert_allclose(macro_f1(hits, total, weights), macro_f1(hits, total, weights / 3), atol=1e-6)
+
+
+def test_an_empty_resample_is_nan():
+    """No weight at all is no estimate."""
+    predicted, label, block = guesses(500, 7)
+    hits, total = count_labels(predicted, label, block, n_blocks=10, n_labels=7)
+    assert np.isnan(macro_f1(hits, total, np.zeros((1, 10)))).all()
+
+
+def test_a_thousand_resamples_take_well_under_a_second():
+    """1,000 resamples × 80 blocks × 32 layers × 90 labels × 4 tasks; about 0.05 to 0.15 s, more on a busy machine."""
+    from time import perf_counter
+
+    rng = np.random.default_rng(0)
+    total = rng.integers(10, 30, (80, 32, 90)).astype(float)
+    sums = {
+        f"{task}.mlp.{name}": total // part for task in TASKS for name, part in (("hits", 3), ("total", 1))
+    }
+    weights = rng.multinomial(80, np.full(80, 1 / 80), size=1000).astype(float)
+    times = []
+    for _ in range(3):
+        start = perf_counter()
+        assert ProbeSignal().curves(sums, weights).shape == (1000, 31)
+        times.append(perf_counter() - start)
+    assert min(times) < 1
+
+
+def test_rare_and_empty_labels_do_not_count():
+    """Labels under 20 test items are left out; labels unseen in training stay and score 0."""
+    train = planted(1000, seed=0)
+    dev = planted(500, seed=1)
+    words = [item for tree in dev.trees for item in tree.words]
+    for index in range(60):
+        words[index] = replace(words[index], upos="RARE" if index < 19 else "NEW")
+    labels, forms = [item.upos for item in words], [item.form for item in words]
+    sums, metadata = fit_probes(
+        train, split(dev.features, labels, forms, n_blocks=8), ("pos",), replace(QUICK, epochs=2), n_blocks=8
+    )
+    described = metadata["tasks"]["pos"]["mlp"]
+    assert described["labels"] == ["C0", "C1", "C2", "C3", "NEW"]
+    assert described["left_out"] == ["RARE"]
+    assert described["unseen_in_training"] == ["NEW", "RARE"]
+    assert sums["pos.mlp.hits"][..., 4].sum() == 0
+    np.testing.assert_array_equal(sums["pos.mlp.total"][..., 4].sum(0), 41)
+
+
+def test_tasks_that_cannot_be_scored_are_named_and_left_out():
+    """A task without labels is skipped with its reason; without any task left, that is an error."""
+    train, dev = planted(400, seed=0), planted(400, seed=1)
+    config = replace(QUICK, epochs=1)
+    sums, metadata = fit_probes(train, dev, ("pos", "srl"), config, n_blocks=8)
+    assert "too few" in metadata["skipped"]["srl"]
+    assert not any(name.startswith("srl") for name in sums)
+    assert np.isfinite(ProbeSignal().curves(sums, np.ones((1, 8)))).all()
+    with pytest.raises(CorpusError, match="No probe task"):
+        fit_probes(train, dev, ("srl",), config, n_blocks=8)
+
+
+@pytest.mark.parametrize("where", ["training", "test"])
+def test_nan_activations_are_refused_by_layer(where):
+    """The message names the layer."""
+    train, dev = planted(200, seed=0), planted(200, seed=1)
+    (train if where == "training" else dev).features[7, 2, 0] = np.inf
+    with pytest.raises(ActivationError, match=f"{where} activations of layer 2"):
+        fit_probes(train, dev, ("pos",), QUICK, n_blocks=8)
+
+
+def test_misfitting_splits_are_refused():
+    """Blocks out of range, missing blocks and other shapes are callers' mistakes."""
+    train, dev = planted(200, seed=0), planted(200, seed=1)
+    with pytest.raises(DataError, match="Blocks must lie"):
+        fit_probes(train, dev, ("pos",), QUICK, n_blocks=4)
+    with pytest.raises(DataError, match="needs `block`"):
+        fit_probes(train, replace(dev, block=None), ("pos",), QUICK, n_blocks=8)
+    with pytest.raises(DataError, match="same layers"):
+        fit_probes(planted(200, seed=0, n_layers=5), dev, ("pos",), QUICK, n_blocks=8)
+    with pytest.raises(DataError, match="beyond"):
+        replace(train, features=train.features[:50])
+
+
+def test_settings_are_checked():
+    """Impossible settings are refused when they are made."""
+    with pytest.raises(ConfigError, match="patience"):
+        ProbeConfig(patience=0)
+    with pytest.raises(ConfigError, match="'f1'"):
+        ProbeSignal(curve="f2")
+
+
+def test_thinning_keeps_the_stated_number_of_training_items():
+    """`max_items` bounds training items, not test items."""
+    _, metadata = fit_probes(
+        planted(1000, seed=0),
+        planted(500, seed=1),
+        ("pos",),
+        replace(QUICK, epochs=1, max_items=300),
+        n_blocks=8,
+    )
+    described = metadata["tasks"]["pos"]["mlp"]
+    assert described["n_train"] + described["n_held_out"] == 300
+    assert described["n_test"] == 500
+
+
+def test_progress_rises_to_one():
+    """The caller sees task and kind, and a fraction that ends at 1."""
+    seen = list[tuple[str, float]]()
+    fit_probes(
+        planted(200, seed=0),
+        planted(200, seed=1),
+        ("pos",),
+        replace(QUICK, epochs=2, patience=5),
+        n_blocks=8,
+        progress=lambda doing, fraction: seen.append((doing, fraction)),
+    )
+    fractions = [fraction for _, fraction in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    assert {doing for doing, _ in seen} == {"pos mlp", "pos linear", "pos control"}
+
+
+def test_predict_takes_the_most_likely_label():
+    """Weights that copy two channels predict the larger one."""
+    import torch
+
+    features, _, inputs = small_problem()
+    weights = [torch.zeros(3, 6, 2), torch.zeros(3, 1, 2)]
+    weights[0][:, 0, 0] = weights[0][:, 1, 1] = 1
+    mean, scale = feature_moments(features, "training")
+    expected = ((features - mean) / scale)[..., :2].argmax(-1).T
+    np.testing.assert_array_equal(predict(inputs, np.arange(300)[:, None], weights), expected)
+
+
+def test_registered_as_probe():
+    """The registry finds the signal by its name."""
+    assert SIGNALS["probe"] is ProbeSignal
