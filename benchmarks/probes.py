@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from mspgt_tl.config import ProbeConfig
 from mspgt_tl.signals.probe import count_labels, macro_f1
 from mspgt_tl.signals.probe_training import (
     Inputs,
     Labelled,
-    ProbeConfig,
     feature_moments,
     predict,
     start_weights,
@@ -35,9 +35,7 @@ LABELS_AND_PARTS = {"pos": (17, 1), "deprel": (40, 2), "ner": (7, 1), "srl": (25
 """Labels, and words whose vectors are concatenated, as in the English Web Treebank."""
 
 
-def planted_task(
-    n_words: int, n_labels: int, n_parts: int, *, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def planted_task(n_words: int, n_labels: int, n_parts: int, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return float32 features `[word, layer, d_model]`, rows and skewed labels, clearer with every layer."""
     rng = np.random.default_rng(seed)
     share = 1 / np.arange(1, n_labels + 1)
@@ -130,9 +128,7 @@ def main() -> None:
     with threadpool_limits(1):
         compare("ner", 1000, seed=0)  # loads libraries before anything is timed
         runs = [
-            compare(task, options.words, seed=repeat)
-            for repeat in range(options.repeats)
-            for task in LABELS_AND_PARTS
+            compare(task, options.words, seed=repeat) for repeat in range(options.repeats) for task in LABELS_AND_PARTS
         ]
     ratio = statistics.median(run["ratio"] for run in runs)
     if options.json:

@@ -1,1 +1,49 @@
-"""mspgt_tl."""
+"""Find, test and question the layer boundaries between processing scales of causal language models."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mspgt_tl.boundaries import Boundaries, find_boundaries
+    from mspgt_tl.config import DetectConfig
+    from mspgt_tl.errors import MspgtError
+    from mspgt_tl.models.embedded import list_embedded
+    from mspgt_tl.models.pretrained import load
+    from mspgt_tl.pipeline import Detection, detect, load_run
+
+__all__ = [
+    "Boundaries",
+    "DetectConfig",
+    "Detection",
+    "MspgtError",
+    "detect",
+    "find_boundaries",
+    "list_embedded",
+    "load",
+    "load_run",
+]
+
+_HOME = {
+    "Boundaries": "boundaries",
+    "DetectConfig": "config",
+    "Detection": "pipeline",
+    "MspgtError": "errors",
+    "detect": "pipeline",
+    "find_boundaries": "boundaries",
+    "list_embedded": "models.embedded",
+    "load": "models.pretrained",
+    "load_run": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `import mspgt_tl` stays under a second: torch and TransformerLens take 4 to 9 s.
+    if name not in _HOME:
+        raise AttributeError(f"module 'mspgt_tl' has no attribute '{name}'")
+    return getattr(import_module(f"mspgt_tl.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,7 +6,8 @@ Everything after the sums happens here, in arrays: no model runs again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,8 +57,12 @@ def weigh_evidence(
     config: BoundaryConfig,
     *,
     seed: int,
+    reasons: Sequence[str] = (),
 ) -> xr.Dataset:
-    """Compute curves, resamples, boundaries, weight map, probe table and similarity matrix from the signals' sums."""
+    """Compute curves, resamples, boundaries, weight map, probe table and similarity matrix from the signals' sums.
+
+    `reasons` say what was already left out on the way to the sums; they join those of the boundaries.
+    """
     curves, resampled = resample_curves(signals, sums, resamples=config.resamples, seed=seed)
     found = find_boundaries(
         curves,
@@ -68,6 +73,7 @@ def weigh_evidence(
         names=list(signals),
         n_null=config.null_curves,
     )
+    found = replace(found, reasons=(*reasons, *found.reasons))
     return _label(signals, sums, found, curves, resampled)
 
 

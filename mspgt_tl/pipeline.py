@@ -282,15 +282,13 @@ def _detect_once(
         return pack_sums(passed[name])
 
     sums = {name: unpack_sums(run.stage(f"{prefix}{name}", lambda name=name: sums_of(name))) for name in streamed}
-    sums["probe"] = _probe_sums(run, prefix, model, treebank, config, progress)
-    if progress:
-        progress("bootstrap", 0, 1)
-    return weigh_evidence(signals, sums, config.boundaries, seed=config.seed)
+    sums["probe"], skipped = _probe_sums(run, prefix, model, treebank, config, progress)
+    return weigh_evidence(signals, sums, config.boundaries, seed=config.seed, reasons=skipped)
 
 
 def _probe_sums(
     run: Run, prefix: str, model: CausalModel, treebank: Treebank, config: DetectConfig, progress: Progress | None
-) -> Sums:
+) -> tuple[Sums, list[str]]:
     """Train the probes task by task, each a stage of its own, on word vectors kept on disk meanwhile."""
     splits: dict[str, ProbeData] = {}
     files = {split: run.folder / f"{prefix}words-{split}.partial" for split in ("train", "dev")}
@@ -318,14 +316,18 @@ def _probe_sums(
         return pack_sums(sums, details=json.dumps(details))
 
     try:
-        sums: dict[str, np.ndarray] = {}
-        for task in config.signals.tasks:
-            sums |= unpack_sums(run.stage(f"{prefix}probe-{task}", lambda task=task: train(task)))
-        return sums
+        stages = {
+            task: run.stage(f"{prefix}probe-{task}", lambda task=task: train(task)) for task in config.signals.tasks
+        }
     finally:
         splits.clear()
         for file in files.values():
             file.unlink(missing_ok=True)
+    skipped = [why for stage in stages.values() for why in json.loads(stage.attrs["details"])["skipped"].values()]
+    sums = {name: array for stage in stages.values() for name, array in unpack_sums(stage).items()}
+    if not sums:
+        raise CorpusError(f"No probe task can be scored. {' '.join(skipped)}")
+    return sums, skipped
 
 
 def _null_inputs(

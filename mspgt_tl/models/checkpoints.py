@@ -51,11 +51,7 @@ def refuse_quantised(quantisation: Any, name: str) -> None:
     """Raise a `ModelError` if a configuration declares quantised weights."""
     if quantisation:
         method = getattr(quantisation, "quant_method", quantisation)
-        method = (
-            method.get("quant_method", "unnamed")
-            if isinstance(method, dict)
-            else getattr(method, "value", method)
-        )
+        method = method.get("quant_method", "unnamed") if isinstance(method, dict) else getattr(method, "value", method)
         raise ModelError(
             f"{name} is quantised ({method}), and activations of quantised weights are not those of the model. Use the "
             "checkpoint in bfloat16, float16 or float32."
@@ -76,9 +72,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         # AutoTokenizer goes by the model's type first, and Qwen's class splits numbers its own way whatever
         # tokenizer.json says; a folder that declares the general class means its tokenizer.json.
         settings = folder / "tokenizer_config.json"
-        declared = (
-            json.loads(settings.read_text("utf-8")).get("tokenizer_class") if settings.is_file() else None
-        )
+        declared = json.loads(settings.read_text("utf-8")).get("tokenizer_class") if settings.is_file() else None
         general = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
         loader = PreTrainedTokenizerFast if general else AutoTokenizer
         return loader.from_pretrained(folder, local_files_only=True)
@@ -98,9 +92,7 @@ def find_tokenizer(hf_model: PreTrainedModel) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(name)
     except Exception as error:  # the hub's clients fail in many ways
-        raise ModelError(
-            f"No tokenizer found for '{name}' ({type(error).__name__}); pass tokenizer=."
-        ) from error
+        raise ModelError(f"No tokenizer found for '{name}' ({type(error).__name__}); pass tokenizer=.") from error
 
 
 def read_weights(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:

@@ -78,9 +78,7 @@ def list_embedded() -> list[dict[str, Any]]:
     for weights in ZOO.glob(f"*/{_WEIGHTS}"):
         card = _read_card(weights.parent)
         row = {key: card.get(key) for key in _CARD_FIELDS}
-        rows.append(
-            row | {"bytes": weights.stat().st_size, "id": weights.parent.name.replace("@seed-", "@seed:")}
-        )
+        rows.append(row | {"bytes": weights.stat().st_size, "id": weights.parent.name.replace("@seed-", "@seed:")})
     return sorted(rows, key=lambda row: row["id"])
 
 
@@ -118,9 +116,7 @@ def unknown_model(name: str) -> UnknownModelError:
     if Path(name).expanduser().is_dir():
         return UnknownModelError(f"The folder {name} is not a Hugging Face model: it holds no config.json.")
     if "@random:" in name:
-        return UnknownModelError(
-            f"'{name}': twins exist of embedded models and of folders, and '{name}' is neither."
-        )
+        return UnknownModelError(f"'{name}': twins exist of embedded models and of folders, and '{name}' is neither.")
     embedded = [row["id"] for row in list_embedded()]
     close = difflib.get_close_matches(name, [*embedded, *OFFICIAL_MODEL_NAMES], n=5, cutoff=0.4)
     hint = f" Did you mean '{close[0]}'?" if close else ""

@@ -67,9 +67,7 @@ def find_family(config: PretrainedConfig) -> Family:
 
 
 def _refuse(config: PretrainedConfig, what: str) -> ModelError:
-    return ModelError(
-        f"{what} in a model of type '{config.model_type}' cannot be reproduced by TransformerLens 3.9."
-    )
+    return ModelError(f"{what} in a model of type '{config.model_type}' cannot be reproduced by TransformerLens 3.9.")
 
 
 def _activation(config: PretrainedConfig, name: str) -> str:

@@ -32,7 +32,9 @@ def ngram_losses(
         DataError: fewer than 1,000 training tokens or 2 held-out tokens.
     """
     if len(train) < 1000 or len(valid) < 2:
-        raise DataError(f"n-gram baselines need 1,000 training and 2 held-out tokens, got {len(train)} and {len(valid)}.")
+        raise DataError(
+            f"n-gram baselines need 1,000 training and 2 held-out tokens, got {len(train)} and {len(valid)}."
+        )
     cut = len(train) - len(train) // 10
     counts, held = train[:cut].astype(np.int64), train[cut:].astype(np.int64)
     unigram = np.bincount(counts, minlength=vocab_size) / len(counts)

@@ -27,9 +27,7 @@ def choose_device(device: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"Unknown device '{device}'; use cpu, cuda or cuda:N.") from error
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"Device '{device}' is not there: torch sees {torch.cuda.device_count()} CUDA devices."
-        )
+        raise ConfigError(f"Device '{device}' is not there: torch sees {torch.cuda.device_count()} CUDA devices.")
     return place
 
 

@@ -163,14 +163,10 @@ def encode(
     if model.tokenizer is None:
         raise ModelError(f"Model '{_provenance(model).name}' has no tokenizer.")
     length = model.cfg.n_ctx if max_length is None else max_length
-    found = encode_texts(
-        model.tokenizer, texts, bos=prepends_bos(model) if bos is None else bos, max_length=length
-    )
+    found = encode_texts(model.tokenizer, texts, bos=prepends_bos(model) if bos is None else bos, max_length=length)
     largest = max((max(row) for row in found.ids if row), default=0)
     if largest >= model.cfg.d_vocab:
-        raise ModelError(
-            f"The tokenizer gives id {largest}; the model's vocabulary ends at {model.cfg.d_vocab - 1}."
-        )
+        raise ModelError(f"The tokenizer gives id {largest}; the model's vocabulary ends at {model.cfg.d_vocab - 1}.")
     return found
 
 
@@ -214,9 +210,7 @@ def _load_from_hub(name: str, backend: Backend, device: torch.device, dtype: tor
                     official, device=device, dtype=dtype, tokenizer=_stand_in(tokenizer, official)
                 )
             else:
-                model = HookedTransformer.from_pretrained_no_processing(
-                    official, device=str(device), dtype=dtype
-                )
+                model = HookedTransformer.from_pretrained_no_processing(official, device=str(device), dtype=dtype)
                 tokenizer = AutoTokenizer.from_pretrained(model.cfg.tokenizer_name or official)
     except Exception as error:  # the hub's clients fail in many ways: no network, gated, moved, rate limited
         if is_out_of_memory(error):
@@ -340,13 +334,9 @@ def _adopt(given: Any, device: Any, dtype: Any) -> CausalModel:
     model: Any = given
     cfg, name = model.cfg, model.cfg.model_name
     if device is not None and torch.device(device).type != torch.device(str(cfg.device)).type:
-        raise ConfigError(
-            f"'{name}' is already loaded on {cfg.device}; move it there before, or give its name."
-        )
+        raise ConfigError(f"'{name}' is already loaded on {cfg.device}; move it there before, or give its name.")
     if dtype is not None and choose_dtype(dtype, torch.device("cpu")) != cfg.dtype:
-        raise ConfigError(
-            f"'{name}' is already loaded as {cfg.dtype}; give its name to load it in another dtype."
-        )
+        raise ConfigError(f"'{name}' is already loaded as {cfg.dtype}; give its name to load it in another dtype.")
     folded = str(cfg.normalization_type).endswith("Pre") or getattr(model, "compatibility_mode", False)
     if str(cfg.normalization_type).startswith("LN") and _is_centred(model.W_E):
         raise ModelError(
@@ -383,9 +373,7 @@ def _architecture(cfg: Any) -> str:
 
 def _provenance(model: CausalModel) -> Provenance:
     if model not in _PROVENANCE:
-        _PROVENANCE[model] = Provenance(
-            str(model.cfg.model_name), _guess_bos(model), weight_processing="unknown"
-        )
+        _PROVENANCE[model] = Provenance(str(model.cfg.model_name), _guess_bos(model), weight_processing="unknown")
     return _PROVENANCE[model]
 
 

@@ -31,14 +31,10 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
 
 
-def encode_texts(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, bos: bool, max_length: int
-) -> Encoding:
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, bos: bool, max_length: int) -> Encoding:
     """Turn texts into ids, each cut to `max_length` with its BOS; see `pretrained.encode`."""
     if not tokenizer.is_fast:
-        raise ModelError(
-            "Character offsets need a fast tokenizer, and this one is slow. Convert it to tokenizer.json."
-        )
+        raise ModelError("Character offsets need a fast tokenizer, and this one is slow. Convert it to tokenizer.json.")
     if bos and tokenizer.bos_token_id is None:
         raise ConfigError("A BOS is asked for, but the tokenizer has none. Use bos=False.")
     if isinstance(texts, str):

@@ -10,27 +10,30 @@ given fewer or more tokens than it started with. Cosine decay was set aside for 
 from __future__ import annotations
 
 import json
-import lzma
 import math
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mspgt_tl.contracts import Progress
+from mspgt_tl.corpora.lines import read_lines
 from mspgt_tl.errors import ConfigError, CorpusError, unknown_name
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 
 RECIPES = Path(__file__).parent / "zoo" / "recipes"
 BOS, EOS = "<s>", "</s>"
 MIN_CHARS = 40
 """Shorter lines are headings and list items, not prose."""
+EVALUATED_TOKENS = 100_000
+"""Held-out tokens of the evaluations during training; the card's loss is over all of them."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,10 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 def read_paragraphs(path: Path) -> Iterator[str]:
     """Yield the prose lines of a text file (`.xz` is decompressed), without headings and short lines."""
-    if not path.is_file():
-        raise CorpusError(f"Text file needed, but {path} is not a file.")
-    opener = lzma.open if path.suffix == ".xz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        yield from (line.strip() for line in lines if len(line.strip()) >= MIN_CHARS and not line.startswith("= "))
+    for _, line in read_lines(path):
+        text = line.strip()
+        if len(text) >= MIN_CHARS and not text.startswith("= "):
+            yield text
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -168,19 +170,26 @@ def mean_loss(model: PreTrainedModel, tokens: np.ndarray, length: int, *, batch:
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> PreTrainedModel:
-    """Return the recipe's architecture with freshly drawn weights."""
+    """Return the recipe's architecture with freshly drawn weights.
+
+    Raises:
+        ConfigError: the recipe's architecture is not one that transformers can build.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
     architecture = dict(recipe.architecture)
-    config = AutoConfig.for_model(
-        architecture.pop("model_type"),
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        **architecture,
-    )
     set_seed(seed)
-    return AutoModelForCausalLM.from_config(config)
+    try:
+        config = AutoConfig.for_model(
+            architecture.pop("model_type"),
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **architecture,
+        )
+        return AutoModelForCausalLM.from_config(config)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{recipe.source}: transformers cannot build this architecture: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -200,7 +209,9 @@ class TrainingRun:
     """Licence of the text, for the model card."""
 
 
-def train(run: TrainingRun, *, save_every: int = 100, evaluate_every: int = 500) -> Path:
+def train(
+    run: TrainingRun, *, save_every: int = 100, evaluate_every: int = 500, progress: Progress | None = None
+) -> Path:
     """Train `run.recipe`, resuming from the last checkpoint in `run.out`, and write the finished model and its card.
 
     Returns:
@@ -210,62 +221,84 @@ def train(run: TrainingRun, *, save_every: int = 100, evaluate_every: int = 500)
         CorpusError: a text is missing or empty.
         ConfigError: the recipe's architecture is not one that transformers can build.
     """
-    from transformers import AutoTokenizer, Trainer, TrainingArguments
+    import torch
+    from transformers import AutoTokenizer, PrinterCallback, Trainer
     from transformers.trainer_utils import get_last_checkpoint
 
     plan, out = run.recipe.training, run.out
     if run.tokens is not None:
-        plan = TrainingPlan(**{**asdict(plan), "tokens": run.tokens})
-    out.mkdir(parents=True, exist_ok=True)
+        plan = replace(plan, tokens=run.tokens)
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     tokenizer_folder = run.tokenizer or out / "tokenizer"
     if not (tokenizer_folder / "tokenizer.json").exists():
+        if run.tokenizer is not None:
+            raise ConfigError(f"{run.tokenizer} holds no tokenizer.json.")
         train_tokenizer(read_paragraphs(run.text), plan.vocab_size).save_pretrained(tokenizer_folder)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     tokens = encode_corpus(run.text, tokenizer, out / "train.npy")
     valid = encode_corpus(run.valid, tokenizer, out / "valid.npy")
-    try:
-        model = build_model(run.recipe, tokenizer, seed=run.seed)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{run.recipe.source}: transformers cannot build this architecture: {error}") from error
+    if min(len(tokens), len(valid)) <= plan.sequence_length:
+        raise CorpusError(
+            f"Texts must be longer than one sequence of {plan.sequence_length} tokens; "
+            f"{run.text.name} has {len(tokens)}, {run.valid.name} {len(valid)}."
+        )
+    model = build_model(run.recipe, tokenizer, seed=run.seed)
     trainer = Trainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(out / "checkpoints"),
-            max_steps=plan.steps,
-            per_device_train_batch_size=plan.batch_sequences,
-            per_device_eval_batch_size=plan.batch_sequences,
-            learning_rate=plan.learning_rate,
-            weight_decay=plan.weight_decay,
-            adam_beta2=0.95,
-            lr_scheduler_type="warmup_stable_decay",
-            lr_scheduler_kwargs={"num_decay_steps": int(plan.decay_share * plan.steps), "decay_type": "linear"},
-            warmup_steps=int(plan.warmup_share * plan.steps),
-            eval_strategy="steps",
-            eval_steps=evaluate_every,
-            logging_steps=50,
-            save_steps=save_every,
-            save_total_limit=2,
-            seed=run.seed,
-            data_seed=run.seed,
-            report_to=[],
-            bf16=_has_cuda(),
-        ),
+        args=_training_arguments(plan, out, run.seed, save_every, evaluate_every),
         train_dataset=PackedSequences(tokens, plan.sequence_length),
-        eval_dataset=PackedSequences(valid[:100_000], plan.sequence_length),
+        eval_dataset=PackedSequences(valid[:EVALUATED_TOKENS], plan.sequence_length),
+        callbacks=[_progress_callback(progress)] if progress else [],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "checkpoints")) if (out / "checkpoints").is_dir() else None)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "checkpoints")))
     finished = out / "model"
-    model.save_pretrained(finished)
+    model.to(dtype=torch.bfloat16).save_pretrained(finished)  # pyright: ignore[reportCallIssue]
     tokenizer.save_pretrained(finished)
-    card = model_card(run, plan, model, tokens, valid, trainer.state.log_history)
+    # Measured on the weights as they ship, rounded to bfloat16, in float32 arithmetic.
+    card = model_card(run, plan, model.float(), tokens, valid, trainer.state.log_history)
     (finished / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return finished
 
 
-def _has_cuda() -> bool:
+def _training_arguments(
+    plan: TrainingPlan, out: Path, seed: int, save_every: int, evaluate_every: int
+) -> TrainingArguments:
     import torch
+    from transformers import TrainingArguments
 
-    return torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(out / "checkpoints"),
+        max_steps=plan.steps,
+        per_device_train_batch_size=plan.batch_sequences,
+        per_device_eval_batch_size=plan.batch_sequences,
+        learning_rate=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        adam_beta2=0.95,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": int(plan.decay_share * plan.steps), "decay_type": "linear"},
+        warmup_steps=int(plan.warmup_share * plan.steps),
+        eval_strategy="steps",
+        eval_steps=evaluate_every,
+        logging_steps=50,
+        save_steps=save_every,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        report_to=[],
+        disable_tqdm=True,
+        bf16=torch.cuda.is_available(),
+    )
+
+
+def _progress_callback(progress: Progress) -> TrainerCallback:
+    from transformers import TrainerCallback
+
+    class Report(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            progress("training steps", state.global_step, state.max_steps)
+
+    return Report()
 
 
 def model_card(

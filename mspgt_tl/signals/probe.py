@@ -75,7 +75,7 @@ class ProbeSignal(Signal):
 
 def f1_table(sums: Mapping[str, np.ndarray]) -> Float[np.ndarray, "task kind layer"]:
     """Return macro-F1 for every task of `TASKS`, kind of `KINDS` and layer; nan where it was not computed."""
-    n_blocks, n_layers, _ = next(iter(sums.values())).shape
+    n_blocks, _, n_layers, _ = next(iter(sums.values())).shape
     table = np.full((len(TASKS), len(KINDS), n_layers), np.nan)
     for row, task in enumerate(TASKS):
         for column, kind in enumerate(KINDS):
@@ -87,7 +87,14 @@ def f1_table(sums: Mapping[str, np.ndarray]) -> Float[np.ndarray, "task kind lay
 def _macro_f1(
     sums: Mapping[str, np.ndarray], task: str, kind: str, weights: np.ndarray
 ) -> Float[np.ndarray, "resample layer"]:
-    return macro_f1(sums[f"{task}.{kind}.hits"], sums[f"{task}.{kind}.total"], weights)
+    """Return macro-F1 averaged over repeated trainings, which a resample draws anew with replacement."""
+    hits, total = (sums[f"{task}.{kind}.{part}"] for part in ("hits", "total"))
+    n_blocks, repeats, n_layers, n_labels = hits.shape
+    shape = (n_blocks, repeats * n_layers, n_labels)
+    scores = macro_f1(hits.reshape(shape), total.reshape(shape), weights).reshape(-1, repeats, n_layers)
+    drawn = np.random.default_rng(TASKS.index(task)).integers(0, repeats, (len(weights), repeats))
+    drawn[(weights == 1).all(axis=1)] = np.arange(repeats)
+    return np.take_along_axis(scores, drawn[:, :, None], axis=1).mean(axis=1)
 
 
 def macro_f1(

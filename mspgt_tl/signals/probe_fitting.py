@@ -15,20 +15,21 @@ Decisions:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mspgt_tl.contracts import TASKS, Tree
-from mspgt_tl.errors import CorpusError, DataError
+from mspgt_tl.config import ProbeConfig
+from mspgt_tl.contracts import TASKS, Progress, Tree
+from mspgt_tl.errors import DataError
 from mspgt_tl.signals.probe import KINDS, count_labels
 from mspgt_tl.signals.probe_tasks import NO_LABEL, TaskItems, control_items, label_ids, make_items
 from mspgt_tl.signals.probe_training import (
     Inputs,
     Labelled,
-    ProbeConfig,
+    Trained,
     check_finite,
     feature_moments,
     predict,
@@ -36,11 +37,10 @@ from mspgt_tl.signals.probe_training import (
     train_probes,
 )
 
+REPEAT_STEP = 1_000_003
+"""Seeds of repeated trainings lie this far apart, out of reach of the seeds of whole runs."""
 HELD_OUT = 10
 """One training tree in so many decides when to stop."""
-
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the fraction of everything done so far."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,13 @@ def fit_probes(
     """Train all probes on `train` and count their hits and misses on `dev`, per bootstrap block.
 
     Returns:
-        sums: `<task>.<kind>.hits` (true positives) and `<task>.<kind>.total` (2 TP + FP + FN), float64 of
-        shape
-            `[block, layer, label]`, for the labels that count. A task that cannot be scored has no entry.
-        metadata: plain values: the settings, label names and numbers of items per task and kind, held-out
-        losses,
+        sums: `<task>.<kind>.hits` (true positives) and `<task>.<kind>.total` (2 TP + FP + FN), float64 of shape
+            `[block, repeat, layer, label]`, for the labels that count. A task that cannot be scored has no entry.
+        metadata: plain values: the settings, label names and numbers of items per task and kind, held-out losses,
             and under `skipped` the reason for every task or control left out.
 
     Raises:
         ActivationError: an activation is nan or infinite.
-        CorpusError: no task can be scored.
         DataError: the two splits, or the blocks, do not fit together.
     """
     config = config or ProbeConfig()
@@ -97,7 +94,7 @@ def fit_probes(
     tests = Inputs(dev.features, moments, device)
     held_out = _held_out_trees(len(train.trees), config.seed)
     sums, described, skipped = dict[str, np.ndarray](), dict[str, Any](), dict[str, str]()
-    for index, task in enumerate(tasks):
+    for task in tasks:
         items = _thin(make_items(train.trees, task, train.word_row, seed=config.seed), config)
         test_items = make_items(dev.trees, task, dev.word_row, seed=config.seed)
         described[task] = {}
@@ -107,14 +104,10 @@ def fit_probes(
             if reason is not None:
                 skipped[task if kind == "mlp" else f"{task}.{kind}"] = reason
                 break
-            done = (index * len(KINDS) + step) / (len(tasks) * len(KINDS))
-            share = 1 / (len(tasks) * len(KINDS))
-            on_epoch = _on_epoch(progress, f"{task} {kind}", done, share)
-            counts, described[task][kind] = job.run(inputs, tests, dev.block, n_blocks, on_epoch)
+            on_share = _on_share(progress, task, step)
+            counts, described[task][kind] = job.run(inputs, tests, dev.block, n_blocks, on_share)
             sums |= {f"{task}.{kind}.{name}": values for name, values in counts.items()}
-            on_epoch(1.0)  # layers may all have stopped early
-    if not sums:
-        raise CorpusError(f"No probe task can be scored. {' '.join(skipped.values())}")
+            on_share(1.0)  # layers may all have stopped early
     return sums, {
         "config": asdict(config),
         "initialisation": "Glorot uniform, biases 0, the same draw at every layer, from config.seed",
@@ -159,26 +152,24 @@ class _Job:
         tests: Inputs,
         block_of_tree: np.ndarray,
         n_blocks: int,
-        on_epoch: Callable[[float], None],
+        on_share: Callable[[float], None],
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Train the probe `repeats` times (only the MLP more than once) and count its hits and misses."""
+        repeats = self.config.repeats if self.kind == "mlp" else 1
         names, n_trained, train_ids, test_ids = label_ids(self.items.labels, self.tests.labels)
-        d_in = inputs.d_model * self.items.rows.shape[1]
-        widths = (d_in, n_trained) if self.kind == "linear" else (d_in, self.config.hidden, n_trained)
-        trained = train_probes(
-            inputs,
-            Labelled(self.items.rows[~self.held_out], train_ids[~self.held_out]),
-            start_weights(inputs.n_layers, widths, seed=self.config.seed),
-            self.config,
-            held_out=Labelled(self.items.rows[self.held_out], train_ids[self.held_out]),
-            on_epoch=on_epoch,
-        )
-        predicted = predict(tests, self.tests.rows, trained.weights)
-        hits, total = count_labels(
-            predicted, test_ids, block_of_tree[self.tests.tree], n_blocks=n_blocks, n_labels=len(names)
-        )
         support = self.scored_labels()
         columns = [names.index(name) for name in support]
-        return {"hits": hits[..., columns], "total": total[..., columns]}, {
+        counts, trainings = [], []
+        for repeat in range(repeats):
+            trained = self._train(
+                inputs, train_ids, n_trained, repeat, lambda share, r=repeat: on_share((r + share) / repeats)
+            )
+            predicted = predict(tests, self.tests.rows, trained.weights)
+            block = block_of_tree[self.tests.tree]
+            counts.append(count_labels(predicted, test_ids, block, n_blocks=n_blocks, n_labels=len(names)))
+            trainings.append(trained)
+        hits, total = (np.stack(part, axis=1)[..., columns] for part in zip(*counts, strict=True))
+        return {"hits": hits, "total": total}, {
             "labels": list(support),
             "test_items": list(support.values()),
             "left_out": sorted(set(names) - set(support)),
@@ -186,9 +177,24 @@ class _Job:
             "n_train": int((~self.held_out).sum()),
             "n_held_out": int(self.held_out.sum()),
             "n_test": len(self.tests),
-            "best_epoch": trained.best_epoch.tolist(),
-            "held_out_loss": trained.held_out_loss.tolist(),
+            "best_epoch": [trained.best_epoch.tolist() for trained in trainings],
+            "held_out_loss": [trained.held_out_loss.tolist() for trained in trainings],
         }
+
+    def _train(
+        self, inputs: Inputs, train_ids: np.ndarray, n_labels: int, repeat: int, on_epoch: Callable[[float], None]
+    ) -> Trained:
+        config = replace(self.config, seed=self.config.seed + REPEAT_STEP * repeat)
+        d_in = inputs.d_model * self.items.rows.shape[1]
+        widths = (d_in, n_labels) if self.kind == "linear" else (d_in, config.hidden, n_labels)
+        return train_probes(
+            inputs,
+            Labelled(self.items.rows[~self.held_out], train_ids[~self.held_out]),
+            start_weights(inputs.n_layers, widths, seed=config.seed),
+            config,
+            held_out=Labelled(self.items.rows[self.held_out], train_ids[self.held_out]),
+            on_epoch=on_epoch,
+        )
 
 
 def _kinds(items: TaskItems, tests: TaskItems, seed: int) -> Iterator[tuple[str, TaskItems, TaskItems]]:
@@ -214,10 +220,12 @@ def _held_out_trees(n_trees: int, seed: int) -> np.ndarray:
     return mask
 
 
-def _on_epoch(progress: Progress | None, doing: str, done: float, share: float) -> Callable[[float], None]:
-    def report(fraction: float) -> None:
+def _on_share(progress: Progress | None, task: str, step: int) -> Callable[[float], None]:
+    """Return a function that reports a kind's finished share as per cent of its task."""
+
+    def report(share: float) -> None:
         if progress is not None:
-            progress(doing, done + share * fraction)
+            progress(f"probes: {task}", 100 * (step + share) / len(KINDS), 100)
 
     return report
 

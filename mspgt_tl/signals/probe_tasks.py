@@ -43,9 +43,7 @@ class TaskItems:
 
     def take(self, chosen: np.ndarray) -> TaskItems:
         """Return the items at these indices, or where this mask is true."""
-        return TaskItems(
-            self.task, self.rows[chosen], self.labels[chosen], self.words[chosen], self.tree[chosen]
-        )
+        return TaskItems(self.task, self.rows[chosen], self.labels[chosen], self.words[chosen], self.tree[chosen])
 
 
 def make_items(

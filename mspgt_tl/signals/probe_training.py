@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from mspgt_tl.errors import ActivationError, ConfigError
+from mspgt_tl.config import ProbeConfig
+from mspgt_tl.errors import ActivationError
 
 if TYPE_CHECKING:
     import torch
@@ -32,42 +33,6 @@ if TYPE_CHECKING:
 
 CHUNK_VALUES = 2**24
 """Feature values handled at once when streaming: 64 MB in float32."""
-
-
-@dataclass(frozen=True)
-class ProbeConfig:
-    """How probes are trained and measured."""
-
-    hidden: int = 128
-    """Hidden units of the MLP (P)."""
-    epochs: int = 10
-    """At most so many passes over the training items."""
-    batch: int = 256
-    """Items a minibatch."""
-    learning_rate: float = 3e-3
-    """Adam's step size in the first epoch; it falls linearly and would reach 0 after the last."""
-    weight_decay: float = 1e-4
-    """L2 penalty on weights, not biases; scikit-learn's `alpha` is this times the batch size."""
-    patience: int = 5
-    """A layer stops after so many epochs without a lower held-out loss. Half of the epochs: with 3, one layer
-    in twelve stopped while the step size was still high, and its F1 dipped by 0.02 between its neighbours
-    (measured)."""
-    min_items: int = 20
-    """Labels with fewer test items are left out of macro-F1 (P)."""
-    max_items: int = 100_000
-    """At most so many training items a task, drawn at random; test items are never thinned."""
-    seed: int = 0
-    """Fixes starts, minibatches, the held-out trees, drawn non-arguments and control labels."""
-
-    def __post_init__(self) -> None:
-        for name in ("hidden", "epochs", "batch", "patience", "min_items", "max_items"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"probe {name} must be at least 1, got {getattr(self, name)}.")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise ConfigError(
-                "probe learning_rate must be positive and weight_decay not negative, "
-                f"got {self.learning_rate} and {self.weight_decay}."
-            )
 
 
 @dataclass(frozen=True)
@@ -106,9 +71,7 @@ class Inputs:
 
         self.device = torch.device(device)
         self.n_layers, self.d_model = features.shape[1:]
-        self._mean, self._scale = (
-            torch.from_numpy(part.astype(np.float32)).to(self.device) for part in moments
-        )
+        self._mean, self._scale = (torch.from_numpy(part.astype(np.float32)).to(self.device) for part in moments)
         self._features = np.asarray(features)
         self._resident: Tensor | None = None
         if self.device.type == "cuda" and features.nbytes <= torch.cuda.mem_get_info(self.device)[0] // 2:
@@ -127,9 +90,7 @@ class Inputs:
             x = torch.from_numpy(np.take(self._features, rows.ravel(), axis=0)).to(self.device)
         if live is not None:
             x, mean, scale = x[:, live], mean[live], scale[live]
-        x = (
-            x.float().sub_(mean).div_(scale)
-        )  # `np.take` and indexing copied, so this writes to our own memory
+        x = x.float().sub_(mean).div_(scale)  # `np.take` and indexing copied, so this writes to our own memory
         n_items, n_parts = rows.shape
         x = x.reshape(n_items, n_parts, len(mean), self.d_model).permute(2, 0, 1, 3)
         return x.reshape(len(mean), n_items, n_parts * self.d_model)
@@ -275,9 +236,7 @@ def _with_adam(
         for old_group, group in zip(before.param_groups, adam.param_groups, strict=True):
             for old, new in zip(old_group["params"], group["params"], strict=True):
                 state = before.state[old]
-                adam.state[new] = {
-                    name: value if name == "step" else value[keep] for name, value in state.items()
-                }
+                adam.state[new] = {name: value if name == "step" else value[keep] for name, value in state.items()}
     return weights, adam
 
 
@@ -320,15 +279,12 @@ def mean_loss(
     return total / len(items.label)
 
 
-def predict(
-    inputs: Inputs, rows: Int[np.ndarray, "item part"], weights: Weights
-) -> Int[np.ndarray, "layer item"]:
+def predict(inputs: Inputs, rows: Int[np.ndarray, "item part"], weights: Weights) -> Int[np.ndarray, "layer item"]:
     """Return each layer's most likely label for every item."""
     import torch
 
     with torch.no_grad():
         parts = [
-            forward(weights, inputs.gather(rows[part])).argmax(-1).cpu().numpy()
-            for part in inputs.chunks(*rows.shape)
+            forward(weights, inputs.gather(rows[part])).argmax(-1).cpu().numpy() for part in inputs.chunks(*rows.shape)
         ]
     return np.concatenate(parts, axis=1)

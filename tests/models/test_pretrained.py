@@ -190,9 +190,7 @@ def test_logits_and_residuals_equal_hugging_face(name, backend, checkpoint, hook
     expected_logits, expected_resid = hf_reference(checkpoint(name), tokens)
     model = hooked(name) if backend == "hooked" else load(checkpoint(name), backend="bridge")
     logits, resid = resid_posts(model, tokens)
-    deviations = [
-        (ours - theirs).abs().max().item() for ours, theirs in zip(resid, expected_resid, strict=True)
-    ]
+    deviations = [(ours - theirs).abs().max().item() for ours, theirs in zip(resid, expected_resid, strict=True)]
     assert (logits - expected_logits).abs().max() < TOLERANCE
     assert max(deviations) < TOLERANCE
 
@@ -444,16 +442,12 @@ def test_weights_of_another_architecture_are_refused(checkpoint, damaged):
 
 
 def test_unknown_name_lists_close_ones():
-    with pytest.raises(
-        UnknownModelError, match=r"Unknown model 'gpt2-meduim'. Did you mean 'gpt2-medium'\?"
-    ) as error:
+    with pytest.raises(UnknownModelError, match=r"Unknown model 'gpt2-meduim'. Did you mean 'gpt2-medium'\?") as error:
         load("gpt2-meduim")
     assert len(str(error.value)) < 600
 
 
-@pytest.mark.parametrize(
-    "name", ["", "/no/such/folder", "nothing@random:1", "gpt2@random:3", "llama@seed:x", "../.."]
-)
+@pytest.mark.parametrize("name", ["", "/no/such/folder", "nothing@random:1", "gpt2@random:3", "llama@seed:x", "../.."])
 def test_odd_names_are_unknown(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnknownModelError):
@@ -696,9 +690,7 @@ def test_unreadable_card_is_refused(zoo):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_twins_repeat_by_seed_and_differ_across_seeds(backend, zoo):
     """Same architecture and tokenizer, other weights."""
-    first, again, other = (
-        load(f"tiny@random:{seed}", backend=backend)(random_tokens()) for seed in (0, 0, 1)
-    )
+    first, again, other = (load(f"tiny@random:{seed}", backend=backend)(random_tokens()) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert (first - other).abs().max() > 1e-3
     assert (first - load("tiny")(random_tokens())).abs().max() > 1e-3
@@ -748,10 +740,7 @@ def test_a_declared_tokenizer_json_is_taken_literally(checkpoint, hooked):
     assert encode(hooked("qwen2"), [text]) == encode(hooked("llama"), [text])
     from transformers import AutoTokenizer
 
-    assert (
-        AutoTokenizer.from_pretrained(checkpoint("qwen2"))(text).input_ids
-        != encode(hooked("llama"), [text]).ids[0]
-    )
+    assert AutoTokenizer.from_pretrained(checkpoint("qwen2"))(text).input_ids != encode(hooked("llama"), [text]).ids[0]
 
 
 def test_encode_gives_one_bos_and_offsets_into_the_text(hooked):

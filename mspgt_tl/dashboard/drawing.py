@@ -1,0 +1,135 @@
+"""What all figures share: colours, an empty figure, bands, and boundaries drawn so that their labels never collide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mspgt_tl.contracts import GAP
+from mspgt_tl.dashboard.words import boundary_label
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import xarray as xr
+
+SIGNAL_COLOURS = ("#0072B2", "#D55E00", "#007A5A")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart; the green is darkened to 5:1 on white."""
+RUN_COLOURS = ("#0072B2", "#D55E00", "#007A5A", "#56B4E9", "#B8860B", "#CC79A7")
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "x")
+INK, GREY, BOUNDARY = "#1a1a1a", "#767676", "#882255"
+LABEL_ROW = 18
+"""Pixels of one line of labels above a plot."""
+
+
+def blank_figure(*, height: int | None, x_title: str, y_title: str, top: int = 16) -> go.Figure:
+    """Return an empty figure with our fonts, margins and legend; nothing global is set."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    figure.update_layout(
+        template="plotly_white",
+        height=height,
+        autosize=True,
+        margin={"l": 52, "r": 22, "t": top, "b": 48},
+        font={"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": INK},
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -60 / (height or 400), "yanchor": "top"},
+        hoverlabel={"font": {"size": 12}, "namelength": -1},
+    )
+    figure.update_xaxes(title={"text": x_title, "standoff": 8}, zeroline=False)
+    figure.update_yaxes(title={"text": y_title, "standoff": 6}, zeroline=False)
+    return figure
+
+
+def gap_axis(figure: go.Figure, data: xr.Dataset) -> None:
+    """Show every gap on the x axis, half a gap of air at both ends, ticks on whole gaps."""
+    n_gaps = data.sizes[GAP]
+    step = 1 if n_gaps <= 16 else 5 if n_gaps <= 60 else 10
+    figure.update_xaxes(range=[0.4, n_gaps + 0.6], tick0=0 if step > 1 else 1, dtick=step)
+
+
+def depths(data: xr.Dataset) -> np.ndarray:
+    """Return the relative position b / L of every gap."""
+    return data[GAP].values / int(data.attrs["n_layers"])
+
+
+def draw_band(
+    figure: go.Figure, x: Sequence[float] | np.ndarray, low: Any, high: Any, *, colour: str, name: str, **options: Any
+) -> None:
+    """Fill between two curves over `x`; `low` and `high` may be single numbers. `colour` carries its opacity."""
+    low, high = np.broadcast_to(low, len(x)), np.broadcast_to(high, len(x))
+    figure.add_scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([high, low[::-1]]),
+        fill="toself",
+        fillcolor=colour,
+        mode="lines",
+        line={"width": 0},
+        hoverinfo="skip",
+        name=name,
+        **options,
+    )
+
+
+def mark_boundaries(figure: go.Figure, data: xr.Dataset, *, top: float) -> None:
+    """Draw boundaries as lines with their intervals, a number above each, and a line of words each above the plot.
+
+    The words get a row of their own from the left edge, so neither adjacent gaps, nor the ends, nor a narrow
+    window can make two labels collide.
+    """
+    gaps = [int(gap) for gap in data["boundary"].values]
+    is_close = len(gaps) == 2 and gaps[1] - gaps[0] < 0.1 * data.sizes[GAP]
+    for i, gap in enumerate(gaps):
+        _draw_boundary(figure, gap, data["interval"].values[i], top)
+        figure.add_annotation(
+            x=gap,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            xanchor=("right", "left")[i] if is_close else "center",
+            text=f"<b>{gap}</b>",
+            showarrow=False,
+            font={"color": BOUNDARY, "size": 13},
+        )
+        figure.add_annotation(
+            x=0,
+            xref="paper",
+            xanchor="left",
+            xshift=-40,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            yshift=LABEL_ROW * (len(gaps) - i),
+            text=boundary_label(data, i),
+            showarrow=False,
+            font={"color": BOUNDARY, "size": 12},
+        )
+
+
+def label_space(data: xr.Dataset) -> int:
+    """Return the top margin that `mark_boundaries` needs."""
+    n = len(data["boundary"])
+    return 16 + LABEL_ROW * (n + 1 if n else 0)
+
+
+def _draw_boundary(figure: go.Figure, gap: int, interval: np.ndarray, top: float) -> None:
+    name, group = f"boundary {gap}", {"legendgroup": f"boundary {gap}"}
+    if np.isfinite(interval).all():
+        low, high = interval[0] - 0.4, interval[1] + 0.4
+        draw_band(figure, [low, high], 0, top, colour="rgba(136,34,85,0.13)", name=name, showlegend=False, **group)
+    figure.add_scatter(
+        x=[gap, gap],
+        y=[0, top],
+        mode="lines",
+        line={"color": BOUNDARY, "width": 2, "dash": "dash"},
+        name=name,
+        hoverinfo="skip",
+        **group,
+    )
+
+
+def thin_boundaries(figure: go.Figure, data: xr.Dataset, **options: Any) -> None:
+    """Draw boundaries as thin dashed lines, on figures where they are only a landmark."""
+    for gap in data["boundary"].values:
+        figure.add_vline(x=int(gap), line={"color": BOUNDARY, "width": 1.5, "dash": "dash"}, **options)

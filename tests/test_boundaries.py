@@ -1,0 +1,247 @@
+"""Fusion, peaks, bootstrap and verdicts against known answers and error rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import binom
+
+from mspgt_tl.boundaries import find_boundaries, normalise, pick_peaks, reliability, weight_map
+from mspgt_tl.errors import ConfigError, DataError
+
+Rng = np.random.Generator
+
+
+def planted(gaps: tuple[int, ...], *, n_gaps: int = 15, noise: float = 0.05, seed: int = 0) -> np.ndarray:
+    """Return three noisy signals that all peak at these gaps."""
+    curves = noise * np.random.default_rng(seed).standard_normal((3, n_gaps))
+    curves[:, [gap - 1 for gap in gaps]] += 1
+    return curves
+
+
+def resamples(curves: np.ndarray, error: float, n: int = 200, seed: int = 1) -> np.ndarray:
+    """Return curves with independent measurement error."""
+    return curves + error * np.random.default_rng(seed).standard_normal((n, *curves.shape))
+
+
+def test_planted_boundaries_are_found_in_depth_order() -> None:
+    """Two planted peaks come back as supported once their intervals are known to be narrow."""
+    curves = planted((4, 11))
+    found = find_boundaries(curves, resampled=resamples(curves, 0.05))
+    assert found.boundaries == (4, 11)
+    assert found.verdicts == ("supported", "supported")
+    assert (found.p_values < 0.05).all()
+    assert (found.intervals == [[4, 4], [11, 11]]).all()
+    assert found.scales(16) == {"local": range(4), "intermediate": range(4, 11), "global": range(11, 16)}
+
+
+@pytest.mark.parametrize("gaps", [(1, 8), (7, 15), (1, 15), (1, 4)])
+def test_boundaries_at_the_ends_are_found(gaps: tuple[int, int]) -> None:
+    """The first and the last gap can be boundaries."""
+    found = find_boundaries(planted(gaps))
+    assert found.boundaries == gaps
+    assert (found.p_values < 0.05).all()
+
+
+def test_curves_alone_give_no_interval_and_say_so() -> None:
+    """Without resamples the intervals are nan, the verdict is not `supported`, and a reason says why."""
+    found = find_boundaries(planted((4, 11)))
+    assert np.isnan(found.intervals).all()
+    assert found.verdicts == ("significant, not localised",) * 2
+    assert any("bootstrap" in reason for reason in found.reasons)
+
+
+def test_one_boundary_is_an_ordinary_result() -> None:
+    """A single peak gives one boundary, and no scales follow from it."""
+    curves = np.zeros((3, 15))
+    curves[:, 6] = 1
+    found = find_boundaries(curves)
+    assert found.boundaries == (7,)
+    assert len(found.verdicts) == len(found.p_values) == len(found.intervals) == 1
+    with pytest.raises(DataError, match="two boundaries"):
+        found.scales(16)
+
+
+def test_all_flat_signals_find_nothing() -> None:
+    """With every signal left out the result is empty and says why."""
+    found = find_boundaries(np.ones((3, 15)))
+    assert found.boundaries == ()
+    assert found.verdict == "not found"
+    assert len(found.reasons) == 4
+
+
+def test_unreliable_signal_is_left_out_and_the_others_reweighted() -> None:
+    """A signal that is mostly bootstrap noise is flat; `rule="paper"` keeps it."""
+    curves = planted((4, 11))
+    curves[2] = 0.01 * np.random.default_rng(3).standard_normal(15)
+    noisy = resamples(curves, 0.02)
+    found = find_boundaries(curves, resampled=noisy)
+    assert found.flat == (False, False, True)
+    assert np.allclose(found.weights, [0.5, 0.5, 0])
+    assert find_boundaries(curves, resampled=noisy, rule="paper").flat == (False, False, False)
+
+
+def test_reliability_is_one_minus_error_over_spread() -> None:
+    """The estimate approaches its definition for a known error."""
+    curves = planted((4, 11), noise=0)
+    expected = 1 - 0.1**2 / curves.var(axis=1)
+    assert np.allclose(reliability(curves, resamples(curves, 0.1, n=5000)), expected, atol=0.01)
+
+
+def test_nan_signal_is_left_out_with_its_reason() -> None:
+    """A signal that could not be computed at one gap takes no part."""
+    curves = planted((4, 11))
+    curves[0, 3] = np.nan
+    found = find_boundaries(curves, names=["cka", "probe", "attention_jsd"])
+    assert found.weights[0] == 0
+    assert found.reasons[0].startswith("cka left out: nan at 1 of 15 gaps")
+
+
+def test_single_signal_cannot_be_tested() -> None:
+    """Existence is agreement: one signal gives a place, but a nan p-value with its reason."""
+    found = find_boundaries(planted((4, 11))[:1])
+    assert found.boundaries == (4, 11)
+    assert np.isnan(found.p_values).all()
+    assert any("agreement" in reason for reason in found.reasons)
+
+
+def test_paper_rule_is_the_published_rule_alone() -> None:
+    """Two most prominent peaks of at least 0.3, accepted by the width of the interval and nothing else."""
+    noise = np.random.default_rng(0).standard_normal((3, 31))
+    found = find_boundaries(noise, rule="paper", resampled=resamples(noise, 0.01))
+    assert len(found.boundaries) == 2
+    assert found.verdicts == ("accepted", "accepted")
+    assert np.isnan(found.p_values).all()
+
+
+def test_near_tie_names_the_rival() -> None:
+    """Two places that share the resamples make a near tie."""
+    curves = np.zeros((3, 15))
+    curves[:, 3], curves[:, 10] = 1.0, 0.99
+    noisy = resamples(curves, 0.0)
+    noisy[::2, :, 3] = 0.2
+    noisy[::2, :, 12] = 0.8
+    assert find_boundaries(curves, resampled=noisy).near_ties == (11, 13)
+
+
+def test_interval_needs_the_boundary_in_most_resamples() -> None:
+    """A boundary that most resamples do not find has no interval, and a reason."""
+    curves = planted((4, 11), noise=0)
+    noisy = resamples(curves, 0.0)
+    noisy[:150, :, 10] = 0.1
+    found = find_boundaries(curves, resampled=noisy)
+    assert found.presence.tolist() == [1.0, 0.25]
+    assert np.isnan(found.intervals[1]).all()
+    assert any("only 25%" in reason for reason in found.reasons)
+
+
+NULLS: dict[str, Callable[[Rng, int], np.ndarray]] = {
+    "white": lambda rng, n: rng.standard_normal((3, n)),
+    "heavy-tailed": lambda rng, n: np.abs(rng.standard_t(2, size=(3, n))),
+    "random walk pieces": lambda rng, n: np.cumsum(rng.standard_normal((3, n)), axis=1),
+    "common linear drift": lambda rng, n: np.linspace(0, 1, n) + 0.05 * rng.standard_normal((3, n)),
+    "common decay": lambda rng, n: np.exp(-4 * np.linspace(0, 1, n)) + 0.03 * rng.standard_normal((3, n)),
+    "one signal jumps": lambda rng, n: rng.standard_normal((3, n)) + 10 * np.eye(3)[0][:, None] * np.eye(n)[n // 3],
+}
+
+
+@pytest.mark.parametrize("n_gaps", [11, 31])
+@pytest.mark.parametrize("kind", NULLS)
+def test_false_boundaries_are_rare(kind: str, n_gaps: int) -> None:
+    """Without a boundary, any p below 0.05 comes in at most 5 % of cases, within Monte-Carlo error."""
+    rng = np.random.default_rng(n_gaps)
+    cases = 200
+    alarms = sum(
+        (find_boundaries(NULLS[kind](rng, n_gaps), n_null=500, seed=case).p_values < 0.05).any()
+        for case in range(cases)
+    )
+    assert alarms <= binom.ppf(0.999, cases, 0.05)
+
+
+@pytest.mark.parametrize("n_gaps", [11, 31])
+def test_second_boundary_is_not_invented_beside_a_true_one(n_gaps: int) -> None:
+    """With one planted boundary, another one is claimed in at most 5 % of cases."""
+    rng = np.random.default_rng(n_gaps)
+    cases, alarms = 200, 0
+    for case in range(cases):
+        gap = int(rng.integers(1, n_gaps + 1))
+        found = find_boundaries(planted((gap,), n_gaps=n_gaps, noise=0.2, seed=1000 + case), n_null=500, seed=case)
+        alarms += any(b != gap and p < 0.05 for b, p in zip(found.boundaries, found.p_values, strict=True))
+    assert alarms <= binom.ppf(0.999, cases, 0.05)
+
+
+@pytest.mark.parametrize(("n_gaps", "power"), [(11, 0.75), (31, 0.9)])
+def test_planted_pairs_are_found(n_gaps: int, power: float) -> None:
+    """Two boundaries in all signals, with noise of a fifth of their height, are both significant."""
+    rng = np.random.default_rng(n_gaps)
+    cases, hits = 100, 0
+    for case in range(cases):
+        first = int(rng.integers(1, n_gaps - 3))
+        second = int(rng.integers(first + 3, n_gaps + 1))
+        found = find_boundaries(planted((first, second), n_gaps=n_gaps, noise=0.2, seed=case), n_null=500)
+        hits += found.boundaries == (first, second) and bool((found.p_values < 0.05).all())
+    assert hits >= binom.ppf(0.001, cases, power)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float64, (3, 12), elements=st.floats(-5, 5)), st.floats(0.01, 100), st.floats(-10, 10))
+def test_units_do_not_matter(curves: np.ndarray, factor: float, shift: float) -> None:
+    """Scaling and shifting a signal changes no boundary."""
+    curves = curves.round(2)
+    moved = curves.copy()
+    moved[1] = factor * moved[1] + shift
+    assert np.allclose(normalise(moved), normalise(curves), atol=1e-6)
+    if np.ptp(curves, axis=1).min() > 0.01:
+        kept, changed = find_boundaries(curves, n_null=50), find_boundaries(moved, n_null=50)
+        assert np.allclose(kept.fused, changed.fused, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(np.float64, st.integers(2, 40), elements=st.floats(0, 1)))
+def test_peaks_are_at_most_two_and_in_order(fused: np.ndarray) -> None:
+    """Any curve gives zero to two distinct peaks in depth order, none of them a strict valley."""
+    peaks = pick_peaks(fused)
+    assert len(peaks) <= 2
+    assert list(peaks) == sorted(set(peaks))
+    for peak in peaks:
+        assert fused[peak] >= max(fused[max(peak - 1, 0)], fused[min(peak + 1, len(fused) - 1)])
+
+
+def test_two_most_prominent_peaks_win() -> None:
+    """Of three peaks the least prominent goes, whatever its place."""
+    assert pick_peaks(np.array([0, 0.5, 0, 1, 0, 0.8, 0])).tolist() == [3, 5]
+
+
+def test_weight_map_covers_the_simplex() -> None:
+    """Every point sums to one, corners see one signal, and agreement counts the map."""
+    curves = np.zeros((3, 12))
+    curves[0, [2, 8]], curves[1, [2, 8]], curves[2, [5, 10]] = 1, 1, 1
+    simplex = weight_map(curves, steps=10)
+    assert len(simplex.weights) == 66
+    assert np.allclose(simplex.weights.sum(axis=1), 1)
+    corner = np.flatnonzero(simplex.weights[:, 2] == 1)[0]
+    assert simplex.boundaries[corner].tolist() == [6, 11]
+    assert 0.5 < simplex.agreement(3) < 1
+
+
+@pytest.mark.parametrize(
+    ("curves", "options", "error", "message"),
+    [
+        (np.zeros(5), {}, DataError, "signal, gap"),
+        (np.zeros((3, 1)), {}, DataError, "at least 2 gaps"),
+        (np.full((3, 9), np.inf), {}, DataError, "infinite"),
+        (np.zeros((3, 9)), {"weights": [1, 1]}, ConfigError, "3 numbers"),
+        (np.zeros((3, 9)), {"weights": [0, 0, 0]}, ConfigError, "positive sum"),
+        (np.zeros((3, 9)), {"rule": "papre"}, ConfigError, "Did you mean 'paper'"),
+        (np.zeros((3, 9)), {"resampled": np.zeros((10, 3, 8))}, DataError, "resampled"),
+    ],
+)
+def test_bad_input_is_named(curves: np.ndarray, options: dict, error: type[Exception], message: str) -> None:
+    """Each mistake gives its own error."""
+    with pytest.raises(error, match=message):
+        find_boundaries(curves, **options)

@@ -1,0 +1,72 @@
+"""Null curves: error rates on noise, power on planted peaks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mspgt_tl.nulls import concordance_test, local_contrast, null_band
+
+EQUAL = np.full(3, 1 / 3)
+
+
+def test_lines_have_no_contrast() -> None:
+    """A straight curve does not stand out from the line through its neighbours, ends included."""
+    lines = np.stack([np.linspace(0, 1, 11), np.linspace(3, -2, 11), np.full(11, 0.4)])
+    assert np.allclose(np.maximum(local_contrast(lines), 0), 0, atol=1e-12)
+
+
+def test_contrast_of_a_spike_peaks_at_the_spike() -> None:
+    """One raised gap has the highest contrast, wherever it is."""
+    for gap in range(11):
+        assert local_contrast(np.eye(11)[gap]).argmax() == gap
+
+
+def test_geometric_decay_is_drift_and_a_step_at_the_end_is_not() -> None:
+    """A curve that keeps falling behind the first gap has no contrast there; one that is flat behind it has."""
+    assert local_contrast(0.5 ** np.arange(11.0))[0] <= 0
+    assert local_contrast(np.eye(11)[0])[0] > 0.5
+
+
+def test_contrast_keeps_the_scale_of_white_noise() -> None:
+    """Away from the ends, unit white noise has unit variance in contrast."""
+    noise = np.random.default_rng(0).standard_normal((20_000, 11))
+    assert np.allclose(local_contrast(noise)[:, 2:-2].std(axis=0), 1, atol=0.03)
+
+
+def test_agreeing_spikes_are_found_and_disagreeing_ones_are_not() -> None:
+    """Three signals with a spike at one gap are significant; the same spikes at three gaps are not."""
+    noise = 0.05 * np.random.default_rng(1).standard_normal((3, 15))
+    together, apart = noise.copy(), noise.copy()
+    together[:, 6] += 1
+    apart[[0, 1, 2], [3, 7, 11]] += 1
+    assert concordance_test(together, EQUAL, np.array([6])).p_values[0] < 0.02
+    assert concordance_test(apart, EQUAL, np.array([3])).p_values[0] > 0.2
+
+
+def test_p_values_follow_the_order_of_the_peaks() -> None:
+    """Swapping the peaks swaps their p-values."""
+    curves = 0.1 * np.random.default_rng(2).standard_normal((3, 15))
+    curves[:, 4] += 1
+    forward, backward = (concordance_test(curves, EQUAL, np.array(p)).p_values for p in ([4, 10], [10, 4]))
+    assert np.array_equal(forward, backward[::-1])
+    assert forward[0] < 0.05 < forward[1]
+
+
+def test_seeds_repeat() -> None:
+    """The same seed gives the same p-values, another seed others."""
+    curves = np.random.default_rng(3).standard_normal((3, 11))
+    curves[:, 3] += 1.5
+    a, b, c = (concordance_test(curves, EQUAL, np.array([3, 7]), seed=s).p_values for s in (0, 0, 1))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+@pytest.mark.parametrize("n_gaps", [7, 11, 31])
+def test_band_holds_most_fused_values(n_gaps: int) -> None:
+    """The null band holds 95 % of fused permuted curves."""
+    curves = np.random.default_rng(4).random((3, n_gaps))
+    low, high = null_band(curves, EQUAL, n_null=4000)
+    rng = np.random.default_rng(5)
+    fused = EQUAL @ np.stack([rng.permuted(np.tile(c, (2000, 1)), axis=1).ravel() for c in curves])
+    assert np.mean((fused >= low) & (fused <= high)) == pytest.approx(0.95, abs=0.01)
