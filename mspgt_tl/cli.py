@@ -340,3 +340,7 @@ def export_treebank(
     except OSError as error:
         raise StoreError(f"{folder} cannot be written: {error.strerror}.") from error
     out.print(f"Wrote {len(treebank.train)} and {len(treebank.dev)} sentences to {folder}.", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

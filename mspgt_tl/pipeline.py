@@ -199,7 +199,7 @@ def _full_names(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open_corpus(corpus: Any, limit: int) -> TextCorpus:
     if corpus is None:
-        return generated_corpus(seed=0, limit=limit)
+        return generated_corpus(seed=1, limit=limit)
     if isinstance(corpus, TextCorpus):
         return replace(corpus, sentences=corpus.sentences[:limit])
     if isinstance(corpus, str | Path):

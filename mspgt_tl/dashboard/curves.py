@@ -36,7 +36,7 @@ TOP = 1.04
 def evidence_figure(data: xr.Dataset) -> go.Figure:
     """Draw signals as they enter the fusion, the fused evidence with its bands, and the boundaries (eq. 6)."""
     space = label_space(data)
-    figure = blank_figure(height=460 + space, x_title=GAP_TITLE, y_title="evidence, 0 to 1", top=space)
+    figure = blank_figure(height=500 + space, x_title=GAP_TITLE, y_title="evidence, 0 to 1", top=space)
     band = data["null_band"].values
     if np.isfinite(band).all():
         ends = [0.4, data.sizes[GAP] + 0.6]
@@ -96,7 +96,7 @@ def _rescale(curve: np.ndarray) -> np.ndarray:
 def signals_figure(data: xr.Dataset) -> go.Figure:
     """Draw each signal in its own unit with its 95 % bootstrap band, one below the other."""
     n_signals = data.sizes[SIGNAL]
-    figure = blank_figure(height=170 * n_signals + 70, x_title="", y_title="", top=30)
+    figure = blank_figure(height=170 * n_signals + 70, x_title="", y_title="", top=44)
     figure.set_subplots(rows=n_signals, cols=1, shared_xaxes=True, vertical_spacing=0.09)
     for i in range(n_signals):
         _draw_panel(figure, data, i)
@@ -145,7 +145,7 @@ def _draw_panel(figure: go.Figure, data: xr.Dataset, i: int) -> None:
 
 def contrast_figure(data: xr.Dataset) -> go.Figure:
     """Draw the fused local contrast, the statistic of the existence test, with its 5 % threshold."""
-    figure = blank_figure(height=380, x_title=GAP_TITLE, y_title="fused local contrast", top=24)
+    figure = blank_figure(height=400, x_title=GAP_TITLE, y_title="fused local contrast", top=36)
     chosen = np.isin(data[GAP].values, data["boundary"].values)
     threshold = float(data["contrast_threshold"])
     figure.add_bar(

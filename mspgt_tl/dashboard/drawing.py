@@ -19,11 +19,13 @@ SIGNAL_COLOURS = ("#0072B2", "#D55E00", "#007A5A")
 RUN_COLOURS = ("#0072B2", "#D55E00", "#007A5A", "#56B4E9", "#B8860B", "#CC79A7")
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "x")
 INK, GREY, BOUNDARY = "#1a1a1a", "#767676", "#882255"
+HIDDEN_BUTTONS = ["sendChartToCloud", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]
+"""Plotly 7 offers to upload every chart; the rest only crowds narrow windows."""
 LABEL_ROW = 18
 """Pixels of one line of labels above a plot."""
 
 
-def blank_figure(*, height: int | None, x_title: str, y_title: str, top: int = 16) -> go.Figure:
+def blank_figure(*, height: int | None, x_title: str, y_title: str, top: int = 30) -> go.Figure:
     """Return an empty figure with our fonts, margins and legend; nothing global is set."""
     import plotly.graph_objects as go
 
@@ -32,9 +34,10 @@ def blank_figure(*, height: int | None, x_title: str, y_title: str, top: int = 1
         template="plotly_white",
         height=height,
         autosize=True,
-        margin={"l": 52, "r": 22, "t": top, "b": 48},
+        margin={"l": 52, "r": 22, "t": top, "b": 50},
         font={"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": INK},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -60 / (height or 400), "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0.01, "yanchor": "bottom"},
+        modebar={"remove": HIDDEN_BUTTONS},
         hoverlabel={"font": {"size": 12}, "namelength": -1},
     )
     figure.update_xaxes(title={"text": x_title, "standoff": 8}, zeroline=False)
@@ -108,9 +111,9 @@ def mark_boundaries(figure: go.Figure, data: xr.Dataset, *, top: float) -> None:
 
 
 def label_space(data: xr.Dataset) -> int:
-    """Return the top margin that `mark_boundaries` needs."""
+    """Return the top margin that `mark_boundaries` needs below the row of buttons."""
     n = len(data["boundary"])
-    return 16 + LABEL_ROW * (n + 1 if n else 0)
+    return 30 + LABEL_ROW * (n + 1 if n else 0)
 
 
 def _draw_boundary(figure: go.Figure, gap: int, interval: np.ndarray, top: float) -> None:

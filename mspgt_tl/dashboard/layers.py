@@ -18,6 +18,10 @@ PROBES = {"mlp": ("solid", "circle"), "linear": ("dash", "square"), "control": (
 """Line and marker of each kind of probe."""
 
 
+MAX_TICKS = 13
+"""Every layer has a tick in models of up to so many."""
+
+
 def probed_tasks(data: xr.Dataset) -> list[str]:
     """Return the tasks that have any F1."""
     known = np.isfinite(data["f1"]).any(["kind", LAYER]).values
@@ -27,7 +31,7 @@ def probed_tasks(data: xr.Dataset) -> list[str]:
 def probe_figure(data: xr.Dataset, task: str) -> go.Figure:
     """Draw one task's macro-F1 by layer for every kind of probe, and the selectivity: MLP less control."""
     table = data["f1"].sel({TASK: task})
-    figure = blank_figure(height=330, x_title="layer", y_title="macro-F1")
+    figure = blank_figure(height=350, x_title="layer", y_title="macro-F1")
     curves = {kind: table.sel(kind=kind).values for kind in PROBES}
     for i, (kind, (dash, symbol)) in enumerate(PROBES.items()):
         _draw_layers(figure, data, curves[kind], kind, SIGNAL_COLOURS[i], dash, symbol)
@@ -37,7 +41,7 @@ def probe_figure(data: xr.Dataset, task: str) -> go.Figure:
     lowest = min(0.0, float(np.nanmin(curves["mlp"] - curves["control"], initial=0)))
     n_layers = int(data.attrs["n_layers"])
     figure.update_yaxes(range=[lowest - 0.03, 1.03])
-    figure.update_xaxes(range=[-0.6, n_layers - 0.4], **({"dtick": 1} if n_layers <= 13 else {}))
+    figure.update_xaxes(range=[-0.6, n_layers - 0.4], **({"dtick": 1} if n_layers <= MAX_TICKS else {}))
     figure.update_layout(hovermode="x unified")
     return figure
 
@@ -77,6 +81,8 @@ def cka_figure(data: xr.Dataset) -> go.Figure:
             figure.add_hline(y=gap - 0.5, line={"color": colour, "width": width})
     figure.update_xaxes(constrain="domain", showgrid=False)
     figure.update_yaxes(scaleanchor="x", constrain="domain", showgrid=False)
+    if data.sizes[LAYER] <= MAX_TICKS:
+        figure.update_layout(xaxis={"dtick": 1}, yaxis={"dtick": 1})
     return figure
 
 
@@ -100,7 +106,15 @@ def weight_figure(data: xr.Dataset, rank: int) -> go.Figure:
         cmin=1,
         cmax=data.sizes[GAP],
         size=9,
-        colorbar={"title": {"text": "gap"}, "thickness": 14, "tickformat": "d", "len": 0.8},
+        colorbar={
+            "title": {"text": "gap", "side": "top"},
+            "orientation": "h",
+            "thickness": 12,
+            "tickformat": "d",
+            "len": 0.8,
+            "y": -0.2,
+            "yanchor": "top",
+        },
         showscale=bool(found.any()),
     )
     _mark_used_weights(figure, data)
@@ -166,6 +180,5 @@ def _label_corners(figure: go.Figure, data: xr.Dataset) -> None:
     }
     figure.update_layout(
         ternary={**axes, "bgcolor": "rgba(0,0,0,0)"},
-        margin={"l": 60, "r": 30, "t": 40, "b": 50},
-        legend={"y": -0.12},
+        margin={"l": 50, "r": 50, "t": 62, "b": 50},
     )

@@ -145,8 +145,8 @@ def _explain(data: xr.Dataset, chosen: list[int]) -> str:
         return f"{yes} supported: the signals change together there by more than chance explains ({p}), and {stable}."
     if verdict == VERDICTS[1]:
         return (
-            f"{no} more than chance agreement between signals ({p}). True, {stable}, but a peak in a steady place is "
-            "not yet a boundary."
+            f"{no} more than chance agreement between signals ({p}). {whose.capitalize()} {place_is} steady, for "
+            f"{stable}, but a steady peak is not yet a boundary."
         )
     if verdict == VERDICTS[2]:
         return f"{yes} more than chance agreement between signals ({p}), but {vague}."

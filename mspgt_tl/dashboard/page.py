@@ -1,0 +1,380 @@
+"""Renders a detection as one HTML page that works offline: verdict first, then what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mspgt_tl.boundaries import WeightMap
+from mspgt_tl.contracts import GAP, SIGNAL, TASK
+from mspgt_tl.dashboard.curves import contrast_figure, evidence_figure, nulls_figure, signals_figure
+from mspgt_tl.dashboard.definitions import (
+    CKA_MAP,
+    CONTRAST,
+    FUSION,
+    NULLS,
+    PROBES,
+    SIGNAL_DEFINITIONS,
+    SIGNALS_SHOWN,
+    WEIGHTS,
+)
+from mspgt_tl.dashboard.layers import cka_figure, probe_figure, probed_tasks, weight_figure
+from mspgt_tl.dashboard.template import PAGE, SCRIPT, STYLE
+from mspgt_tl.dashboard.words import (
+    MISSING,
+    boundary_label,
+    interval_text,
+    is_tested,
+    number,
+    p_text,
+    percent,
+    reasons,
+    verdict_words,
+    why_left_out,
+)
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import xarray as xr
+
+HASH_SHOWN = 12
+"""Characters of a hash that are shown; the whole of it is in the tooltip."""
+MARKS = {"supported": "✓", "accepted": "✓", "not found": "✗", "not accepted": "✗"}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure with what a screen reader says of it."""
+
+    figure: go.Figure
+    summary: str
+    title: str = ""
+    shape: Literal["", "square", "tall"] = ""
+    """Proportions by the page's style; a figure without has a height of its own."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column names the row."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: one sentence, its figures, notes, a table and the definition."""
+
+    title: str
+    lead: str
+    plots: Sequence[Plot]
+    definition: Any = ""
+    notes: Sequence[str] = ()
+    table: Table | None = None
+
+
+def render_report(data: xr.Dataset, manifest: Mapping[str, Any], nulls: Mapping[str, xr.Dataset]) -> str:
+    """Return the report of a detection as one self-contained HTML page.
+
+    Args:
+        data: the labelled result.
+        manifest: the run's manifest; parts that it lacks are left out of the page.
+        nulls: results of model nulls by name.
+    """
+    import jinja2
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    headline, sentences = verdict_words(data)
+    identity = manifest.get("identity", {})
+    sections = [*_boundary_sections(data), *_layer_sections(data, identity), *_null_sections(data, nulls)]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(PAGE).render(
+        style=Markup(STYLE),
+        script=Markup(SCRIPT),
+        plotly=Markup(get_plotlyjs()),
+        model=identity.get("model", {}).get("name", "a model"),
+        headline=headline,
+        sentences=sentences,
+        n_layers=int(data.attrs["n_layers"]),
+        rule=data.attrs["rule"],
+        seed=data.attrs["seed"],
+        boundaries=_boundary_table(data),
+        peak_counts=_peak_counts(data),
+        signals=_signal_table(data),
+        reasons=reasons(data),
+        sections=_embed(sections),
+        gaps=_gap_table(data),
+        facts=_facts(manifest),
+    )
+
+
+def _embed(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Turn figures into HTML, each with an id of its own; plotly.js itself is in the page's head."""
+    from markupsafe import Markup
+
+    embedded, count = [], 0
+    for section in sections:
+        plots = []
+        for plot in section.plots:
+            html = plot.figure.to_html(
+                full_html=False,
+                include_plotlyjs=False,
+                config={"responsive": True, "displaylogo": False, "showSendToCloud": False},
+                div_id=f"figure-{count}",
+            )
+            plots.append({**vars(plot), "html": Markup(html)})
+            count += 1
+        embedded.append({**vars(section), "plots": plots})
+    return embedded
+
+
+def _boundary_sections(data: xr.Dataset) -> list[Section]:
+    labels = "; ".join(boundary_label(data, i) for i in range(len(data["boundary"]))) or "no boundary"
+    evidence = Section(
+        "Evidence",
+        "The thick line is what the signals say together; boundaries are its peaks. "
+        "Where it stays inside the grey band, signals that agree only by chance would look the same.",
+        [Plot(evidence_figure(data), f"Evidence curve over {data.sizes[GAP]} gaps: {labels}.")],
+        FUSION,
+        ["Click a name in the legend to hide or show its curve; hover for raw values."],
+    )
+    curves = Section(
+        "Each signal in its own unit",
+        "What was measured before any scaling, with the band that holds 95 % of the bootstrap resamples. "
+        "A narrow band around a shape with one clear peak is a signal worth having.",
+        [Plot(signals_figure(data), "The signals over gaps: " + ", ".join(_highest(data)) + ".")],
+        SIGNALS_SHOWN,
+    )
+    return [evidence, curves, _contrast_section(data), _weight_section(data)]
+
+
+def _highest(data: xr.Dataset) -> list[str]:
+    """Say where each signal is highest."""
+    told = []
+    for name, curve in zip(data[SIGNAL].values, data["curve"].values, strict=True):
+        known = np.isfinite(curve).any()
+        told.append(f"{name} is highest at gap {np.nanargmax(curve) + 1}" if known else f"{name} could not be computed")
+    return told
+
+
+def _contrast_section(data: xr.Dataset) -> Section:
+    title = "Is it more than chance?"
+    lead = (
+        "How far each gap stands out from its neighbours, all signals together; "
+        "the dotted line is what chance rarely exceeds."
+    )
+    if not is_tested(data):
+        if data.attrs["rule"] == "paper":
+            why = "The published rule makes no such test; run with rule = mspgt for it."
+        else:
+            why = "No test was made: it needs two signals that are not flat, over six or more gaps."
+        return Section(title, why, [], CONTRAST)
+    threshold = float(data["contrast_threshold"])
+    over = data[GAP].values[data["contrast"].values > threshold]
+    summary = f"Gaps above the threshold of {threshold:.2f}: {', '.join(map(str, over)) or 'none'}."
+    note = (
+        "The p-values look at the two highest peaks of every null curve and pay for looking twice: a first peak "
+        "just above the line can have p over 0.05, and a second one below it p under 0.05."
+    )
+    return Section(
+        title, lead, [Plot(contrast_figure(data), "Fused local contrast. " + summary)], CONTRAST, [summary, note]
+    )
+
+
+def _weight_section(data: xr.Dataset) -> Section:
+    lead = (
+        "Every point is one choice of fusion weights; its colour is the gap that this choice would give. "
+        "One colour all over means that the weights do not matter."
+    )
+    names = ("First boundary (L–I)", "Second boundary (I–G)")
+    notes = []
+    agreement = WeightMap(data["map_weight"].values, data["map_boundary"].values)
+    for gap in (int(gap) for gap in data["boundary"].values):
+        notes.append(f"Gap {gap}: {percent(agreement.agreement(gap))} of all choices keep a boundary within ±1 of it.")
+    found = np.isfinite(data["map_boundary"].values)
+    if not found.any():
+        return Section("What if the weights were others?", "No choice of weights gives a boundary.", [], WEIGHTS)
+    notes.append(
+        f"{percent(found.all(axis=1).mean())} of all choices give two boundaries, "
+        f"{percent((found.any(axis=1) & ~found.all(axis=1)).mean())} one, {percent((~found.any(axis=1)).mean())} none. "
+        "A choice that gives only one shows it in the first map."
+    )
+    plots = [
+        Plot(weight_figure(data, rank), f"{name} for every choice of weights. {' '.join(notes)}", name, shape="tall")
+        for rank, name in enumerate(names)
+    ]
+    return Section("What if the weights were others?", lead, plots, WEIGHTS, notes)
+
+
+def _layer_sections(data: xr.Dataset, identity: Mapping[str, Any]) -> list[Section]:
+    tasks = probed_tasks(data)
+    probes = Section(
+        "What can be read from each layer",
+        "F1 of probes by layer. Control is the same probe on random labels, one a word type: what it reaches is "
+        "memory, not language, so selectivity (MLP less control) is what the layer itself offers.",
+        [Plot(probe_figure(data, task), _probe_summary(data, task), task) for task in tasks],
+        PROBES,
+        _missing_f1(data, tasks, identity.get("config", {})),
+    )
+    values = data["cka"].values
+    nan_note = ["White cells could not be computed: a layer's variance estimate was not positive."]
+    similarity = Section(
+        "How alike are all pairs of layers?",
+        "Bright blocks along the diagonal are runs of layers that represent tokens alike; "
+        "boundaries should lie between blocks.",
+        [
+            Plot(
+                cka_figure(data),
+                f"Similarity of all layer pairs, lowest {number(np.nanmin(values, initial=1))}.",
+                "",
+                True,
+            )
+        ],
+        CKA_MAP,
+        nan_note if np.isnan(values).any() else [],
+    )
+    return [probes, similarity]
+
+
+def _probe_summary(data: xr.Dataset, task: str) -> str:
+    f1 = data["f1"].sel({TASK: task}, drop=True).sel(kind="mlp").values
+    if not np.isfinite(f1).any():
+        return f"{task}: no F1 of the MLP probe."
+    best = int(np.nanargmax(f1))
+    return f"{task}: the MLP probe's F1 is highest at layer {best}, {f1[best]:.2f}."
+
+
+def _missing_f1(data: xr.Dataset, tasks: Sequence[str], config: Mapping[str, Any]) -> list[str]:
+    """Explain every task without a figure, and gaps in those that have one."""
+    asked = config.get("signals", {}).get("tasks")
+    least = config.get("probe", {}).get("min_items", 20)
+    notes = []
+    for task in (str(task) for task in data[TASK].values):
+        if task in tasks:
+            if np.isnan(data["f1"].sel({TASK: task}).values).any():
+                notes.append(f"{task}: a broken line means that no F1 could be computed there.")
+        elif asked is not None and task not in asked:
+            notes.append(f"{task}: not among this run's tasks ({', '.join(asked)}).")
+        else:
+            notes.append(f"{task}: no F1, for no label has {least} test items or more, or the task was not run.")
+    return notes
+
+
+def _null_sections(data: xr.Dataset, nulls: Mapping[str, xr.Dataset]) -> list[Section]:
+    if not nulls:
+        return []
+    runs = {"this model": data, **nulls}
+    rows = []
+    for name, run in runs.items():
+        labels = [boundary_label(run, i) for i in range(len(run["boundary"]))]
+        flat = [str(s) for s in run[SIGNAL].values[run["flat"].values.astype(bool)]]
+        rows.append([name, "; ".join(labels) or "none", ", ".join(flat) or "none", "; ".join(reasons(run)) or MISSING])
+    alarms = [name for name, run in nulls.items() if "supported" in run["verdict"].values.tolist()]
+    lead = (
+        "The same analysis where no boundary of the trained model can be: random weights, shuffled labels or shuffled "
+        f"words. {len(alarms)} of {len(nulls)} null runs report a supported boundary"
+        f"{': ' if alarms else ''}{', '.join(alarms)}."
+    )
+    table = Table("Boundaries of the null runs", ("run", "boundaries", "signals left out", "reasons"), rows)
+    tested = [name for name, run in nulls.items() if is_tested(run)]
+    untested = [name for name in nulls if name not in tested]
+    notes = [f"Not drawn, for nothing could be tested there: {', '.join(untested)}."] if untested else []
+    plots = [Plot(nulls_figure(data, nulls), f"Contrast of this model and of {', '.join(tested)}.")] if tested else []
+    return [Section("What do null models give?", lead, plots, NULLS, notes, table)]
+
+
+def _boundary_table(data: xr.Dataset) -> Table:
+    columns = ("gap", "relative depth", "95 % interval", "p", "presence", "mode mass", "near tie", "verdict")
+    rows = []
+    for i, gap in enumerate(data["boundary"].values):
+        tie, verdict = float(data["near_tie"].values[i]), str(data["verdict"].values[i])
+        rows.append(
+            [
+                str(int(gap)),
+                percent(gap / int(data.attrs["n_layers"])),
+                interval_text(data["interval"].values[i]),
+                p_text(float(data["p_value"].values[i])).removeprefix("p ").removeprefix("= "),
+                percent(float(data["presence"].values[i])),
+                percent(float(data["mode_mass"].values[i])),
+                f"gap {tie:.0f}" if np.isfinite(tie) else "no",
+                f"{MARKS.get(verdict, '~')} {verdict}",
+            ]
+        )
+    return Table("Boundaries", columns, rows)
+
+
+def _peak_counts(data: xr.Dataset) -> str:
+    shares = data["peak_count"].values
+    if not np.isfinite(shares).all():
+        return "How many peaks the resamples have is not known: there were no resamples or no signal to fuse."
+    none, one, two = (percent(float(share)) for share in shares)
+    return f"Of the bootstrap resamples, {two} have two peaks, {one} one and {none} none."
+
+
+def _signal_table(data: xr.Dataset) -> Table:
+    rows = []
+    for i, name in enumerate(data[SIGNAL].values):
+        rows.append(
+            [
+                f"{data['title'].values[i]} ({name})",
+                number(float(data["weight"].values[i])),
+                number(float(data["reliability"].values[i]), 2),
+                why_left_out(data, i) or "used",
+                str(data["unit"].values[i]),
+                SIGNAL_DEFINITIONS.get(str(name), MISSING),
+            ]
+        )
+    return Table("Signals", ("signal", "weight", "reliability", "use", "unit", "definition"), rows)
+
+
+def _gap_table(data: xr.Dataset) -> Table:
+    names = [str(name) for name in data[SIGNAL].values]
+    raw = [f"{name} [{unit}]" for name, unit in zip(names, data["unit"].values, strict=True)]
+    columns = ["gap", "depth", *raw, *(f"{name}, as fused" for name in names), "fused", "fused 95 %", "contrast"]
+    rows = []
+    for j, gap in enumerate(data[GAP].values):
+        low, high = (number(float(bound)) for bound in data["fused_interval"].values[:, j])
+        values = [*data["curve"].values[:, j], *data["normalised"].values[:, j], data["fused"].values[j]]
+        depth = percent(gap / int(data.attrs["n_layers"]))
+        contrast = number(float(data["contrast"].values[j]))
+        rows.append([str(gap), depth, *(number(float(v)) for v in values), f"{low} to {high}", contrast])
+    return Table("All numbers by gap", columns, rows)
+
+
+def _facts(manifest: Mapping[str, Any]) -> list[Table]:
+    """List what the manifest says, group by group: name, value as shown, and the whole of a shortened value."""
+    identity = manifest.get("identity", {})
+    groups = {name.capitalize(): identity.get(name, {}) for name in ("model", "corpus", "treebank")}
+    groups["Settings"] = identity.get("config", {})
+    single = ("created", "python", "platform", "fingerprint", "format")
+    groups["Run"] = {name: manifest[name] for name in single if name in manifest} | manifest.get("notes", {})
+    groups["Versions"] = manifest.get("packages", {})
+    stages = {name: stage.get("seconds", np.nan) for name, stage in manifest.get("stages", {}).items()}
+    timings = {name: f"{seconds:.1f} s" for name, seconds in stages.items()}
+    groups["Time by stage"] = timings | ({"all": f"{sum(stages.values()):.1f} s"} if stages else {})
+    return [Table(name, (), [_fact(*item) for item in _flatten(group)]) for name, group in groups.items() if group]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat += _flatten(value, f"{prefix}{name}.")
+        else:
+            flat.append((prefix + name, value))
+    return flat
+
+
+def _fact(name: str, value: Any) -> tuple[str, str, str]:
+    if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
+        return name, value[:HASH_SHOWN] + "…", value
+    if isinstance(value, list | tuple):
+        return name, ", ".join(str(part) for part in value), ""
+    # Only these three by identity: 1 == True would turn a number into "yes".
+    plain = "none" if value is None else "yes" if value is True else "no" if value is False else str(value)
+    return name, plain, ""

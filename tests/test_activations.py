@@ -1,0 +1,148 @@
+"""The streaming pass: every sentence once, pads and BOS never data, batches change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mspgt_tl.activations import assign_blocks, observe_corpus, stream, usable_sentences, word_vectors
+from mspgt_tl.config import StreamConfig
+from mspgt_tl.contracts import CausalModel
+from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
+from mspgt_tl.corpora.treebank import align_words
+from mspgt_tl.errors import ActivationError, CorpusError
+from mspgt_tl.models.pretrained import encode, load
+from mspgt_tl.signals.attention_jsd import AttentionDrift
+from mspgt_tl.signals.cka import CkaChange
+
+SENTENCES = generated_corpus(seed=3, limit=220).sentences
+BOTH = frozenset({"resid", "pattern"})
+
+
+@pytest.fixture(scope="module", params=["hooked", "bridge"])
+def model(request: pytest.FixtureRequest, tiny_folder: Path) -> CausalModel:
+    """The same contract holds for both backends."""
+    return load(tiny_folder, backend=request.param)
+
+
+def test_blocks_are_equal_and_disjoint() -> None:
+    """Blocks hold each sentence at most once, and leave out fewer than fill a block."""
+    blocks = assign_blocks(1013, seed=0)
+    assert len(set(blocks.order.tolist())) == len(blocks.order) == blocks.count * blocks.size
+    assert 1013 - len(blocks.order) < blocks.size
+    assert np.array_equal(blocks.order, assign_blocks(1013, seed=0).order)
+    assert assign_blocks(10_000, seed=0).count == 80
+
+
+def test_too_short_a_corpus_is_refused() -> None:
+    """The error says how many sentences are needed."""
+    with pytest.raises(CorpusError, match="At least 200 usable sentences"):
+        assign_blocks(199, seed=0)
+
+
+def test_every_sentence_passes_once_with_pads_and_bos_masked(model: CausalModel) -> None:
+    """Data positions of a batch are exactly the tokens of its sentences without BOS."""
+    blocks, seen = assign_blocks(len(SENTENCES), seed=1), []
+    lengths = [len(ids) for ids in encode(model, SENTENCES).ids]
+    for batch in stream(model, SENTENCES, needs=BOTH, blocks=blocks, seed=0, config=StreamConfig(batch_positions=256)):
+        seen += batch.sentence.tolist()
+        assert batch.is_data.sum(1).tolist() == [lengths[i] - 1 for i in batch.sentence]
+        assert not batch.is_data[:, 0].any()
+        drawn = batch.drawn
+        assert batch.is_data[torch.arange(len(drawn)), drawn].all()
+        assert batch.tokens.numel() <= 256 or len(batch.tokens) == 1
+        assert len(batch.resid) == len(batch.pattern) == 8
+        assert torch.allclose(batch.pattern[3][batch.is_data.unsqueeze(1).expand(-1, 4, -1)].sum(-1), torch.tensor(1.0))
+    assert sorted(seen) == sorted(blocks.order.tolist())
+
+
+def test_batches_match_single_sentences(model: CausalModel) -> None:
+    """Activations and patterns of a padded batch equal those of each sentence alone."""
+    blocks = assign_blocks(len(SENTENCES), seed=1)
+    batch = next(stream(model, SENTENCES, needs=BOTH, blocks=blocks, seed=0, config=StreamConfig()))
+    for row in (0, len(batch.tokens) - 1):
+        ids = batch.tokens[row, batch.is_token[row]][None]
+        _, cache = model.run_with_cache(ids)
+        n = ids.shape[1]
+        assert torch.allclose(cache["blocks.7.hook_resid_post"][0], batch.resid[7][row, :n], atol=1e-4)
+        assert torch.allclose(cache["blocks.4.attn.hook_pattern"][0], batch.pattern[4][row, :, :n, :n], atol=1e-5)
+
+
+def sums_of(model: CausalModel, sentences: Sequence[str], config: StreamConfig) -> dict[str, dict[str, np.ndarray]]:
+    """Run both streamed signals over the sentences."""
+    signals = {"cka": CkaChange(), "attention_jsd": AttentionDrift()}
+    blocks = assign_blocks(len(sentences), seed=1)
+    return {
+        name: dict(sums)
+        for name, sums in observe_corpus(model, sentences, signals, blocks=blocks, seed=0, config=config).items()
+    }
+
+
+def test_batch_size_and_chunks_change_nothing(model: CausalModel) -> None:
+    """Sums agree within rounding for small and large batches and chunks."""
+    small = sums_of(model, SENTENCES, StreamConfig(batch_positions=64, chunk_sentences=30))
+    large = sums_of(model, SENTENCES, StreamConfig(batch_positions=8192))
+    for name, sums in small.items():
+        for key, array in sums.items():
+            assert np.allclose(array, large[name][key], rtol=1e-3, atol=1e-5), (name, key)
+
+
+def test_backends_agree(tiny_folder: Path) -> None:
+    """HookedTransformer and TransformerBridge give the same curves."""
+    curves = []
+    for backend in ("hooked", "bridge"):
+        sums = sums_of(load(tiny_folder, backend=backend), SENTENCES, StreamConfig())
+        ones = np.ones((1, len(sums["cka"]["hsic"])))
+        curves.append([CkaChange().curves(sums["cka"], ones), AttentionDrift().curves(sums["attention_jsd"], ones)])
+    assert np.allclose(curves[0], curves[1], atol=1e-4)
+
+
+def test_nan_activations_name_the_block(tiny_folder: Path) -> None:
+    """Damaged weights are reported with the first block that shows it."""
+    model = load(tiny_folder)
+    with torch.no_grad():
+        model.blocks[5].mlp.W_out[0, 0] = float("nan")
+    with pytest.raises(ActivationError, match="from block 5 on"):
+        sums_of(model, SENTENCES, StreamConfig())
+
+
+def test_out_of_memory_says_what_to_lower(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocation failure becomes one line with the batch's size and the option."""
+    model = load(tiny_folder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model, "run_with_cache", fail)
+    with pytest.raises(ActivationError, match="Lower --batch-positions"):
+        sums_of(model, SENTENCES, StreamConfig())
+
+
+def test_sentences_without_words_are_left_out(tiny_folder: Path) -> None:
+    """A sentence of fewer than two tokens shows nothing between words."""
+    assert usable_sentences(load(tiny_folder), ["", "a", "The dog sleeps ."], StreamConfig()) == ["The dog sleeps ."]
+
+
+def test_word_vectors_are_those_of_the_last_sub_token(model: CausalModel, tmp_path: Path) -> None:
+    """Every word's row equals the residual stream at its last sub-token in the sentence alone."""
+    trees = generate_treebank(seed=2, train=40, dev=1).train
+    words = word_vectors(model, trees, config=StreamConfig(batch_positions=200), store=tmp_path / "words.npy")
+    for number in (0, 17, 39):
+        encoding = encode(model, [trees[number].text])
+        _, cache = model.run_with_cache(torch.tensor(encoding.ids))
+        positions = align_words(trees[number], encoding.offsets[0])
+        for layer in (0, 7):
+            expected = cache[f"blocks.{layer}.hook_resid_post"][0, list(positions)]
+            assert np.allclose(words.features[words.rows[number], layer], expected.numpy(), atol=1e-4)
+
+
+def test_words_beyond_the_length_limit_have_no_row(tiny_folder: Path) -> None:
+    """Truncated words are marked, not given another word's vector."""
+    tree = max(generate_treebank(seed=2, train=40, dev=1).train, key=lambda tree: len(tree.words))
+    words = word_vectors(load(tiny_folder), [tree], config=StreamConfig(max_length=8))
+    assert words.rows[0][-1] == -1
+    assert (words.rows[0] >= 0).sum() == len(words.features) > 0

@@ -1,0 +1,350 @@
+"""The dashboard: what the page says, that it is whole and safe, and that a browser draws it offline."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mspgt_tl.boundaries import find_boundaries
+from mspgt_tl.config import DetectConfig, SignalConfig, to_plain
+from mspgt_tl.dashboard import evidence_figure, render_report
+from mspgt_tl.dashboard.layers import weight_figure
+from mspgt_tl.dashboard.words import interval_text, number, p_text, percent, verdict_words
+from mspgt_tl.evidence import _label, make_signals
+
+NAMES = ("cka", "probe", "attention_jsd")
+SHA = "0123456789abcdef" * 4
+
+
+def make_result(
+    peaks: tuple[int, ...],
+    *,
+    n_layers: int = 12,
+    rule: Any = "mspgt",
+    noise: float = 0.005,
+    flat: tuple[int, ...] = (),
+    tasks: tuple[str, ...] = ("pos", "deprel"),
+    weights: tuple[float, ...] | None = None,
+) -> xr.Dataset:
+    """Return the result of three signals that all peak at the given gaps; those in `flat` are mostly noise."""
+    rng = np.random.default_rng(0)
+    gaps = np.arange(1, n_layers)
+    shape = 0.1 * rng.random((3, n_layers - 1))
+    for height, peak in enumerate(peaks):
+        shape += (1 - 0.1 * height) * np.exp(-4.0 * (gaps - peak) ** 2)
+    scale = np.where(np.isin(np.arange(3), flat), 1.0, noise)[:, None]
+    curves = shape * np.array([0.2, 0.05, 0.4])[:, None]
+    resampled = curves + rng.normal(size=(200, *curves.shape)) * scale * np.array([0.2, 0.05, 0.4])[:, None]
+    found = find_boundaries(curves, resampled=resampled, names=NAMES, n_null=200, rule=rule, weights=weights, seed=0)
+    return _label(make_signals(SignalConfig()), make_sums(n_layers, tasks), found, curves, resampled)
+
+
+def make_sums(n_layers: int, tasks: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
+    """Return probe and similarity sums of plain shape for the tasks."""
+    rng, layers = np.random.default_rng(1), np.arange(n_layers)
+    probe = {}
+    for task in tasks:
+        for kind in ("mlp", "linear", "control"):
+            probe[f"{task}.{kind}.total"] = np.full((4, 2, n_layers, 3), 100.0)
+            probe[f"{task}.{kind}.hits"] = rng.integers(20, 48, (4, 2, n_layers, 3)).astype(float)
+    hsic = np.exp(-np.abs(layers[:, None] - layers) / n_layers)
+    return {"probe": probe, "cka": {"hsic": hsic[None]}, "attention_jsd": {}}
+
+
+def make_manifest(name: str = "pilot") -> dict[str, Any]:
+    """Return a manifest as the store writes it."""
+    config = to_plain(DetectConfig(signals=SignalConfig(tasks=("pos", "deprel"))))
+    return {
+        "format": 1,
+        "fingerprint": SHA,
+        "identity": {
+            "command": "detect",
+            "config": config,
+            "model": {"name": name, "n_layers": 12, "sha256": SHA, "random_seed": None, "prepends_bos": False},
+            "corpus": {"name": "text", "sha256": SHA, "sentences": 100},
+            "treebank": {"name": "trees", "sha256": SHA, "train": 50, "dev": 40},
+        },
+        "created": "2026-01-01T00:00:00Z",
+        "packages": {"torch": "2.6.0"},
+        "stages": {"cka": {"seconds": 1.25}, "result": {"seconds": 2.0}},
+        "notes": {"blocks": [80, 31]},
+    }
+
+
+CASES = {
+    "two": {"peaks": (3, 9)},
+    "one": {"peaks": (5,)},
+    "none": {"peaks": (), "weights": (1, 1, 1), "flat": ()},
+    "all flat": {"peaks": (3, 9), "flat": (0, 1, 2)},
+    "one flat": {"peaks": (3, 9), "flat": (2,)},
+    "two flat": {"peaks": (3, 9), "flat": (1, 2)},
+    "paper": {"peaks": (3, 9), "rule": "paper"},
+    "deep": {"peaks": (20, 22), "n_layers": 48},
+    "ends": {"peaks": (1, 11)},
+    "deep ends": {"peaks": (45, 47), "n_layers": 48, "noise": 0.2},
+    "adjacent": {"peaks": (5, 7)},
+    "short": {"peaks": (2,), "n_layers": 4},
+    "no tasks": {"peaks": (3, 9), "tasks": ("pos",)},
+}
+
+
+def make_case(name: str) -> xr.Dataset:
+    """Return one of the results that the page must cope with."""
+    if name != "none":
+        return make_result(**CASES[name])
+    data = make_result((3, 9)).isel(found=[])
+    return data.assign_attrs(reasons=json.dumps(["No boundary: the fused curve has no peak of prominence 0.3."]))
+
+
+class Outline(HTMLParser):
+    """Collects what a page loads and whether its tags balance."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+def read_page(page: str) -> tuple[Outline, str]:
+    """Return a page's outline and its visible text."""
+    outline = Outline()
+    outline.feed(page)
+    return outline, re.sub(r"\s+", " ", " ".join(outline.text))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_page_of_every_case_is_whole_and_loads_nothing(case: str) -> None:
+    """Tags balance, nothing is fetched, no 'nan' is shown and plotly.js is there once."""
+    page = render_report(make_case(case), make_manifest(), {})
+    outline, text = read_page(page)
+    assert outline.open == []
+    assert outline.loads == []
+    assert not re.search(r"\bnan\b", text.replace("nan in", "").replace("are nan", "").replace(", nan", ""))
+    assert page.count("plotly.js v") == 1
+    assert "cdn.plot.ly/plotly" not in page
+
+
+@pytest.mark.parametrize(
+    ("case", "headline", "words"),
+    [
+        ("two", "Two boundaries, at gaps 3 and 9.", "Both are supported"),
+        ("all flat", "No boundary can be named.", "Every signal was left out"),
+        ("none", "No boundary was found.", "no peak that stands out by 0.3"),
+        ("paper", "Two peaks of the published rule, at gaps 3 and 9.", "does not ask whether a boundary exists"),
+        ("two flat", "Two candidate boundaries, at gaps 3 and 9.", "could not be tested"),
+        ("short", "One candidate boundary, at gap 2.", "could not be tested"),
+    ],
+)
+def test_verdict_comes_first_in_plain_words(case: str, headline: str, words: str) -> None:
+    """The headline and its explanation say what was found, and the page shows them."""
+    data = make_case(case)
+    said, sentences = verdict_words(data)
+    assert said == headline
+    assert words in " ".join(sentences)
+    _, text = read_page(render_report(data, make_manifest(), {}))
+    assert text.index(headline) < text.index("What was found")
+
+
+def test_one_insignificant_boundary_is_called_a_candidate() -> None:
+    """A steady peak without significance is no boundary, and the sentence says why."""
+    data = make_case("two").isel(found=[0])
+    data["verdict"] = ("found", ["localised, not significant"])
+    data["p_value"] = ("found", [0.21])
+    headline, sentences = verdict_words(data)
+    assert headline == "One candidate boundary, at gap 3."
+    assert sentences[0].startswith("It is not more than chance agreement between signals (p = 0.21).")
+
+
+@pytest.mark.parametrize("verdict", ["localised, not significant", "significant, not localised", "not found"])
+def test_mixed_verdicts_get_a_sentence_each(verdict: str) -> None:
+    """Two boundaries of different verdicts are explained one by one."""
+    data = make_case("two")
+    data["verdict"] = ("found", ["supported", verdict])
+    data["near_tie"] = ("found", [np.nan, 6.0])
+    headline, sentences = verdict_words(data)
+    assert headline.startswith("Two candidate boundaries")
+    assert sentences[0].startswith("Gap 3 is supported") and sentences[1].startswith("Gap 9 is")
+    assert "rival at gap 6" in sentences[2]
+
+
+def test_text_from_data_is_escaped() -> None:
+    """A model path, a null's name and a reason cannot inject markup, nor end a script."""
+    evil = "</script><b onload=x>evil"
+    data = make_case("two")
+    data = data.assign_attrs(reasons=json.dumps([evil]))
+    page = render_report(data, make_manifest(evil), {evil: make_case("one")})
+    assert "<b onload" not in page
+    assert read_page(page)[0].open == []
+    assert read_page(page)[1].count("<b onload=x>evil") >= 4
+
+
+def test_manifest_facts_are_listed() -> None:
+    """Hashes are shortened with the whole in a tooltip; versions, timings and settings are there."""
+    page = render_report(make_case("two"), make_manifest(), {})
+    assert f'<abbr title="{SHA}">0123456789ab…</abbr>' in page
+    _, text = read_page(page)
+    for fact in ("torch 2.6.0", "result 2.0 s", "all 3.2 s", "boundaries.resamples 1000", "random_seed none"):
+        assert fact in text
+
+
+def test_missing_tasks_are_explained() -> None:
+    """A task without F1 gives its reason instead of an empty figure."""
+    _, text = read_page(render_report(make_case("two"), make_manifest(), {}))
+    assert "srl: not among this run's tasks (pos, deprel)" in text
+    _, text = read_page(render_report(make_case("no tasks"), {}, {}))
+    assert "ner: no F1, for no label has 20 test items or more" in text
+
+
+def test_nulls_get_a_figure_and_a_table() -> None:
+    """Null runs are drawn where they could be tested, and listed always; alarms are counted."""
+    nulls = {"random-0": make_case("all flat"), "labels": make_case("two")}
+    _, text = read_page(render_report(make_case("two"), make_manifest(), nulls))
+    assert "1 of 2 null runs report a supported boundary: labels" in text
+    assert "Not drawn, for nothing could be tested there: random-0" in text
+
+
+def test_evidence_figure_shows_what_the_fusion_used() -> None:
+    """Signals are drawn as fused, flat ones grey and named as such; boundaries carry their verdict."""
+    data = make_case("one flat")
+    figure = evidence_figure(data)
+    traces = {trace.name: trace for trace in figure.data}
+    np.testing.assert_allclose(traces["cka"].y, data["normalised"].values[0])
+    np.testing.assert_allclose(traces["fused evidence"].y, data["fused"].values)
+    grey = next(trace for name, trace in traces.items() if name.startswith("attention_jsd: flat (reliability"))
+    assert grey.line.dash == "dash"
+    labels = [note.text for note in figure.layout.annotations]
+    assert any(re.match(r"gap 3 · .+ · p [=<] .+ · \[3, 3\]", label) for label in labels)
+
+
+@pytest.mark.parametrize("case", ["ends", "deep", "deep ends", "adjacent"])
+def test_boundary_labels_cannot_collide(case: str) -> None:
+    """Sentences have rows of their own; the numbers of close boundaries lean away from each other."""
+    figure = evidence_figure(make_case(case))
+    notes = [note for note in figure.layout.annotations if note.xref == "paper"]
+    assert len({note.yshift for note in notes}) == len(notes) == 2
+    numbers = [note for note in figure.layout.annotations if note.xref != "paper"]
+    if case.startswith("deep"):
+        assert [note.xanchor for note in numbers] == ["right", "left"]
+
+
+def test_figures_offer_no_upload_and_leave_plotly_alone() -> None:
+    """Plotly 7's share button is off, and the global template is as it was."""
+    import plotly.io as pio
+
+    before = pio.templates.default
+    figure = evidence_figure(make_case("two"))
+    assert "sendChartToCloud" in figure.layout.modebar.remove
+    assert pio.templates.default == before
+    assert '"showSendToCloud": false' in render_report(make_case("two"), make_manifest(), {})
+
+
+def test_weight_map_has_every_choice_once() -> None:
+    """231 choices are split into those with a boundary and those without."""
+    data = make_case("two")
+    figure = weight_figure(data, 1)
+    assert sum(len(trace.a) for trace in figure.data if trace.name != "weights used") == 231
+
+
+def test_numbers_are_rounded_sensibly() -> None:
+    """A dash stands for nan; the digit that decides at 0.05 is kept."""
+    assert [number(np.nan), percent(np.nan), interval_text(np.array([np.nan, 3]))] == ["–"] * 3
+    assert [p_text(p) for p in (0.2103, 0.0499, 0.0004, np.nan)] == ["p = 0.21", "p = 0.0499", "p < 0.001", "p –"]
+    assert [percent(0.4063), percent(1.0)] == ["40.6 %", "100 %"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Any:
+    """A headless Chromium without network."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("needs chromium and chromedriver on the PATH")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd(
+        "Network.emulateNetworkConditions",
+        {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
+    )
+    yield driver
+    driver.quit()
+
+
+def open_page(browser: Any, path: Path, width: int) -> None:
+    """Load a page at a width and wait until its figures are drawn."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get_log("performance")
+    browser.get(path.as_uri())
+    drawn = "return [...document.querySelectorAll('.plotly-graph-div')].every(d => d.querySelector('.main-svg'))"
+    WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(drawn))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("case", ["two", "all flat", "deep ends"])
+@pytest.mark.parametrize("width", [420, 1600])
+def test_browser_draws_the_page_offline(browser: Any, tmp_path: Path, case: str, width: int) -> None:
+    """Every figure is drawn without errors or requests, nothing scrolls sideways, and labels stay inside."""
+    page = tmp_path / "report.html"
+    page.write_text(
+        render_report(make_case(case), make_manifest("m/" + "x" * 90), {"labels": make_case("two")}), "utf-8"
+    )
+    open_page(browser, page, width)
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    outside = """return [...document.querySelectorAll('.annotation-text, .legendtext, .xtitle, .ytitle')]
+        .filter(t => { const b = t.getBoundingClientRect(), p = t.closest('.js-plotly-plot').getBoundingClientRect();
+          return b.left < p.left - 1 || b.right > p.right + 1 || b.top < p.top - 1 || b.bottom > p.bottom + 1 })
+        .map(t => t.textContent)"""
+    assert browser.execute_script(outside) == []
+
+
+@pytest.mark.browser
+def test_legend_click_toggles_a_curve(browser: Any, tmp_path: Path) -> None:
+    """A click on a name in the legend hides its curve."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    page = tmp_path / "report.html"
+    page.write_text(render_report(make_case("two"), make_manifest(), {}), "utf-8")
+    open_page(browser, page, 1600)
+    toggle = next(
+        item for item in browser.find_elements(By.CSS_SELECTOR, "#figure-0 .legend .traces") if item.text == "cka"
+    ).find_element(By.CSS_SELECTOR, ".legendtoggle")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", toggle)
+    ActionChains(browser).move_to_element(toggle).click().perform()
+    visible = "return document.querySelector('#figure-0').data.find(t => t.name === 'cka').visible"
+    WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(visible) == "legendonly")
