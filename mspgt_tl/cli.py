@@ -301,9 +301,10 @@ def train(
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the text, for the model card.")] = "unstated",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    embed: Annotated[bool, typer.Option("--embed", help="Put the finished model into the package's own zoo.")] = False,
 ) -> None:
     """Train a small model from a recipe, resuming where an earlier run of the same folder stopped."""
-    from mspgt_tl.models import training
+    from mspgt_tl.models import cards, training
 
     if threads:
         import torch
@@ -313,6 +314,8 @@ def train(
     with progress_bars() as bars:
         folder = training.train(run, progress=bars)
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    if embed:
+        folder = cards.add_to_zoo(folder)
     out.print(
         f"Finished: {folder}\nvalidation loss {card['validation_loss']:.3f} nats/token, "
         f"interpolated bigram {card['bigram_loss']:.3f}, unigram {card['unigram_loss']:.3f}",

@@ -160,7 +160,9 @@ def test_shuffled_labels_keep_counts(trees: Treebank) -> None:
     """Shuffling deals the same labels anew: every label stays as frequent as it was."""
     shuffled = shuffle_labels(trees, seed=0)
     for name in ("upos", "deprel", "ner"):
-        before, after = (sorted(str(getattr(w, name)) for t in bank.train for w in t.words) for bank in (trees, shuffled))
+        before, after = (
+            sorted(str(getattr(w, name)) for t in bank.train for w in t.words) for bank in (trees, shuffled)
+        )
         assert before == after
     assert [w.upos for w in shuffled.dev[0].words] != [w.upos for w in trees.dev[0].words]
 

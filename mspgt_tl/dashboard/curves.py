@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,6 +54,7 @@ def evidence_figure(data: xr.Dataset) -> go.Figure:
         line={"color": INK, "width": 3.5},
         marker={"size": 7},
         name="fused evidence" if is_fused else "fused evidence (no signal left)",
+        legendrank=1,
         customdata=depths(data),
         hovertemplate="%{y:.3f} at relative depth %{customdata:.1%}",
     )
@@ -127,7 +128,8 @@ def _draw_panel(figure: go.Figure, data: xr.Dataset, i: int) -> None:
         hovertemplate="gap %{x} (%{customdata:.1%}): %{y:.4g}",
         **place,
     )
-    axis = figure.layout[f"yaxis{i + 1 if i else ''}"]
+    layout: Any = figure.layout
+    axis = layout[f"yaxis{i + 1 if i else ''}"]
     figure.add_annotation(
         text=f"<b>{escape(str(data['title'].values[i]))}</b> [{escape(str(data['unit'].values[i]))}]",
         x=0,

@@ -24,7 +24,7 @@ MAX_TICKS = 13
 
 def probed_tasks(data: xr.Dataset) -> list[str]:
     """Return the tasks that have any F1."""
-    known = np.isfinite(data["f1"]).any(["kind", LAYER]).values
+    known = data["f1"].notnull().any(["kind", LAYER]).values
     return [str(task) for task in data[TASK].values[known]]
 
 
@@ -41,7 +41,7 @@ def probe_figure(data: xr.Dataset, task: str) -> go.Figure:
     lowest = min(0.0, float(np.nanmin(curves["mlp"] - curves["control"], initial=0)))
     n_layers = int(data.attrs["n_layers"])
     figure.update_yaxes(range=[lowest - 0.03, 1.03])
-    figure.update_xaxes(range=[-0.6, n_layers - 0.4], **({"dtick": 1} if n_layers <= MAX_TICKS else {}))
+    figure.update_xaxes(range=[-0.6, n_layers - 0.4], dtick=1 if n_layers <= MAX_TICKS else None)
     figure.update_layout(hovermode="x unified")
     return figure
 
@@ -173,7 +173,8 @@ def _mark_used_weights(figure: go.Figure, data: xr.Dataset) -> None:
 
 def _label_corners(figure: go.Figure, data: xr.Dataset) -> None:
     """Name the corners and number the sides, in per cent."""
-    names = [escape(str(signal)) for signal in data[SIGNAL].values]
+    # The first word only: a long name at the right corner is cut off in narrow windows.
+    names = [escape(str(signal).split("_")[0]) for signal in data[SIGNAL].values]
     axes = {
         f"{axis}axis": {"title": {"text": name}, "tickformat": ".0%", "dtick": 0.25, "ticks": "outside"}
         for axis, name in zip("abc", names, strict=True)

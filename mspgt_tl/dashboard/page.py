@@ -232,7 +232,7 @@ def _layer_sections(data: xr.Dataset, identity: Mapping[str, Any]) -> list[Secti
                 cka_figure(data),
                 f"Similarity of all layer pairs, lowest {number(np.nanmin(values, initial=1))}.",
                 "",
-                True,
+                "square",
             )
         ],
         CKA_MAP,
@@ -273,7 +273,7 @@ def _null_sections(data: xr.Dataset, nulls: Mapping[str, xr.Dataset]) -> list[Se
     for name, run in runs.items():
         labels = [boundary_label(run, i) for i in range(len(run["boundary"]))]
         flat = [str(s) for s in run[SIGNAL].values[run["flat"].values.astype(bool)]]
-        rows.append([name, "; ".join(labels) or "none", ", ".join(flat) or "none", "; ".join(reasons(run)) or MISSING])
+        rows.append([name, "; ".join(labels) or "none", ", ".join(flat) or "none", " ".join(reasons(run)) or MISSING])
     alarms = [name for name, run in nulls.items() if "supported" in run["verdict"].values.tolist()]
     lead = (
         "The same analysis where no boundary of the trained model can be: random weights, shuffled labels or shuffled "

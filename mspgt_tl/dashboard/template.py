@@ -27,7 +27,7 @@ thead th { color: var(--soft); font-weight: 600; }
 .wide th, .wide td { white-space: nowrap; }
 figure { margin: 14px 0 6px; min-width: 0; }
 figure > div, .js-plotly-plot { max-width: 100%; }
-.pair { display: grid; gap: 8px 24px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); }
+.pair { display: grid; gap: 8px 24px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); }
 .pair > * { min-width: 0; }
 .square, .tall { aspect-ratio: 1 / 1; width: 100%; max-width: 600px; }
 .tall { aspect-ratio: 7 / 8; }
@@ -54,6 +54,12 @@ summary { cursor: pointer; font-weight: 600; }
 
 SCRIPT = """
 const plots = () => document.querySelectorAll(".js-plotly-plot");
+// Figures are drawn while the page is still being read; they follow whatever size their place ends up with.
+const watcher = new ResizeObserver(places => places.forEach(place => {
+  const plot = place.target.querySelector(".js-plotly-plot");
+  if (plot && plot.clientWidth) Plotly.Plots.resize(plot);
+}));
+document.querySelectorAll("figure > div").forEach(place => watcher.observe(place));
 let closed = [];
 window.addEventListener("beforeprint", () => {
   closed = [...document.querySelectorAll("details:not([open])")];
@@ -80,7 +86,8 @@ PAGE = """
 {% endmacro %}
 {%- macro drawn(plot) %}
 <figure>
-<div{% if plot.shape %} class="{{ plot.shape }}"{% endif %} role="img" aria-label="{{ plot.summary }}">{{ plot.html }}</div>
+<div{% if plot.shape %} class="{{ plot.shape }}"{% endif %}
+ role="img" aria-label="{{ plot.summary }}">{{ plot.html }}</div>
 </figure>
 {% endmacro -%}
 <!DOCTYPE html>

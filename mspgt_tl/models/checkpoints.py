@@ -106,7 +106,7 @@ def read_weights(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> 
     if not find_weights(folder):
         raise ModelError(f"{folder} holds no weights: model.safetensors or pytorch_model.bin is needed.")
     try:
-        with _no_progress_bars():
+        with no_progress_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
@@ -153,7 +153,7 @@ def draw_weights(config: PretrainedConfig, *, seed: int) -> PreTrainedModel:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -20,17 +20,16 @@ from mspgt_tl.errors import ModelError, UnknownModelError
 
 ZOO = Path(__file__).parent / "zoo"
 _WEIGHTS = "model.safetensors"
-_CARD_FIELDS = (
-    "name",
-    "namesake",
-    "architecture",
-    "seed",
-    "tokens_seen",
-    "validation_loss",
-    "bigram_loss",
-    "unigram_loss",
-    "parameters",
-)
+_CARD_FIELDS = {
+    "architecture": "name",
+    "namesake": "namesake",
+    "seed": "seed",
+    "tokens": "tokens_seen",
+    "validation_loss": "validation_loss",
+    "bigram_loss": "bigram_loss",
+    "unigram_loss": "unigram_loss",
+    "parameters": "parameters",
+}
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,17 @@ def find_source(name: str) -> Source | None:
 def list_embedded() -> list[dict[str, Any]]:
     """Return one row per embedded model, read from its card, by name and seed.
 
-    Rows have the card's `name`, `namesake`, `architecture`, `seed`, `tokens_seen`, `validation_loss`, `bigram_loss`,
-    `unigram_loss` (nats per token) and `parameters`, None where the card is silent, the weights' size in `bytes`, and
-    `id`, the name to load it by.
+    Keys: `name` (to load it by), `architecture`, `namesake`, `seed`, `tokens` (seen in training), `validation_loss`,
+    `bigram_loss`, `unigram_loss` (nats per token), `parameters`, and `bytes` of the weights. What the card is silent on is
+    None.
     """
     rows = []
     for weights in ZOO.glob(f"*/{_WEIGHTS}"):
         card = _read_card(weights.parent)
-        row = {key: card.get(key) for key in _CARD_FIELDS}
-        rows.append(row | {"bytes": weights.stat().st_size, "id": weights.parent.name.replace("@seed-", "@seed:")})
-    return sorted(rows, key=lambda row: row["id"])
+        name = weights.parent.name.replace("@seed-", "@seed:")
+        row = {"name": name, **{key: card.get(field) for key, field in _CARD_FIELDS.items()}}
+        rows.append(row | {"bytes": weights.stat().st_size})
+    return sorted(rows, key=lambda row: row["name"])
 
 
 def hash_weights(folder: Path) -> str:
@@ -117,7 +117,7 @@ def unknown_model(name: str) -> UnknownModelError:
         return UnknownModelError(f"The folder {name} is not a Hugging Face model: it holds no config.json.")
     if "@random:" in name:
         return UnknownModelError(f"'{name}': twins exist of embedded models and of folders, and '{name}' is neither.")
-    embedded = [row["id"] for row in list_embedded()]
+    embedded = [row["name"] for row in list_embedded()]
     close = difflib.get_close_matches(name, [*embedded, *OFFICIAL_MODEL_NAMES], n=5, cutoff=0.4)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     others = f" Similar: {', '.join(close[1:])}." if close[1:] else ""

@@ -23,6 +23,7 @@ import numpy as np
 from mspgt_tl.contracts import Progress
 from mspgt_tl.corpora.lines import read_lines
 from mspgt_tl.errors import ConfigError, CorpusError, unknown_name
+from mspgt_tl.models.checkpoints import no_progress_bars
 
 if TYPE_CHECKING:
     import torch
@@ -251,10 +252,11 @@ def train(
         callbacks=[_progress_callback(progress)] if progress else [],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "checkpoints")))
     finished = out / "model"
-    model.to(dtype=torch.bfloat16).save_pretrained(finished)  # pyright: ignore[reportCallIssue]
-    tokenizer.save_pretrained(finished)
+    with no_progress_bars():
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "checkpoints")))
+        model.to(dtype=torch.bfloat16).save_pretrained(finished)  # pyright: ignore[reportCallIssue]
+        tokenizer.save_pretrained(finished)
     # Measured on the weights as they ship, rounded to bfloat16, in float32 arithmetic.
     card = model_card(run, plan, model.float(), tokens, valid, trainer.state.log_history)
     (finished / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -288,6 +290,7 @@ def _training_arguments(
         report_to=[],
         disable_tqdm=True,
         bf16=torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
     )
 
 

@@ -659,7 +659,7 @@ def test_embedded_models_load_by_name(zoo, checkpoint):
 
 def test_embedded_models_are_listed_from_their_cards(zoo):
     rows = list_embedded()
-    assert [(row["id"], row["seed"], row["namesake"]) for row in rows] == [
+    assert [(row["name"], row["seed"], row["namesake"]) for row in rows] == [
         ("tiny", 0, "Llama"),
         ("tiny@seed:1", 1, "Llama"),
     ]

@@ -1,0 +1,83 @@
+"""Model cards, and how a finished model enters the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mspgt_tl.errors import ModelError
+from mspgt_tl.models.embedded import ZOO, hash_weights
+
+MODEL_FILES = ("config.json", "model.safetensors")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def add_to_zoo(folder: Path, *, zoo: Path | None = None) -> Path:
+    """Copy a trained model into the package, with its card and the hash of its weights, and return its new folder.
+
+    All embedded models share one tokenizer, so that they differ by architecture and seed alone.
+
+    Raises:
+        ModelError: the folder is no finished training, or its tokenizer differs from the one in the zoo.
+    """
+    zoo = zoo or ZOO
+    missing = [name for name in (*MODEL_FILES, *TOKENIZER_FILES, "card.json") if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"{folder} is no finished training: it lacks {', '.join(missing)}.")
+    shared = zoo / "tokenizer"
+    for name in TOKENIZER_FILES:
+        shared.mkdir(parents=True, exist_ok=True)
+        if not (shared / name).exists():
+            shutil.copyfile(folder / name, shared / name)
+    if (shared / "tokenizer.json").read_bytes() != (folder / "tokenizer.json").read_bytes():
+        raise ModelError(
+            f"{folder} was trained with another tokenizer than the embedded models; pass --tokenizer {shared}."
+        )
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    card["sha256"] = hash_weights(folder)
+    home = zoo / (card["name"] if card["seed"] == 0 else f"{card['name']}@seed-{card['seed']}")
+    home.mkdir(parents=True, exist_ok=True)
+    for name in MODEL_FILES:
+        shutil.copyfile(folder / name, home / name)
+    (home / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    (home / "README.md").write_text(render_card(card), encoding="utf-8")
+    return home
+
+
+def render_card(card: dict[str, Any]) -> str:
+    """Return a card as Markdown for a reader."""
+    architecture = card["architecture"]
+    plan, data = card["training"], card["data"]
+    every = max(1, len(card["eval_curve"]) // 8)
+    curve = [*card["eval_curve"][::every], card["eval_curve"][-1]] if card["eval_curve"] else []
+    steps = " | ".join(f"{step:,}" for step, _ in dict.fromkeys(map(tuple, curve)))
+    losses = " | ".join(f"{loss:.2f}" for _, loss in dict.fromkeys(map(tuple, curve)))
+    columns = len(dict.fromkeys(map(tuple, curve)))
+    return f"""# {card["name"]}, seed {card["seed"]}
+
+A miniature of {card["namesake"]}: {architecture["num_hidden_layers"]} blocks, d_model {architecture["hidden_size"]},
+{architecture["num_attention_heads"]} heads, {architecture["num_key_value_heads"]} key-value heads, {card["parameters"]:,} parameters.
+
+| held-out loss, nats/token | |
+| --- | --- |
+| this model | {card["validation_loss"]:.3f} |
+| interpolated bigram, same tokens | {card["bigram_loss"]:.3f} |
+| unigram, same tokens | {card["unigram_loss"]:.3f} |
+
+- Data: `{data["text"]}` ({data["corpus_tokens"]:,} tokens), held out `{data["valid"]}` ({card["validation_tokens"]:,} tokens).
+- Licence of the text: {data["licence"]}.
+- Training: {card["tokens_seen"]:,} tokens in {card["steps"]:,} steps of {plan["batch_sequences"]} × {plan["sequence_length"]},
+  AdamW, peak learning rate {plan["learning_rate"]}, the last {plan["decay_share"]:.0%} decaying to zero.
+- Weights: bfloat16, sha256 `{card.get("sha256", "not recorded")}`.
+- Versions: {", ".join(f"{name} {version}" for name, version in card["versions"].items())}.
+
+Held-out loss during training (first 100,000 held-out tokens):
+
+| step | {steps} |
+| --- |{" --- |" * columns}
+| nats/token | {losses} |
+
+It writes plausible short phrases and knows little. Use it to try methods, not to learn about its namesake.
+"""

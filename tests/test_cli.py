@@ -1,0 +1,123 @@
+"""The command line: output, exit codes, one-line errors, quick start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+QUICK = ["--sentences", "220", "--set", "probe.epochs=2", "--set", "probe.repeats=1", "--set", "train_trees=150"]
+
+
+def mspgt(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "mspgt_tl.cli", *arguments], capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+def test_every_command_has_help_and_is_in_the_readme() -> None:
+    """`--help` describes each command, and the README shows each."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    overview = mspgt("--help").stdout
+    for command in ("detect", "report", "models", "train", "export-treebank"):
+        assert command in overview
+        assert mspgt(command, "--help").returncode == 0
+        assert f"mspgt {command}" in readme
+
+
+def test_help_and_import_load_nothing_heavy() -> None:
+    """Neither the package nor its help imports torch, TransformerLens or Plotly."""
+    code = "import sys, mspgt_tl, mspgt_tl.cli; print([m for m in ('torch', 'transformer_lens', 'plotly') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_detect_prints_verdict_table_and_dashboard(tiny_folder: Path, tmp_path: Path) -> None:
+    """The human output names the model and the report; --json and `report` agree with it."""
+    run = tmp_path / "run"
+    human = mspgt("detect", str(tiny_folder), "--out", str(run), *QUICK)
+    assert human.returncode == 0, human.stderr
+    assert "Dashboard:" in human.stdout
+    assert (run / "report.html").exists()
+    again = mspgt("detect", str(tiny_folder), "--out", str(run), "--json", *QUICK)
+    summary = json.loads(again.stdout)
+    assert summary["n_layers"] == 8
+    assert summary == json.loads(mspgt("report", str(run), "--json").stdout)
+    for row in summary["boundaries"]:
+        assert row["verdict"] in human.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["detect", "lama2-mini"], "Did you mean"),
+        (["detect", "llama2-mini", "--corpus", "nowhere.txt"], "nowhere.txt"),
+        (["detect", "llama2-mini", "--treebank", "nowhere"], "nowhere"),
+        (["detect", "llama2-mini", "--tasks", "pos,syntax"], "Unknown probe task 'syntax'"),
+        (["detect", "llama2-mini", "--rule", "papre"], "boundaries.rule"),
+        (["detect", "llama2-mini", "--weights", "1,two"], "1,two"),
+        (["detect", "llama2-mini", "--set", "probe.epoch=2"], "Did you mean 'probe.epochs'"),
+        (["detect", "llama2-mini", "--config", "nowhere.toml"], "nowhere.toml"),
+        (["detect", "llama2-mini", "--device", "cuda"], "cuda"),
+        (["detect", "llama2-mini", "--null", "nonsense"], "Unknown null"),
+        (["report", "nowhere"], "no run folder"),
+        (["train", "llama2-mni", "--text", "t", "--valid", "v", "--out", "o"], "Did you mean 'llama2-mini'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No traceback, nothing half-written."""
+    monkeypatch.chdir(tmp_path)
+    done = mspgt(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("Error:") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_corrupt_and_tokenizerless_folders_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    """Truncated weights and a missing tokenizer are told apart."""
+    import shutil
+
+    for name, spoil in (
+        ("corrupt", lambda f: (f / "model.safetensors").write_bytes(b"\0" * 100)),
+        ("mute", lambda f: [(f / n).unlink() for n in ("tokenizer.json", "tokenizer_config.json")]),
+    ):
+        folder = tmp_path / name
+        shutil.copytree(tiny_folder, folder)
+        spoil(folder)
+        done = mspgt("detect", str(folder), "--out", str(tmp_path / "run"))
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert ("tokenizer" if name == "mute" else "weights") in done.stderr
+        assert not (tmp_path / "run").exists()
+
+
+def test_malformed_treebank_is_located_and_skippable(tiny_folder: Path, tmp_path: Path) -> None:
+    """A bad line is reported with file and line; --skip-bad keeps the rest and says how much it left out."""
+    assert mspgt("export-treebank", str(tmp_path / "bank"), "--train", "150", "--dev", "200").returncode == 0
+    path = tmp_path / "bank" / "train.conllup"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    number = next(i for i, line in enumerate(lines) if line.startswith("2\t"))
+    lines[number] = lines[number].replace("\t", " ", 1)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    arguments = [
+        "detect",
+        str(tiny_folder),
+        "--treebank",
+        str(tmp_path / "bank"),
+        *QUICK,
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    refused = mspgt(*arguments)
+    assert refused.returncode == 2
+    assert f"train.conllup:{number + 1}" in refused.stderr
+    kept = mspgt(*arguments, "--skip-bad")
+    assert kept.returncode == 0, kept.stderr
+    assert "1 malformed sentence" in kept.stderr.replace("\n", " ") or "1 of" in kept.stderr
