@@ -1,8 +1,8 @@
 """Fuses signal curves, finds the peaks, and says where they lie, how sure that is, and whether they exist.
 
-`rule="mspgt"` is the method of this package: reliability-weighted fusion, bootstrap intervals, and a test that the peaks are more
-than chance. `rule="paper"` is the published rule alone: equal treatment of every signal, two peaks of prominence 0.3, and
-nothing that could say no except an interval of five layers or more.
+`rule="mspgt"` is the method of this package: reliability-weighted fusion, bootstrap intervals, and a test that the
+peaks are more than chance. `rule="paper"` is the published rule alone: equal treatment of every signal, two peaks of
+prominence 0.3, and nothing that could say no except an interval of five layers or more.
 """
 
 from __future__ import annotations

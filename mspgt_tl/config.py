@@ -54,8 +54,8 @@ class ProbeConfig:
     max_items: int = 100_000
     """At most so many training items a task, drawn at random; test items are never thinned."""
     repeats: int = 3
-    """Trainings of each MLP from other starts and minibatches; F1 is their mean, and the bootstrap draws among them. The luck
-    of one training moves F1 by as much as a layer does (standard deviation of a jump about 0.008, measured)."""
+    """Trainings of each MLP from other starts and minibatches; F1 is their mean, and the bootstrap draws among them.
+    One training's luck moves F1 by as much as a layer does (standard deviation of a jump about 0.008, measured)."""
     seed: int = 0
     """Fixes starts, minibatches, the held-out trees, drawn non-arguments and control labels."""
 

@@ -60,7 +60,7 @@ class Word:
     form: str
     start: int
     end: int
-    """Character span in `Tree.text`, end exclusive. Words of one multiword token that cannot be told apart share its span."""
+    """Character span in `Tree.text`, end exclusive; words of one token that cannot be told apart share its span."""
     upos: str | None
     head: int | None
     """Index of the head word in `Tree.words`; None for the root."""

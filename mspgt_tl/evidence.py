@@ -1,4 +1,4 @@
-"""Turns the signals' sums into the labelled result of a detection: curves, resamples, boundaries, and what they rest on.
+"""Turns the signals' sums into the labelled result of a detection: curves, boundaries, and what they rest on.
 
 Everything after the sums happens here, in arrays: no model runs again.
 """

@@ -1,18 +1,20 @@
 """Is a peak more than chance? Null curves for boundaries, from the measured signals alone.
 
 A peak of the fused curve is evidence only when *several* signals change at the same gap: one signal peaks somewhere
-whatever it measures. So the null keeps each signal's own values and breaks their agreement in depth, by permuting and by
-circularly shifting every signal on its own (METHOD section 2, "Existence"). The larger p-value counts.
+whatever it measures. So the null keeps each signal's own values and breaks their agreement in depth, by permuting and
+by circularly shifting every signal on its own (METHOD section 2, "Existence"). The larger p-value counts.
 
 Two things were measured and shaped the statistic:
 
-- Signals that drift smoothly in the same direction agree at the ends of the depth axis without any boundary. The statistic is
-  therefore the fused *local contrast*: each gap against a line through its neighbours. At the first and last gap, where
-  the line has to extrapolate, a curve that goes on falling behind the gap counts as drift and not as a peak.
-- With two boundaries and 11 gaps, two of three signals' peaks meet by chance in 6 % of shifts, so the highest peak alone
-  can never be significant, while the *second* highest meets by chance in under 1 %. The p-value of "any boundary" is therefore
-  the smaller of both, calibrated on the same null curves, and "two boundaries" rests on the second peak. The two
-  hypotheses are nested, so testing them in order keeps the chance of any false boundary at the nominal level.
+- Signals that drift smoothly in the same direction agree at the ends of the depth axis without any boundary. The
+  statistic is therefore the fused *local contrast*: each gap against a line through its neighbours. At the first and
+  last gap, where the line has to extrapolate, a curve that goes on falling behind the gap counts as drift and not as
+  a peak.
+- With two boundaries and 11 gaps, two of three signals' peaks meet by chance in 6 % of shifts, so the highest peak
+  alone can never be significant, while the *second* highest meets by chance in under 1 %. The p-value of "any
+  boundary" is therefore the smaller of both, calibrated on the same null curves, and "two boundaries" rests on the
+  second peak. The two hypotheses are nested, so testing them in order keeps the chance of any false boundary at the
+  nominal level.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ def _contrast_operator(n_gaps: int) -> Float[np.ndarray, "gap gap"]:
 def local_contrast(curves: Float[np.ndarray, "*any gap"]) -> Float[np.ndarray, "*any gap"]:
     """Return how far each gap stands out from the line through its four nearest neighbours.
 
-    Scaled so that white noise of unit variance gives unit variance at every gap. The ends are further limited to the rise over
-    the next gap less 2.5 times the slope behind it.
+    Scaled so that white noise of unit variance gives unit variance at every gap. The ends are further limited to the
+    rise over the next gap less 2.5 times the slope behind it.
     """
     contrast = curves @ _contrast_operator(curves.shape[-1]).T
     for end, step in ((0, 1), (-1, -1)):

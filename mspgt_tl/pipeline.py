@@ -221,7 +221,8 @@ def _open_treebank(treebank: Any, config: DetectConfig, *, skip_bad: bool) -> Tr
     if missing:
         have = ", ".join(trees.tasks) or "none"
         raise CorpusError(
-            f"Treebank {trees.name} lacks the labels of {', '.join(missing)}; it has {have}. Choose with --tasks {have.replace(' ', '')}."
+            f"Treebank {trees.name} lacks the labels of {', '.join(missing)}; it has {have}. "
+            f"Choose with --tasks {have.replace(' ', '')}."
         )
     return replace(trees, train=_sample(trees.train, config.train_trees, config.seed))
 
@@ -363,7 +364,7 @@ def shuffle_words(corpus: TextCorpus, *, seed: int) -> TextCorpus:
 
 
 def shuffle_labels(treebank: Treebank, *, seed: int) -> Treebank:
-    """Return the treebank with every layer's labels dealt anew over the words (and roles over the arguments) of a split."""
+    """Return the treebank with the labels of every layer dealt anew over the words or arguments of each split."""
     rng = np.random.default_rng([seed, 4])
 
     def deal(trees: tuple[Tree, ...]) -> tuple[Tree, ...]:

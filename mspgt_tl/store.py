@@ -1,8 +1,8 @@
 """A run's folder: a manifest, labelled arrays, atomic writes, and resuming.
 
-A run is identified by everything its numbers depend on. A folder that holds a run of the same identity is resumed, stage by
-stage; one that holds another run is refused, never overwritten. Files are written beside their place and renamed, so a
-killed run leaves only whole files.
+A run is identified by everything its numbers depend on. A folder that holds a run of the same identity is resumed,
+stage by stage; one that holds another run is refused, never overwritten. Files are written beside their place and
+renamed, so a killed run leaves only whole files.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ def test_every_command_has_help_and_is_in_the_readme() -> None:
 
 def test_help_and_import_load_nothing_heavy() -> None:
     """Neither the package nor its help imports torch, TransformerLens or Plotly."""
-    code = "import sys, mspgt_tl, mspgt_tl.cli; print([m for m in ('torch', 'transformer_lens', 'plotly') if m in sys.modules])"
+    heavy = ("torch", "transformer_lens", "plotly")
+    code = f"import sys, mspgt_tl, mspgt_tl.cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

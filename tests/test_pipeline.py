@@ -139,7 +139,7 @@ def load_stages(folder: Path) -> list[str]:
 
 def test_folder_of_another_run_is_refused(tiny_folder: Path, trees: Treebank, result: Detection) -> None:
     """Changing a setting needs another folder, and the error names the setting."""
-    with pytest.raises(StoreError, match="config.sentences: 220 there, 210 now"):
+    with pytest.raises(StoreError, match=r"config\.sentences: 220 there, 210 now"):
         detect(tiny_folder, None, trees, out=result.folder, config={**QUICK, "sentences": 210})
 
 

@@ -58,7 +58,8 @@ def render_card(card: dict[str, Any]) -> str:
     return f"""# {card["name"]}, seed {card["seed"]}
 
 A miniature of {card["namesake"]}: {architecture["num_hidden_layers"]} blocks, d_model {architecture["hidden_size"]},
-{architecture["num_attention_heads"]} heads, {architecture["num_key_value_heads"]} key-value heads, {card["parameters"]:,} parameters.
+{architecture["num_attention_heads"]} heads, {architecture["num_key_value_heads"]} key-value heads,
+{card["parameters"]:,} parameters.
 
 | held-out loss, nats/token | |
 | --- | --- |
@@ -66,9 +67,9 @@ A miniature of {card["namesake"]}: {architecture["num_hidden_layers"]} blocks, d
 | interpolated bigram, same tokens | {card["bigram_loss"]:.3f} |
 | unigram, same tokens | {card["unigram_loss"]:.3f} |
 
-- Data: `{data["text"]}` ({data["corpus_tokens"]:,} tokens), held out `{data["valid"]}` ({card["validation_tokens"]:,} tokens).
+- Data: `{data["text"]}`, {data["corpus_tokens"]:,} tokens; held out: {card["validation_tokens"]:,} tokens.
 - Licence of the text: {data["licence"]}.
-- Training: {card["tokens_seen"]:,} tokens in {card["steps"]:,} steps of {plan["batch_sequences"]} × {plan["sequence_length"]},
+- Training: {card["tokens_seen"]:,} tokens, {card["steps"]:,} steps of {plan["batch_sequences"]} × {plan["sequence_length"]};
   AdamW, peak learning rate {plan["learning_rate"]}, the last {plan["decay_share"]:.0%} decaying to zero.
 - Weights: bfloat16, sha256 `{card.get("sha256", "not recorded")}`.
 - Versions: {", ".join(f"{name} {version}" for name, version in card["versions"].items())}.

@@ -70,8 +70,8 @@ def list_embedded() -> list[dict[str, Any]]:
     """Return one row per embedded model, read from its card, by name and seed.
 
     Keys: `name` (to load it by), `architecture`, `namesake`, `seed`, `tokens` (seen in training), `validation_loss`,
-    `bigram_loss`, `unigram_loss` (nats per token), `parameters`, and `bytes` of the weights. What the card is silent on is
-    None.
+    `bigram_loss`, `unigram_loss` (nats per token), `parameters`, and `bytes` of the weights. What the card is silent
+    on is None.
     """
     rows = []
     for weights in ZOO.glob(f"*/{_WEIGHTS}"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt16
+from jaxtyping import UInt16
 
 from mspgt_tl.errors import DataError
 

@@ -1,7 +1,7 @@
 """Trains a small causal language model from a recipe, resumable at any point.
 
-A recipe is one TOML file (`models/zoo/recipes/<name>.toml`): an architecture in Hugging Face's own words and a handful of
-training numbers. A new architecture is a new file; nothing here names a family.
+A recipe is one TOML file (`models/zoo/recipes/<name>.toml`): an architecture in Hugging Face's own words and a
+handful of training numbers. A new architecture is a new file; nothing here names a family.
 
 The learning rate is held constant and only decays in the last `decay_share` of the run, so a resumed run may be
 given fewer or more tokens than it started with. Cosine decay was set aside for that reason.

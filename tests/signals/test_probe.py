@@ -340,7 +340,9 @@ def test_an_empty_resample_is_nan():
 def test_repeated_trainings_are_averaged_and_drawn_anew():
     """The point estimate is the mean F1 of all trainings; resamples also differ in which trainings they drew."""
     predicted, label, block = guesses(500, 7)
-    parts = zip(*(count_labels(row, label, block, n_blocks=10, n_labels=7) for row in (predicted, predicted[::-1])))
+    parts = zip(
+        *(count_labels(row, label, block, n_blocks=10, n_labels=7) for row in (predicted, predicted[::-1])), strict=True
+    )
     hits, total = (np.stack(part, axis=1) for part in parts)
     levels = [macro_f1(hits[:, r], total[:, r], np.ones((1, 10)))[0] for r in range(2)]
     sums = {"ner.mlp.hits": hits, "ner.mlp.total": total}
