@@ -38,12 +38,17 @@ _HOME = {
 }
 
 
+_PARTS = ("boundaries", "corpora", "dashboard", "errors", "models", "signals")
+
+
 def __getattr__(name: str) -> Any:
     # Lazy, so that `import mspgt_tl` stays under a second: torch and TransformerLens take 4 to 9 s.
+    if name in _PARTS:
+        return import_module(f"mspgt_tl.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mspgt_tl' has no attribute '{name}'")
     return getattr(import_module(f"mspgt_tl.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, *_PARTS]

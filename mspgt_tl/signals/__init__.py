@@ -1,1 +1,5 @@
-"""Signals: curves over depth whose peaks may be boundaries."""
+"""Signals: curves over depth whose peaks may be boundaries. Importing the package fills the registry of signals."""
+
+from mspgt_tl.signals import attention_jsd, cka, probe
+
+__all__ = ["attention_jsd", "cka", "probe"]
