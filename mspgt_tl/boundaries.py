@@ -269,6 +269,9 @@ def _bootstrap_places(
         mode_mass[i] = times.max() / len(found) if len(found) else np.nan
         far = [(t, g) for g, t in zip(gaps, times, strict=True) if abs(g - peaks[i]) > 1 and t >= NEAR_TIE * len(found)]
         rivals.append(int(max(far)[1]) + 1 if far else None)
+        if far:
+            share = max(far)[0] / len(found)
+            reasons.append(f"Gap {peaks[i] + 1} is a near tie: {share:.0%} of the resamples prefer gap {rivals[i]}.")
         if presence[i] < MIN_PRESENCE:
             reasons.append(f"Gap {peaks[i] + 1} has no interval: found in only {presence[i]:.0%} of the resamples.")
         else:

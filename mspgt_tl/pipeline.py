@@ -22,7 +22,7 @@ from mspgt_tl.corpora.text import read_text_corpus
 from mspgt_tl.corpora.treebank import read_treebank
 from mspgt_tl.errors import ConfigError, CorpusError, StoreError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
-from mspgt_tl.models.pretrained import describe, load
+from mspgt_tl.models.pretrained import describe, hash_parameters, load
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import split_blocks
 from mspgt_tl.store import Run, pack_sums, unpack_sums
@@ -161,7 +161,7 @@ def detect(
     identity = {
         "command": "detect",
         "config": to_plain(settings),
-        "model": describe(hooked),
+        "model": _identify(hooked),
         "corpus": {"name": text.name, "sha256": text.sha256, "sentences": len(text.sentences)},
         "treebank": {"name": trees.name, "sha256": trees.sha256, "train": len(trees.train), "dev": len(trees.dev)},
     }
@@ -185,6 +185,14 @@ def detect(
     finally:
         if out is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _identify(model: CausalModel) -> dict[str, Any]:
+    """Describe a model so that two models with other weights never share a run."""
+    described = describe(model)
+    if described["sha256"] is None:
+        described["parameters_sha256"] = hash_parameters(model)
+    return described
 
 
 def _full_names(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,7 +126,9 @@ def test_near_tie_names_the_rival() -> None:
     noisy = resamples(curves, 0.0)
     noisy[::2, :, 3] = 0.2
     noisy[::2, :, 12] = 0.8
-    assert find_boundaries(curves, resampled=noisy).near_ties == (11, 13)
+    found = find_boundaries(curves, resampled=noisy)
+    assert found.near_ties == (11, 13)
+    assert "Gap 4 is a near tie: 50% of the resamples prefer gap 11." in found.reasons
 
 
 def test_interval_needs_the_boundary_in_most_resamples() -> None:

@@ -176,6 +176,27 @@ def test_loaded_objects_and_sentence_lists_are_taken(tiny_folder: Path, trees: T
     assert np.array_equal(found.curves, result.curves)
 
 
+def test_models_with_other_weights_never_share_a_run(tiny_folder: Path, tmp_path: Path) -> None:
+    """An object has no file to hash, so its parameters are."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tree = generate_treebank(seed=1, train=30, dev=60)
+    hashes = set()
+    for change in (0.0, 1e-3):
+        model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+        with torch.no_grad():
+            model.model.layers[0].mlp.up_proj.weight += change
+        try:
+            found = detect(model, None, tree, out=tmp_path / "run", config={**QUICK, "signals": {"tasks": ["pos"]}})
+            hashes.add(found.manifest["identity"]["model"]["parameters_sha256"])
+        except StoreError as error:
+            assert "parameters_sha256" in str(error)
+            hashes.add("refused")
+    assert len(hashes) == 2
+    assert "refused" in hashes
+
+
 def test_paper_rule_by_option(tiny_folder: Path, trees: Treebank, result: Detection) -> None:
     """The published rule sees the same curves and tests nothing."""
     found = detect(tiny_folder, None, trees, config=QUICK, rule="paper")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -97,7 +98,7 @@ def render_report(data: xr.Dataset, manifest: Mapping[str, Any], nulls: Mapping[
         style=Markup(STYLE),
         script=Markup(SCRIPT),
         plotly=Markup(get_plotlyjs()),
-        model=identity.get("model", {}).get("name", "a model"),
+        model=Path(identity.get("model", {}).get("name", "a model")).name,
         headline=headline,
         sentences=sentences,
         n_layers=int(data.attrs["n_layers"]),

@@ -138,6 +138,19 @@ def describe(model: CausalModel) -> dict[str, Any]:
     }
 
 
+def hash_parameters(model: CausalModel) -> str:
+    """Return the sha256 of a model's parameters: names, shapes, types and bytes, in the order of their names."""
+    import hashlib
+
+    import torch
+
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name} {list(parameter.shape)} {parameter.dtype}".encode())
+        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def prepends_bos(model: CausalModel) -> bool:
     """Return whether texts for this model start with a BOS.
 

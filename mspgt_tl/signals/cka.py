@@ -1,7 +1,7 @@
 """Representation change between neighbouring layers: one minus linear CKA.
 
-The debiased HSIC of Song et al. (2012) is used throughout. The biased form calls independent Gaussians of width 4,096 and 256
-rows 0.94 similar (measured); the debiased one about 0.
+The debiased HSIC of Song et al. (2012) is used throughout. The biased form calls independent Gaussians of width 4,096
+and 256 rows 0.94 similar (measured); the debiased one about 0.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def linear_cka(x: Float[Tensor, "row d_x"], y: Float[Tensor, "row d_y"], *, debi
     x, y = torch.as_tensor(x), torch.as_tensor(y)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < MIN_ROWS:
         raise DataError(
-            f"CKA needs two [row, d] matrices of the same {MIN_ROWS} or more rows, got {list(x.shape)} and {list(y.shape)}."
+            f"CKA needs two [row, d] matrices of the same {MIN_ROWS} or more rows, "
+            f"got {list(x.shape)} and {list(y.shape)}."
         )
     if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
         raise DataError("CKA needs finite values; x or y has nan or inf.")
@@ -114,7 +115,8 @@ class _Accumulator:
 class CkaChange(StreamSignal):
     """One minus the CKA of two neighbouring layers' residual streams, HSIC averaged over blocks (Nguyen et al. 2021).
 
-    Rows are one token per sentence, so they are independent. Unit: ratio, about [0, 1]; 0 means the block changed no geometry.
+    Rows are one token per sentence, so they are independent. Unit: ratio, about [0, 1]; 0 means the block changed no
+    geometry.
     """
 
     name: ClassVar[str] = "cka"
