@@ -61,7 +61,7 @@ class ProgressBars:
         if stage not in self.tasks:
             self.tasks[stage] = self.bars.add_task(stage, total=total, rate="")
         elapsed = self.bars.tasks[self.tasks[stage]].elapsed or 0
-        rate = f"{done / elapsed:,.0f}/s" if elapsed > 1 and total > 1 else ""
+        rate = f"{done / elapsed:,.0f}/s" if elapsed > 1 and total > 100 else ""
         self.bars.update(self.tasks[stage], completed=done, total=total, rate=rate)
 
 

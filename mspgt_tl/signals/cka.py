@@ -30,6 +30,7 @@ def centred_kernels(rows: Float[Tensor, "layer row d"], *, debiased: bool = True
     """
     n = rows.shape[1]
     x = rows.double()
+    x = x - x[:, :1]  # constant rows then give exactly 0, and not rounding whose ratio is noise
     x = x - x.mean(dim=1, keepdim=True)
     kernel = x @ x.transpose(1, 2)
     if not debiased:
@@ -67,7 +68,6 @@ def linear_cka(x: Float[Tensor, "row d_x"], y: Float[Tensor, "row d_y"], *, debi
         raise DataError("CKA needs finite values; x or y has nan or inf.")
     k, m = (centred_kernels(a[None], debiased=debiased)[0] for a in (x, y))
     product = (k * k).sum() * (m * m).sum()
-    # A kernel of constant rows is zero up to rounding; its ratio would be noise.
     return float((k * m).sum() / product.sqrt()) if product > 0 else float("nan")
 
 

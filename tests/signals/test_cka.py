@@ -82,7 +82,7 @@ def test_constant_rows_have_no_cka():
     """No variance is no geometry: nan, in both forms."""
     x = gaussian(10, 3, seed=0)
     for debiased in (True, False):
-        assert np.isnan(linear_cka(torch.full((10, 3), 2.0), x, debiased=debiased))
+        assert np.isnan(linear_cka(torch.full((10, 3), 0.1), x, debiased=debiased))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def corpus(seed: int = 0, *, constant_layer: int | None = None) -> Batch:
     n = BLOCK_SIZE * N_BLOCKS
     resid = gaussian(N_LAYERS, n, LENGTH, D_MODEL, seed=seed).cumsum(0)
     if constant_layer is not None:
-        resid[constant_layer] = 1
+        resid[constant_layer] = 0.1
     rng = np.random.default_rng(seed)
     tokens = torch.zeros(n, LENGTH, dtype=torch.long)
     return Batch(
