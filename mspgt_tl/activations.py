@@ -89,7 +89,7 @@ def stream(
     step = max(1, config.chunk_sentences // blocks.size) * blocks.size
     for start in range(0, len(blocks.order), step):
         chosen = blocks.order[start : start + step]
-        encoding = encode(model, [sentences[i] for i in chosen], bos=config.bos, max_length=length)
+        encoding = encode(model, [sentences[int(i)] for i in chosen], bos=config.bos, max_length=length)
         first = int(encoding.has_bos)
         for rows in _batches([len(ids) for ids in encoding.ids], config.batch_positions):
             lengths = np.array([len(encoding.ids[r]) for r in rows])
@@ -220,6 +220,7 @@ def observe_corpus(
         for part in parts.values():
             part.observe(batch)
         done += len(batch.block)
+        del batch  # or its activations would stay while the next forward pass makes its own
         if progress:
             progress("signals", done, total)
     return {name: part.sums() for name, part in parts.items()}
@@ -278,6 +279,7 @@ def word_vectors(
             for layer, resid in enumerate(batch.resid):
                 features[into, layer] = resid[at].float().cpu().numpy()
         done += len(batch.sentence)
+        del batch
         if progress:
             progress(stage, done, len(trees))
     return WordVectors(features, tuple(rows))

@@ -165,6 +165,7 @@ class StreamSignal(Signal):
 
 
 S = TypeVar("S")
+T = TypeVar("T")
 
 
 class Registry(Generic[S]):
@@ -173,8 +174,8 @@ class Registry(Generic[S]):
     def __init__(self, kind: str) -> None:
         self.kind, self._known = kind, dict[str, type[S]]()
 
-    def register(self, part: type[S]) -> type[S]:
-        self._known[part.name] = part  # pyright: ignore[reportAttributeAccessIssue]
+    def register(self, part: type[T]) -> type[T]:
+        self._known[part.name] = part  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         return part
 
     def __getitem__(self, name: str) -> type[S]:

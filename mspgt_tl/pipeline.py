@@ -39,6 +39,15 @@ Sums = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What one detection looks at."""
+
+    model: CausalModel
+    corpus: TextCorpus
+    treebank: Treebank
+
+
+@dataclass(frozen=True)
 class Detection:
     """The result of `detect`: where the boundaries are, whether they exist, and everything they rest on."""
 
@@ -169,13 +178,14 @@ def detect(
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
     try:
         run = Run.create(folder, identity)
-        result = run.stage("result", lambda: _detect_once(run, "", hooked, text, trees, settings, progress))
+        inputs = Inputs(hooked, text, trees)
+        result = run.stage("result", lambda: _detect_once(run, "", inputs, settings, progress))
         null_results = {}
         for name, make_inputs in variants.items():
             stage = f"null-{name.replace(':', '-')}"
 
-            def compute(name: str = stage, make: Callable[[], Any] = make_inputs) -> xr.Dataset:
-                return _detect_once(run, f"{name.removeprefix('null-')}.", *make(), settings, progress)
+            def compute(name: str = stage, make: Callable[[], Inputs] = make_inputs) -> xr.Dataset:
+                return _detect_once(run, f"{name.removeprefix('null-')}.", make(), settings, progress)
 
             null_results[stage.removeprefix("null-")] = run.stage(stage, compute)
         detection = Detection(result, run.manifest, null_results, folder if out is not None else None)
@@ -224,7 +234,7 @@ def _open_treebank(treebank: Any, config: DetectConfig, *, skip_bad: bool) -> Tr
     elif isinstance(treebank, Treebank):
         trees = treebank
     else:
-        trees = read_treebank(*find_splits(treebank), skip_bad=skip_bad)
+        trees = replace(read_treebank(*find_splits(treebank), skip_bad=skip_bad), name=Path(treebank).name)
     missing = [task for task in config.signals.tasks if task not in trees.tasks]
     if missing:
         have = ", ".join(trees.tasks) or "none"
@@ -265,18 +275,17 @@ def _sample(trees: Sequence[Tree], wanted: int, seed: int) -> tuple[Tree, ...]:
 def _detect_once(
     run: Run,
     prefix: str,
-    model: CausalModel,
-    corpus: TextCorpus,
-    treebank: Treebank,
+    inputs: Inputs,
     config: DetectConfig,
     progress: Progress | None,
 ) -> xr.Dataset:
     """Run every stage that is not finished yet and return the labelled result."""
+    model = inputs.model
     signals = make_signals(config.signals)
     streamed = {name: s for name, s in signals.items() if isinstance(s, StreamSignal)}
 
     def read_signals() -> dict[str, Sums]:
-        sentences = usable_sentences(model, corpus.sentences, config.stream)
+        sentences = usable_sentences(model, inputs.corpus.sentences, config.stream)
         blocks = assign_blocks(len(sentences), seed=config.seed)
         run.note(**{f"{prefix}sentences": len(blocks.order), f"{prefix}blocks": [blocks.count, blocks.size]})
         return observe_corpus(
@@ -290,8 +299,10 @@ def _detect_once(
             passed.update(read_signals())
         return pack_sums(passed[name])
 
-    sums = {name: unpack_sums(run.stage(f"{prefix}{name}", lambda name=name: sums_of(name))) for name in streamed}
-    sums["probe"], skipped = _probe_sums(run, prefix, model, treebank, config, progress)
+    sums: dict[str, Sums] = {
+        name: unpack_sums(run.stage(f"{prefix}{name}", lambda name=name: sums_of(name))) for name in streamed
+    }
+    sums["probe"], skipped = _probe_sums(run, prefix, model, inputs.treebank, config, progress)
     return weigh_evidence(signals, sums, config.boundaries, seed=config.seed, reasons=skipped)
 
 
@@ -349,19 +360,19 @@ def _null_inputs(
     backend: str,
     device: str | None,
     dtype: str | None,
-) -> Callable[[], tuple[CausalModel, TextCorpus, Treebank]]:
+) -> Callable[[], Inputs]:
     """Return a function making the inputs of a null run; the name is checked now, before hours of work."""
     kind, _, number = name.partition(":")
     if kind == "labels":
-        return lambda: (hooked, corpus, shuffle_labels(treebank, seed=seed))
+        return lambda: Inputs(hooked, corpus, shuffle_labels(treebank, seed=seed))
     if kind == "tokens":
-        return lambda: (hooked, shuffle_words(corpus, seed=seed), treebank)
+        return lambda: Inputs(hooked, shuffle_words(corpus, seed=seed), treebank)
     if kind != "random" or not number.isdigit():
         raise ConfigError(f"Unknown null '{name}'. Known: random:SEED, labels, tokens.")
     if not isinstance(model, str | Path):
         raise ConfigError("A random-weight null needs a model given by name or folder, not a loaded object.")
     twin = f"{str(model).partition('@')[0]}@random:{number}"
-    return lambda: (load(twin, backend=backend, device=device, dtype=dtype), corpus, treebank)  # pyright: ignore[reportArgumentType]
+    return lambda: Inputs(load(twin, backend=backend, device=device, dtype=dtype), corpus, treebank)  # pyright: ignore[reportArgumentType]
 
 
 def shuffle_words(corpus: TextCorpus, *, seed: int) -> TextCorpus:

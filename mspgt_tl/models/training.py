@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -247,8 +247,8 @@ def train(
     trainer = Trainer(
         model=model,
         args=_training_arguments(plan, out, run.seed, save_every, evaluate_every),
-        train_dataset=PackedSequences(tokens, plan.sequence_length),
-        eval_dataset=PackedSequences(valid[:EVALUATED_TOKENS], plan.sequence_length),
+        train_dataset=cast(Any, PackedSequences(tokens, plan.sequence_length)),
+        eval_dataset=cast(Any, PackedSequences(valid[:EVALUATED_TOKENS], plan.sequence_length)),
         callbacks=[_progress_callback(progress)] if progress else [],
     )
     trainer.remove_callback(PrinterCallback)
