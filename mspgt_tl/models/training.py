@@ -27,7 +27,7 @@ from mspgt_tl.models.checkpoints import no_progress_bars
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 
 RECIPES = Path(__file__).parent / "zoo" / "recipes"
 BOS, EOS = "<s>", "</s>"
@@ -254,13 +254,27 @@ def train(
     trainer.remove_callback(PrinterCallback)
     finished = out / "model"
     with no_progress_bars():
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out / "checkpoints")))
+        model, log = _finish_training(trainer, get_last_checkpoint(str(out / "checkpoints")), plan.steps)
         model.to(dtype=torch.bfloat16).save_pretrained(finished)  # pyright: ignore[reportCallIssue]
         tokenizer.save_pretrained(finished)
     # Measured on the weights as they ship, rounded to bfloat16, in float32 arithmetic.
-    card = model_card(run, plan, model.float(), tokens, valid, trainer.state.log_history)
+    card = model_card(run, plan, model.float(), tokens, valid, log)
     (finished / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return finished
+
+
+def _finish_training(
+    trainer: Trainer, checkpoint: str | None, steps: int
+) -> tuple[PreTrainedModel, list[dict[str, float]]]:
+    """Train to the last step and return the model and its log; a finished run is read, for Trainer would add a step."""
+    from transformers import AutoModelForCausalLM, TrainerState
+
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        if state.global_step >= steps:
+            return AutoModelForCausalLM.from_pretrained(checkpoint), state.log_history
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return cast("PreTrainedModel", trainer.model), trainer.state.log_history
 
 
 def _training_arguments(

@@ -94,6 +94,13 @@ def test_interrupted_training_resumes_to_the_same_weights(texts: Path, finished:
         assert torch.equal(weights, resumed[name]), name
 
 
+def test_finished_run_is_not_trained_further(texts: Path, finished: Path) -> None:
+    """Calling it again changes neither weights nor card."""
+    before = (finished / "model.safetensors").read_bytes(), (finished / "card.json").read_bytes()
+    assert train(run_of(texts, finished.parent), save_every=40, evaluate_every=80) == finished
+    assert before == ((finished / "model.safetensors").read_bytes(), (finished / "card.json").read_bytes())
+
+
 def test_finished_model_enters_the_zoo_and_loads(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
