@@ -38,7 +38,7 @@ _HOME = {
 }
 
 
-_PARTS = ("boundaries", "corpora", "dashboard", "errors", "models", "signals")
+_PARTS = ("boundaries", "corpora", "dashboard", "errors", "metrics", "models", "signals")
 
 
 def __getattr__(name: str) -> Any:

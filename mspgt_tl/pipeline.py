@@ -46,6 +46,22 @@ class Inputs:
     corpus: TextCorpus
     treebank: Treebank
 
+    def prefixes_of(self, other: Inputs, prefix: str) -> Prefixes:
+        """Return stage prefixes for `other`, under which it shares the stages that see the same inputs as these."""
+        same = other.model is self.model
+        return Prefixes(
+            text="" if same and other.corpus is self.corpus else prefix,
+            trees="" if same and other.treebank is self.treebank else prefix,
+        )
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """What the names of a detection's stages begin with: those over the text, and those over the trees."""
+
+    text: str = ""
+    trees: str = ""
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -179,13 +195,15 @@ def detect(
     try:
         run = Run.create(folder, identity)
         inputs = Inputs(hooked, text, trees)
-        result = run.stage("result", lambda: _detect_once(run, "", inputs, settings, progress))
+        result = run.stage("result", lambda: _detect_once(run, Prefixes(), inputs, settings, progress))
         null_results = {}
         for name, make_inputs in variants.items():
             stage = f"null-{name.replace(':', '-')}"
 
             def compute(name: str = stage, make: Callable[[], Inputs] = make_inputs) -> xr.Dataset:
-                return _detect_once(run, f"{name.removeprefix('null-')}.", make(), settings, progress)
+                changed = make()
+                prefixes = inputs.prefixes_of(changed, f"{name.removeprefix('null-')}.")
+                return _detect_once(run, prefixes, changed, settings, progress)
 
             null_results[stage.removeprefix("null-")] = run.stage(stage, compute)
         detection = Detection(result, run.manifest, null_results, folder if out is not None else None)
@@ -274,7 +292,7 @@ def _sample(trees: Sequence[Tree], wanted: int, seed: int) -> tuple[Tree, ...]:
 
 def _detect_once(
     run: Run,
-    prefix: str,
+    prefixes: Prefixes,
     inputs: Inputs,
     config: DetectConfig,
     progress: Progress | None,
@@ -287,7 +305,9 @@ def _detect_once(
     def read_signals() -> dict[str, Sums]:
         sentences = usable_sentences(model, inputs.corpus.sentences, config.stream)
         blocks = assign_blocks(len(sentences), seed=config.seed)
-        run.note(**{f"{prefix}sentences": len(blocks.order), f"{prefix}blocks": [blocks.count, blocks.size]})
+        run.note(
+            **{f"{prefixes.text}sentences": len(blocks.order), f"{prefixes.text}blocks": [blocks.count, blocks.size]}
+        )
         return observe_corpus(
             model, sentences, streamed, blocks=blocks, seed=config.seed, config=config.stream, progress=progress
         )
@@ -300,9 +320,9 @@ def _detect_once(
         return pack_sums(passed[name])
 
     sums: dict[str, Sums] = {
-        name: unpack_sums(run.stage(f"{prefix}{name}", lambda name=name: sums_of(name))) for name in streamed
+        name: unpack_sums(run.stage(f"{prefixes.text}{name}", lambda name=name: sums_of(name))) for name in streamed
     }
-    sums["probe"], skipped = _probe_sums(run, prefix, model, inputs.treebank, config, progress)
+    sums["probe"], skipped = _probe_sums(run, prefixes.trees, model, inputs.treebank, config, progress)
     return weigh_evidence(signals, sums, config.boundaries, seed=config.seed, reasons=skipped)
 
 

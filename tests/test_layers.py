@@ -13,7 +13,7 @@ ORDER = (
     {"pipeline"},
     {"dashboard"},
     {"evidence"},
-    {"boundaries", "signals"},
+    {"boundaries", "interventions", "metrics", "signals"},
     {"activations"},
     {"models"},
     {"corpora"},

@@ -69,8 +69,8 @@ A miniature of {card["namesake"]}: {architecture["num_hidden_layers"]} blocks, d
 
 - Data: `{data["text"]}`, {data["corpus_tokens"]:,} tokens; held out: {card["validation_tokens"]:,} tokens.
 - Licence of the text: {data["licence"]}.
-- Training: {card["tokens_seen"]:,} tokens, {card["steps"]:,} steps of {plan["batch_sequences"]} × {plan["sequence_length"]};
-  AdamW, peak learning rate {plan["learning_rate"]}, the last {plan["decay_share"]:.0%} decaying to zero.
+- Training: {card["tokens_seen"]:,} tokens in {card["steps"]:,} steps of
+  {plan["batch_sequences"]} × {plan["sequence_length"]}; AdamW, peak learning rate {plan["learning_rate"]}, the last {plan["decay_share"]:.0%} decaying to zero.
 - Weights: bfloat16, sha256 `{card.get("sha256", "not recorded")}`.
 - Versions: {", ".join(f"{name} {version}" for name, version in card["versions"].items())}.
 
