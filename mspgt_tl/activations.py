@@ -1,7 +1,8 @@
 """Streams `run_with_cache` over sentences, batch by batch, keeping only the hooks asked for.
 
-Sentences are shuffled into bootstrap blocks and read a few blocks at a time; within those they are sorted by length, so that
-little is padded, and cut into batches of a fixed number of positions. Memory depends on those two numbers and not on the corpus.
+Sentences are shuffled into bootstrap blocks and read a few blocks at a time; within those they are sorted by length, so
+that little is padded, and cut into batches of a fixed number of positions. Memory depends on those two numbers and
+hardly on the corpus.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def assign_blocks(n_sentences: int, *, seed: int) -> Blocks:
     """
     if n_sentences < MIN_BLOCKS * MIN_BLOCK:
         raise CorpusError(
-            f"At least {MIN_BLOCKS * MIN_BLOCK} usable sentences are needed for a bootstrap, got {n_sentences}. Give a longer text."
+            f"At least {MIN_BLOCKS * MIN_BLOCK} usable sentences are needed for a bootstrap, got {n_sentences}. "
+            "Give a longer text."
         )
     size = max(MIN_BLOCK, min(MAX_BLOCK, n_sentences // WANTED_BLOCKS))
     order = np.random.default_rng(seed).permutation(n_sentences)
@@ -103,6 +105,7 @@ def stream(
                 block=block_of[start:][rows],
                 drawn=drawn,
             )
+        del encoding  # before the next chunk's is made
 
 
 def _batches(lengths: Sequence[int], positions: int) -> Iterator[Int[np.ndarray, "row"]]:
@@ -131,7 +134,7 @@ def _forward(
     import torch
 
     n_layers, device = int(model.cfg.n_layers), model.cfg.device
-    # Right padding: causal attention never looks at it, so no mask is needed, and pads are masked out of every statistic.
+    # Right padding: causal attention never looks at it, so no mask is needed; pads are masked out of every statistic.
     tokens, is_token = pad(ids, side="right", pad_id=model.tokenizer.pad_token_id or 0)
     tokens, is_token = tokens.to(device), is_token.bool().to(device)
     names = {f"blocks.{layer}.{hook}" for layer in range(n_layers) for hook in _hooks(needs)}
@@ -189,7 +192,8 @@ def _check_finite(resid: Sequence[Tensor], is_token: Tensor) -> None:
         return
     layer = next(i for i, r in enumerate(resid) if not torch.isfinite(r[is_token]).all())
     raise ActivationError(
-        f"Activations are nan or inf from block {layer} on. The weights may be damaged, or {resid[0].dtype} too narrow: try dtype float32."
+        f"Activations are nan or inf from block {layer} on. The weights may be damaged, "
+        f"or {resid[0].dtype} too narrow: try dtype float32."
     )
 
 

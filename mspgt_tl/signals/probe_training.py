@@ -9,18 +9,17 @@ numbers), and the step size falls towards 0. Measured (small model, 1,000 senten
 deviation of a jump over seeds): own starts, constant 1e-3, 20 epochs, 0.016; common starts 0.012; falling
 from 3e-3 in 10 epochs 0.008, at equal F1 and 0.6 of the time.
 
-Speed is bound by matrix products. Gradients are written out, which saves autograd's bookkeeping. On CPUs the wide
-products go to oneDNN, layer by layer: torch's own batched product uses MKL, which on AMD processors leaves out
-AVX-512 and runs at 0.5 to 0.7 of the rate (measured).
+Speed is bound by matrix products. Gradients are written out, which saves autograd's bookkeeping. oneDNN's products, a
+third faster than MKL's on AMD processors, were set aside: torch reaches them only by an undocumented operator and
+layer by layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
 CHUNK_VALUES = 2**24
 """Feature values handled at once when streaming: 64 MB in float32."""
-ONEDNN_WIDTH = 64
-"""Columns, and terms of each sum, from which oneDNN beats the batched product in all three products (measured)."""
 
 
 @dataclass(frozen=True)
@@ -166,47 +163,19 @@ def start_weights(n_layers: int, widths: tuple[int, ...], *, seed: int) -> Weigh
 
 
 def forward(weights: Weights, x: Float[Tensor, "layer item d_in"]) -> Float[Tensor, "layer item label"]:
-    """Return the logits of every layer's probe. Not for autograd, which does not know oneDNN's product."""
+    """Return the logits of every layer's probe. Not for autograd: it works in place."""
     return _activations(weights, x)[-1]
 
 
 def _activations(weights: Weights, x: Tensor) -> list[Tensor]:
     """Return the input, the hidden units if there are any, and the logits."""
+    import torch
+
     found = [x]
     for weight, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
-        found.append(_product(found[-1], weight).add_(bias).relu_())
-    found.append(_product(found[-1], weights[-2]).add_(weights[-1]))
+        found.append(torch.baddbmm(bias, found[-1], weight).relu_())
+    found.append(torch.baddbmm(weights[-1], found[-1], weights[-2]))
     return found
-
-
-def _product(
-    x: Float[Tensor, "layer row inner"], y: Float[Tensor, "layer inner column"]
-) -> Float[Tensor, "layer row column"]:
-    """Return the batched matrix product, by whichever library is faster for this shape."""
-    import torch
-
-    linear = _onednn_linear() if x.device.type == "cpu" and min(y.shape[1:]) >= ONEDNN_WIDTH else None
-    if linear is None:
-        return torch.bmm(x, y)
-    return torch.stack([linear(a, b, None, "none", [], "") for a, b in zip(x, y.transpose(1, 2), strict=True)])
-
-
-@cache
-def _onednn_linear() -> Any:
-    """Return torch's oneDNN linear layer, or None where this build lacks it or it differs from what we know.
-
-    It is the one `torch.compile` calls, and not documented, so it is tried before it is trusted.
-    """
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    x, y = (torch.rand(shape, generator=generator) for shape in ((5, 7), (3, 7)))
-    try:
-        linear = torch.ops.mkldnn._linear_pointwise
-        tried = linear(x, y, None, "none", [], "")
-    except (AttributeError, RuntimeError, TypeError):
-        return None
-    return linear if tried.shape == (5, 3) and torch.allclose(tried, x @ y.T, atol=1e-5) else None
 
 
 def gradients(weights: Weights, x: Float[Tensor, "layer item d_in"], label: Int[Tensor, "item"]) -> Weights:
@@ -219,9 +188,9 @@ def gradients(weights: Weights, x: Float[Tensor, "layer item d_in"], label: Int[
     delta /= len(label)
     found: Weights = []
     for depth in reversed(range(len(inputs))):
-        found = [_product(inputs[depth].transpose(1, 2), delta), delta.sum(1, keepdim=True), *found]
+        found = [torch.bmm(inputs[depth].transpose(1, 2), delta), delta.sum(1, keepdim=True), *found]
         if depth:
-            delta = _product(delta, weights[2 * depth].transpose(1, 2)).mul_(inputs[depth].sign_())
+            delta = torch.bmm(delta, weights[2 * depth].transpose(1, 2)).mul_(inputs[depth].sign_())
     return found
 
 
