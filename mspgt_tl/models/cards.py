@@ -54,6 +54,7 @@ def render_card(card: dict[str, Any]) -> str:
     curve = [*card["eval_curve"][::every], card["eval_curve"][-1]] if card["eval_curve"] else []
     steps = " | ".join(f"{step:,}" for step, _ in dict.fromkeys(map(tuple, curve)))
     losses = " | ".join(f"{loss:.2f}" for _, loss in dict.fromkeys(map(tuple, curve)))
+    versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
     columns = len(dict.fromkeys(map(tuple, curve)))
     return f"""# {card["name"]}, seed {card["seed"]}
 
@@ -72,7 +73,7 @@ A miniature of {card["namesake"]}: {architecture["num_hidden_layers"]} blocks, d
 - Training: {card["tokens_seen"]:,} tokens in {card["steps"]:,} steps of
   {plan["batch_sequences"]} × {plan["sequence_length"]}; AdamW, peak learning rate {plan["learning_rate"]}, the last {plan["decay_share"]:.0%} decaying to zero.
 - Weights: bfloat16, sha256 `{card.get("sha256", "not recorded")}`.
-- Versions: {", ".join(f"{name} {version}" for name, version in card["versions"].items())}.
+- Versions: {versions}.
 
 Held-out loss during training (first 100,000 held-out tokens):
 
