@@ -48,19 +48,14 @@ def add_to_zoo(folder: Path, *, zoo: Path | None = None) -> Path:
 
 def render_card(card: dict[str, Any]) -> str:
     """Return a card as Markdown for a reader."""
-    architecture = card["architecture"]
-    plan, data = card["training"], card["data"]
+    shape, plan, data = card["architecture"], card["training"], card["data"]
     every = max(1, len(card["eval_curve"]) // 8)
-    curve = [*card["eval_curve"][::every], card["eval_curve"][-1]] if card["eval_curve"] else []
-    steps = " | ".join(f"{step:,}" for step, _ in dict.fromkeys(map(tuple, curve)))
-    losses = " | ".join(f"{loss:.2f}" for _, loss in dict.fromkeys(map(tuple, curve)))
+    curve = dict([*card["eval_curve"][::every], *card["eval_curve"][-1:]])
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
-    columns = len(dict.fromkeys(map(tuple, curve)))
     return f"""# {card["name"]}, seed {card["seed"]}
 
-A miniature of {card["namesake"]}: {architecture["num_hidden_layers"]} blocks, d_model {architecture["hidden_size"]},
-{architecture["num_attention_heads"]} heads, {architecture["num_key_value_heads"]} key-value heads,
-{card["parameters"]:,} parameters.
+A miniature of {card["namesake"]}: {shape["num_hidden_layers"]} blocks, d_model {shape["hidden_size"]}, \
+{shape["num_attention_heads"]} heads, {shape["num_key_value_heads"]} key-value heads, {card["parameters"]:,} parameters.
 
 | held-out loss, nats/token | |
 | --- | --- |
@@ -70,16 +65,17 @@ A miniature of {card["namesake"]}: {architecture["num_hidden_layers"]} blocks, d
 
 - Data: `{data["text"]}`, {data["corpus_tokens"]:,} tokens; held out: {card["validation_tokens"]:,} tokens.
 - Licence of the text: {data["licence"]}.
-- Training: {card["tokens_seen"]:,} tokens in {card["steps"]:,} steps of
-  {plan["batch_sequences"]} × {plan["sequence_length"]}; AdamW, peak learning rate {plan["learning_rate"]}, the last {plan["decay_share"]:.0%} decaying to zero.
+- Training: {card["tokens_seen"]:,} tokens, {card["steps"]:,} steps of {plan["batch_sequences"]} sequences of \
+{plan["sequence_length"]}, AdamW, peak learning rate {plan["learning_rate"]}, \
+the last {plan["decay_share"]:.0%} decaying to zero.
 - Weights: bfloat16, sha256 `{card.get("sha256", "not recorded")}`.
 - Versions: {versions}.
 
 Held-out loss during training (first 100,000 held-out tokens):
 
-| step | {steps} |
-| --- |{" --- |" * columns}
-| nats/token | {losses} |
+| step | {" | ".join(f"{step:,}" for step in curve)} |
+| --- |{" --- |" * len(curve)}
+| nats/token | {" | ".join(f"{loss:.2f}" for loss in curve.values())} |
 
 It writes plausible short phrases and knows little. Use it to try methods, not to learn about its namesake.
 """

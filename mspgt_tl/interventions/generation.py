@@ -1,0 +1,343 @@
+"""Decodes many rows together over a KV cache, with random numbers that belong to the text and not to the run.
+
+TransformerLens 3.9's own `generate` drops the attention mask and draws from global state, so the loop is ours: prompts
+padded on the left with their mask, then one token at a time. A token is drawn from the distribution's inverse CDF at
+one uniform for each (seed, sample id, absolute position): the same prompt under two conditions meets the same random
+numbers, and differences between conditions are paired. The CDF runs in the order of ids, which no condition changes.
+
+The layout of a sweep is flat: a row is one sample under one condition, and all rows decode together, so that weights
+and Python's overhead are paid once. The rows of a sample share its id, and noise hooks take one σ for each row:
+
+    sigmas = torch.tensor([0, 0.1, 0.2])
+    generate(
+        model,
+        [prompt for prompt in prompts for _ in sigmas],
+        sample_ids=[i for i in range(len(prompts)) for _ in sigmas],
+        hooks=lambda rows: noise_hooks(
+            model, layers, sigmas[rows.index % 3], seed=1, sample_ids=rows.sample_ids, positions=rows.positions
+        ),
+        …
+    )
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mspgt_tl.contracts import CausalModel
+from mspgt_tl.errors import ConfigError, DataError
+from mspgt_tl.interventions import philox
+from mspgt_tl.interventions.noise import Hook, Positions
+from mspgt_tl.models.tokens import pad
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+CPU_MEMORY = 2 * 1024**3
+"""Bytes that a batch may take on a CPU, weights not counted; on a GPU it is half of what is free."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one batch, told to the function that makes its hooks."""
+
+    index: Int[Tensor, "batch"]
+    """Where each row stands in the prompts given to `generate`."""
+    sample_ids: Int[Tensor, "batch"]
+    positions: Positions
+    """Kept up to date by the decoding loop."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is chosen from logits; the filters follow Hugging Face's definitions, in its order."""
+
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    top_k: int | None = None
+    """Keep the k likeliest tokens, and any that tie with the last of them."""
+    top_p: float | None = None
+    """Then keep the fewest likeliest tokens whose probabilities sum to at least this."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ConfigError(f"temperature is finite and not negative, got {self.temperature}.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(f"top_k is at least 1, got {self.top_k}.")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p lies in (0, 1], got {self.top_p}.")
+
+    def choose(self, logits: Float[Tensor, "batch vocab"], uniforms: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+        """Return one id for each row, by the inverse CDF at its uniform."""
+        import torch
+
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        scaled = logits.float() / self.temperature
+        if self.top_k is not None and self.top_k < scaled.shape[-1]:
+            least = scaled.topk(self.top_k).values[:, -1:]
+            scaled = scaled.masked_fill(scaled < least, -math.inf)
+        if self.top_p is not None and self.top_p < 1:
+            ordered, ids = scaled.sort(descending=True, stable=True)
+            share = ordered.softmax(-1, dtype=torch.float64)
+            beyond = share.cumsum(-1) - share >= self.top_p
+            scaled = scaled.masked_fill(torch.zeros_like(beyond).scatter(-1, ids, beyond), -math.inf)
+        cdf = scaled.softmax(-1).cumsum(-1, dtype=torch.float64)
+        # Scaled by the sum, which rounding keeps from being exactly 1.
+        found = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)[:, 0]
+        return found.clamp(max=logits.shape[-1] - 1)
+
+
+def generate(
+    model: CausalModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sample_ids: Sequence[int] | Int[Tensor, "row"],
+    seed: int,
+    hooks: Sequence[Hook] | Callable[[Rows], Sequence[Hook]] = (),
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop_tokens: Collection[int] = (),
+    batch_rows: int | None = None,
+) -> list[list[int]]:
+    """Return the new ids that follow each prompt.
+
+    Args:
+        prompts: ids with their BOS, as `encode` gives them; one list for each row.
+        sample_ids: which sample each row is; rows with equal ids draw with equal random numbers.
+        hooks: TransformerLens hooks, active throughout. A function is called with the `Rows` of every batch; what
+            depends on rows, as noise does, is given that way. A plain list sees all rows as one batch.
+        stop_tokens: a row ends with the first of these, which is kept.
+        batch_rows: rows decoded together; as many as fit into memory unless given.
+
+    Raises:
+        ConfigError: an option is out of range, the model is not a `HookedTransformer`, or the text too long.
+        DataError: prompts or sample ids are unusable.
+    """
+    import torch
+
+    sampling = Sampling(temperature, top_k, top_p)
+    philox.check_seed(seed)
+    ids = torch.as_tensor(sample_ids, dtype=torch.int64)
+    _check(model, prompts, ids, max_new_tokens)
+    found: list[list[int]] = [[] for _ in prompts]
+    for index in _batches(model, prompts, max_new_tokens, hooks, batch_rows):
+        tokens, mask = pad([prompts[i] for i in index], side="left", pad_id=0)
+        device = model.cfg.device
+        rows = Rows(torch.tensor(index), ids[index].to(device), Positions.from_mask(mask.to(device)))
+        active = hooks(rows) if callable(hooks) else hooks
+        cache = _Cache(model, *tokens.shape, max_new_tokens)
+        with torch.inference_mode(), model.hooks(fwd_hooks=list(active)), cache.attached(model):
+            new = _decode(
+                model, tokens.to(device), mask.to(device), rows, max_new_tokens, seed, sampling, stop_tokens, cache
+            )
+        for i, row in zip(index, new, strict=True):
+            found[i] = row
+    return found
+
+
+def _decode(
+    model: Any,
+    tokens: Int[Tensor, "batch pos"],
+    mask: Int[Tensor, "batch pos"],
+    rows: Rows,
+    max_new_tokens: int,
+    seed: int,
+    sampling: Sampling,
+    stop_tokens: Collection[int],
+    cache: _Cache,
+) -> list[list[int]]:
+    """Decode one batch; finished rows go on until all are, and are cut at the end."""
+    import torch
+
+    stops = torch.tensor(sorted(stop_tokens), dtype=torch.int64, device=tokens.device)
+    done = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    chosen: list[Tensor] = []
+    for step in range(max_new_tokens):
+        logits = _next_logits(model, tokens, mask, cache)
+        uniforms = philox.uniform(seed, sample_ids=rows.sample_ids, positions=rows.positions.next)
+        chosen.append(sampling.choose(logits, uniforms))
+        if len(stops):
+            done |= torch.isin(chosen[-1], stops)
+            if done.all():
+                break
+        if step + 1 < max_new_tokens:
+            tokens = chosen[-1][:, None]
+            mask = torch.ones_like(tokens)
+            rows.positions.advance()
+    return [_cut(row, stop_tokens) for row in torch.stack(chosen, 1).tolist()]
+
+
+def _next_logits(model: Any, tokens: Tensor, mask: Tensor, cache: _Cache) -> Float[Tensor, "batch vocab"]:
+    """Return logits after the last position alone: those of a whole prompt would be the largest tensor of all."""
+    resid = model(tokens, attention_mask=mask, past_kv_cache=cache, stop_at_layer=model.cfg.n_layers)[:, -1:]
+    if model.cfg.normalization_type is not None:
+        resid = model.ln_final(resid)
+    return _soft_cap(model.unembed(resid)[:, 0], model.cfg.output_logits_soft_cap)
+
+
+class _Cache:
+    """Stands in for TransformerLens's KV cache, with room for the whole text from the start.
+
+    Its own grows by concatenation, lies so that every product copies it, is repeated for every query head, and has all
+    keys rotated anew at every step: together more than half of the time of a wide batch (measured).
+    """
+
+    def __init__(self, model: Any, n_rows: int, width: int, max_new_tokens: int) -> None:
+        import torch
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+        empty = TransformerLensKeyValueCache.init_cache(model.cfg, model.cfg.device, n_rows)
+        rotary = model.cfg.positional_embedding_type == "rotary"
+        # With a dynamic base, the rotation of old keys changes as the text grows.
+        self.rotates_once = rotary and not getattr(model.cfg, "use_dynamic_ntk_rope", False)
+        self.entries = [_Entry(entry.past_keys, width + max_new_tokens, self.rotates_once) for entry in empty.entries]
+        self.mask = torch.empty(n_rows, 0, dtype=torch.int64, device=model.cfg.device)
+
+    def append_attention_mask(self, mask: Tensor) -> Tensor:
+        import torch
+
+        self.mask = torch.cat([self.mask, mask], -1)
+        return self.mask
+
+    def __getitem__(self, layer: int) -> _Entry:
+        return self.entries[layer]
+
+    @contextmanager
+    def attached(self, model: Any) -> Iterator[None]:
+        """Let the model's attention work on the cache as it lies; hooks see what they always see."""
+        changed: list[tuple[Any, str]] = []
+        for block, entry in zip(model.blocks, self.entries, strict=True):
+            own: dict[str, Any] = {}
+            if self.rotates_once:
+                own["apply_rotary"] = partial(entry.rotate, block.attn.apply_rotary)
+            if hasattr(block.attn, "repeat_kv_heads") and not model.cfg.ungroup_grouped_query_attention:
+                own["calculate_attention_scores"] = partial(_grouped_scores, block.attn)
+                own["calculate_z_scores"] = partial(_grouped_values, block.attn)
+            for name, method in own.items():
+                setattr(block.attn, name, method)
+                changed.append((block.attn, name))
+        try:
+            yield
+        finally:
+            for attention, name in changed:
+                delattr(attention, name)
+
+
+class _Entry:
+    """Keys and values of one layer, `[batch, head, pos, d_head]` in memory, where products need no copy."""
+
+    def __init__(self, empty: Float[Tensor, "batch 0 head d_head"], room: int, rotates_once: bool) -> None:
+        n_rows, _, n_heads, d_head = empty.shape
+        buffers = [empty.new_empty(n_rows, n_heads, room, d_head).transpose(1, 2) for _ in range(2 + rotates_once)]
+        self.keys, self.values, self.rotated = *buffers[:2], buffers[-1]
+        self.filled, self.given = 0, None
+
+    @property
+    def past_keys(self) -> Tensor:
+        return self.keys[:, : self.filled]
+
+    @property
+    def past_values(self) -> Tensor:
+        return self.values[:, : self.filled]
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        self.start, self.filled = self.filled, self.filled + keys.shape[1]
+        self.keys[:, self.start : self.filled] = keys
+        self.values[:, self.start : self.filled] = values
+        self.given = self.past_keys
+        return self.given, self.past_values
+
+    def rotate(self, rotary: Callable[..., Tensor], x: Tensor, offset: int = 0, mask: Tensor | None = None) -> Tensor:
+        """Rotate queries as ever, and of the keys given out by `append` those that are new."""
+        if x is not self.given:
+            return rotary(x, offset, mask)
+        new = slice(self.start, self.filled)
+        self.rotated[:, new] = rotary(x[:, new], self.start, mask)
+        return self.rotated[:, : self.filled]
+
+
+def _grouped_scores(attention: Any, q: Tensor, k: Tensor) -> Float[Tensor, "batch head query key"]:
+    """Return attention scores with the queries of a group as rows of one product, so that no key is repeated."""
+    groups, heads = k.shape[2], q.shape[2]
+    rows = q.transpose(1, 2).unflatten(1, (groups, heads // groups)).flatten(2, 3)
+    scores = rows @ k.permute(0, 2, 3, 1) / attention.attn_scale
+    return _soft_cap(scores.view(len(q), heads, q.shape[1], -1), attention.cfg.attn_scores_soft_cap)
+
+
+def _grouped_values(attention: Any, v: Tensor, pattern: Tensor) -> Float[Tensor, "batch query head d_head"]:
+    """Return the values that a pattern mixes, in the same manner."""
+    n_rows, heads, queries, _ = pattern.shape
+    mixed = pattern.unflatten(1, (v.shape[2], heads // v.shape[2])).flatten(2, 3) @ v.transpose(1, 2)
+    return attention.hook_z(mixed.view(n_rows, heads, queries, -1).transpose(1, 2))
+
+
+def _soft_cap(x: Tensor, cap: float) -> Tensor:
+    return cap * (x / cap).tanh() if cap > 0 else x
+
+
+def _batches(
+    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, hooks: Any, batch_rows: int | None
+) -> Iterator[list[int]]:
+    """Yield the rows of every batch: all in their order if they fit, else by length, so that little is padded."""
+    if batch_rows is not None and batch_rows < 1:
+        raise ConfigError(f"batch_rows is at least 1, got {batch_rows}.")
+    bound_to_rows = not callable(hooks) and len(hooks) > 0
+    if bound_to_rows and batch_rows is not None and batch_rows < len(prompts):
+        raise ConfigError("A list of hooks belongs to all rows as one batch. Give a function of Rows with batch_rows.")
+    if bound_to_rows:
+        size = len(prompts)
+    else:
+        size = batch_rows or _rows_that_fit(model, max(map(len, prompts), default=1), max_new_tokens)
+    order = list(range(len(prompts)))
+    if size < len(order):
+        # Longest first: a batch that does not fit fails at once.
+        order.sort(key=lambda i: -len(prompts[i]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _rows_that_fit(model: Any, width: int, max_new_tokens: int) -> int:
+    """Estimate how many rows fit into memory: the cache, one block's work on the prompt, and the logits of one step."""
+    import torch
+
+    cfg, room = model.cfg, width + max_new_tokens
+    cache = 3 * cfg.n_layers * room * (cfg.n_key_value_heads or cfg.n_heads) * cfg.d_head
+    block = width * (8 * cfg.d_model + 3 * cfg.d_mlp + 4 * cfg.n_heads * width) + 6 * room * cfg.n_heads * cfg.d_head
+    needed = (cache + block) * torch.finfo(cfg.dtype).bits // 8 + 48 * cfg.d_vocab
+    device = torch.device(cfg.device)
+    free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else CPU_MEMORY
+    return max(1, free // needed)
+
+
+def _cut(ids: list[int], stop_tokens: Collection[int]) -> list[int]:
+    end = next((i for i, token in enumerate(ids) if token in stop_tokens), len(ids))
+    return ids[: end + 1]
+
+
+def _check(model: Any, prompts: Sequence[Sequence[int]], ids: Tensor, max_new_tokens: int) -> None:
+    from transformer_lens import HookedTransformer
+
+    if not isinstance(model, HookedTransformer):
+        raise ConfigError(f"Decoding needs a HookedTransformer, not {type(model).__name__}: load(…, backend='hooked').")
+    if max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens is at least 1, got {max_new_tokens}.")
+    if ids.shape != (len(prompts),):
+        raise DataError(f"{len(prompts)} prompts came with sample ids of shape {list(ids.shape)}; give one each.")
+    philox.check_ids(ids)
+    if any(len(row) == 0 or not 0 <= min(row) <= max(row) < model.cfg.d_vocab for row in prompts):
+        raise DataError(f"Every prompt is a list of at least one id from 0 to {model.cfg.d_vocab - 1}.")
+    length = max(map(len, prompts), default=0) + max_new_tokens - 1
+    if length > model.cfg.n_ctx:
+        raise ConfigError(
+            f"A prompt and its new tokens take {length} positions, the model has {model.cfg.n_ctx}. "
+            "Shorten the prompts or lower max_new_tokens."
+        )
