@@ -126,7 +126,7 @@ def find_boundaries(
     names: Sequence[str] | None = None,
     n_null: int = 2000,
 ) -> Boundaries:
-    """Find at most two boundaries in signal curves (METHOD section 2; eq. 6 and the paper's peak rule).
+    """Find at most two boundaries in signal curves (docs/method.md; eq. 6 and the paper's peak rule).
 
     Args:
         curves: `[signal, gap]`, in any unit; column j is gap j+1. A signal with a nan is left out, with its reason.

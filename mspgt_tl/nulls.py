@@ -2,7 +2,7 @@
 
 A peak of the fused curve is evidence only when *several* signals change at the same gap: one signal peaks somewhere
 whatever it measures. So the null keeps each signal's own values and breaks their agreement in depth, by permuting and
-by circularly shifting every signal on its own (METHOD section 2, "Existence"). The larger p-value counts.
+by circularly shifting every signal on its own (docs/method.md, "Existence"). The larger p-value counts.
 
 Two things were measured and shaped the statistic:
 

@@ -161,7 +161,7 @@ def detect(
     progress: Progress | None = None,
     **options: Any,
 ) -> Detection:
-    """Find the boundaries of a model: signals, fusion, bootstrap, existence test, verdict (METHOD sections 1 and 2).
+    """Find the boundaries of a model: signals, fusion, bootstrap, existence test, verdict (docs/method.md).
 
     Args:
         model: anything `load` takes.

@@ -30,7 +30,7 @@ MIN_KEYS = 4
 
 
 def jensen_shannon(p: Float[Tensor, "*row key"], q: Float[Tensor, "*row key"]) -> Float[Tensor, "*row"]:
-    """Return the Jensen-Shannon divergence of distributions along the last axis (Lin 1991; METHOD section 2, eq. 5).
+    """Return the Jensen-Shannon divergence of distributions along the last axis (Lin 1991; docs/method.md, eq. 5).
 
     Unit: nats, in [0, ln 2]. Rows are taken as they are, so they must sum to one.
 

@@ -43,7 +43,7 @@ def centred_kernels(rows: Float[Tensor, "layer row d"], *, debiased: bool = True
 
 
 def linear_cka(x: Float[Tensor, "row d_x"], y: Float[Tensor, "row d_y"], *, debiased: bool = True) -> float:
-    """Return the linear CKA of two sets of row vectors (Kornblith et al. 2019; METHOD section 2, eq. 3, R).
+    """Return the linear CKA of two sets of row vectors (Kornblith et al. 2019; docs/method.md, eq. 3, R).
 
     Unit: ratio; 1 for equal geometry, about 0 for independent data. The debiased form can be slightly negative, and is
     `nan` where a variance estimate is not positive.

@@ -51,7 +51,7 @@ def make_items(
 ) -> TaskItems:
     """Return the items of one task, tree by tree.
 
-    The tasks are those of METHOD, signal 2 (eq. 4, P): `pos` and `ner` look at a word, `deprel` at a word and
+    The tasks are those of the probe signal (eq. 4, P): `pos` and `ner` look at a word, `deprel` at a word and
     its head (the root has none and is left out), `srl` at a predicate and an argument's head word. For each
     predicate, as many of its non-arguments as it has arguments (at least one) are drawn and labelled `none`;
     `seed` fixes the draw, which does not depend on the other trees' contents.

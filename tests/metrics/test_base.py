@@ -87,7 +87,7 @@ def metric(request, tiny_folder, language_tool) -> TextMetric:
 
 
 def test_the_registry_holds_what_we_say():
-    """The metrics of METHOD section 3, each built without arguments and described in full."""
+    """The text metrics, each built without arguments and described in full."""
     assert tuple(METRICS) == NAMES
     for name in NAMES:
         metric = METRICS[name]()

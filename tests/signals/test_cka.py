@@ -62,7 +62,7 @@ def test_either_order_gives_the_same(n_rows, seed, debiased):
 
 
 def test_only_the_debiased_form_tells_independent_wide_rows_apart():
-    """Independent Gaussians of width 4,096 and 256 rows: about 0 debiased, 0.94 biased (METHOD section 2)."""
+    """Independent Gaussians of width 4,096 and 256 rows: about 0 debiased, 0.94 biased (docs/method.md)."""
     x, y = gaussian(256, 4096, seed=0), gaussian(256, 4096, seed=1)
     assert abs(linear_cka(x, y)) < 0.02
     assert linear_cka(x, y, debiased=False) == pytest.approx(0.94, abs=0.01)
