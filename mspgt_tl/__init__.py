@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mspgt_tl.boundaries import Boundaries, find_boundaries
     from mspgt_tl.config import DetectConfig
     from mspgt_tl.errors import MspgtError
+    from mspgt_tl.interventions import Positions, activation_scales, generate, noise_hooks
     from mspgt_tl.models.embedded import list_embedded
     from mspgt_tl.models.pretrained import load
     from mspgt_tl.pipeline import Detection, detect, load_run
@@ -18,11 +19,15 @@ __all__ = [
     "DetectConfig",
     "Detection",
     "MspgtError",
+    "Positions",
+    "activation_scales",
     "detect",
     "find_boundaries",
+    "generate",
     "list_embedded",
     "load",
     "load_run",
+    "noise_hooks",
 ]
 
 _HOME = {
@@ -30,15 +35,19 @@ _HOME = {
     "DetectConfig": "config",
     "Detection": "pipeline",
     "MspgtError": "errors",
+    "Positions": "interventions",
+    "activation_scales": "interventions",
     "detect": "pipeline",
     "find_boundaries": "boundaries",
+    "generate": "interventions",
     "list_embedded": "models.embedded",
     "load": "models.pretrained",
     "load_run": "pipeline",
+    "noise_hooks": "interventions",
 }
 
 
-_PARTS = ("boundaries", "corpora", "dashboard", "errors", "metrics", "models", "signals")
+_PARTS = ("boundaries", "corpora", "dashboard", "errors", "interventions", "metrics", "models", "signals")
 
 
 def __getattr__(name: str) -> Any:

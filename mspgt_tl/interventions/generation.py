@@ -30,7 +30,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mspgt_tl.contracts import CausalModel
-from mspgt_tl.errors import ConfigError, DataError
+from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
 from mspgt_tl.interventions.noise import Hook, Positions
 from mspgt_tl.models.tokens import pad
@@ -121,20 +121,23 @@ def generate(
     Raises:
         ConfigError: an option is out of range, the model is not a `HookedTransformer`, or the text too long.
         DataError: prompts or sample ids are unusable.
+        ActivationError: the logits are not finite.
     """
     import torch
 
     sampling = Sampling(temperature, top_k, top_p)
     philox.check_seed(seed)
-    ids = torch.as_tensor(sample_ids, dtype=torch.int64)
-    _check(model, prompts, ids, max_new_tokens)
+    if not len(prompts):
+        return []
+    ids = philox.read_ids(sample_ids)
+    _check(model, prompts, len(ids), max_new_tokens)
     found: list[list[int]] = [[] for _ in prompts]
     for index in _batches(model, prompts, max_new_tokens, hooks, batch_rows):
         tokens, mask = pad([prompts[i] for i in index], side="left", pad_id=0)
         device = model.cfg.device
         rows = Rows(torch.tensor(index), ids[index].to(device), Positions.from_mask(mask.to(device)))
         active = hooks(rows) if callable(hooks) else hooks
-        cache = _Cache(model, *tokens.shape, max_new_tokens)
+        cache = _Cache(model, len(tokens), tokens.shape[1], max_new_tokens)
         with torch.inference_mode(), model.hooks(fwd_hooks=list(active)), cache.attached(model):
             new = _decode(
                 model, tokens.to(device), mask.to(device), rows, max_new_tokens, seed, sampling, stop_tokens, cache
@@ -159,10 +162,11 @@ def _decode(
     import torch
 
     stops = torch.tensor(sorted(stop_tokens), dtype=torch.int64, device=tokens.device)
-    done = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    done, damaged = (torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device) for _ in range(2))
     chosen: list[Tensor] = []
     for step in range(max_new_tokens):
         logits = _next_logits(model, tokens, mask, cache)
+        damaged |= ~logits.amax(-1).isfinite()
         uniforms = philox.uniform(seed, sample_ids=rows.sample_ids, positions=rows.positions.next)
         chosen.append(sampling.choose(logits, uniforms))
         if len(stops):
@@ -173,6 +177,11 @@ def _decode(
             tokens = chosen[-1][:, None]
             mask = torch.ones_like(tokens)
             rows.positions.advance()
+    if damaged.any():
+        raise ActivationError(
+            f"The logits of {int(damaged.sum())} of {len(damaged)} rows are nan or inf. A hook may have put them "
+            "into the stream, or its dtype is too narrow: try smaller noise, or dtype float32."
+        )
     return [_cut(row, stop_tokens) for row in torch.stack(chosen, 1).tolist()]
 
 
@@ -296,7 +305,7 @@ def _batches(
     if bound_to_rows:
         size = len(prompts)
     else:
-        size = batch_rows or _rows_that_fit(model, max(map(len, prompts), default=1), max_new_tokens)
+        size = batch_rows or _rows_that_fit(model, max(map(len, prompts)), max_new_tokens)
     order = list(range(len(prompts)))
     if size < len(order):
         # Longest first: a batch that does not fit fails at once.
@@ -323,19 +332,18 @@ def _cut(ids: list[int], stop_tokens: Collection[int]) -> list[int]:
     return ids[: end + 1]
 
 
-def _check(model: Any, prompts: Sequence[Sequence[int]], ids: Tensor, max_new_tokens: int) -> None:
+def _check(model: Any, prompts: Sequence[Sequence[int]], n_ids: int, max_new_tokens: int) -> None:
     from transformer_lens import HookedTransformer
 
     if not isinstance(model, HookedTransformer):
         raise ConfigError(f"Decoding needs a HookedTransformer, not {type(model).__name__}: load(…, backend='hooked').")
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens is at least 1, got {max_new_tokens}.")
-    if ids.shape != (len(prompts),):
-        raise DataError(f"{len(prompts)} prompts came with sample ids of shape {list(ids.shape)}; give one each.")
-    philox.check_ids(ids)
+    if n_ids != len(prompts):
+        raise DataError(f"{len(prompts)} prompts came with {n_ids} sample ids; give one each.")
     if any(len(row) == 0 or not 0 <= min(row) <= max(row) < model.cfg.d_vocab for row in prompts):
         raise DataError(f"Every prompt is a list of at least one id from 0 to {model.cfg.d_vocab - 1}.")
-    length = max(map(len, prompts), default=0) + max_new_tokens - 1
+    length = max(map(len, prompts)) + max_new_tokens - 1
     if length > model.cfg.n_ctx:
         raise ConfigError(
             f"A prompt and its new tokens take {length} positions, the model has {model.cfg.n_ctx}. "

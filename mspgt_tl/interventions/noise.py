@@ -1,4 +1,4 @@
-"""Noise on the residual stream after chosen blocks, as plain TransformerLens hooks (METHOD section 3; eq. 7, P).
+"""Noise on the residual stream after chosen blocks, as plain TransformerLens hooks (docs/method.md; eq. 7, P).
 
 Each hook adds σ·s·ε to `blocks.{l}.hook_resid_post`, ε ~ N(0, I) a pure function of (seed, sample id, layer, absolute
 position, channel): the same whatever else is in the batch, however it is padded, and with or without a KV cache. Rows
@@ -12,6 +12,7 @@ a `Positions`, which moves on as decoding does.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -91,11 +92,12 @@ class Positions:
 
     def hook(self) -> Hook:
         """Return a hook that moves on by itself, at the start of every forward pass but the first after a reset."""
-        return "hook_embed", self._follow
+        # Not `hook_embed`: TransformerLens's own `generate` embeds outside the forward pass.
+        return "blocks.0.hook_resid_pre", self._follow
 
-    def _follow(self, embedded: Tensor, hook: Any) -> None:
+    def _follow(self, resid: Tensor, hook: Any) -> None:
         if not self._awaits_prompts:
-            self.advance(embedded.shape[1])
+            self.advance(resid.shape[1])
         self._awaits_prompts = False
 
 
@@ -146,10 +148,7 @@ class _Noise:
         import torch
 
         philox.check_seed(seed)
-        ids = torch.as_tensor(sample_ids).detach()
-        if ids.ndim != 1 or not len(ids) or ids.dtype.is_floating_point or ids.dtype == torch.bool:
-            raise DataError("sample_ids are whole numbers, one for each row.")
-        philox.check_ids(ids)
+        ids = philox.read_ids(sample_ids)
         self.seed, self.scale, self.n_rows = seed, scale, len(ids)
         self.positions = positions if isinstance(positions, Positions | None) else Positions(positions)
         if self.positions is not None and len(self.positions.current) != self.n_rows:
@@ -157,7 +156,7 @@ class _Noise:
         sigmas = _check_sigma(sigma, self.n_rows)
         self.rows = sigmas.nonzero()[:, 0]
         self.sigma = sigmas[self.rows, None, None]
-        self.ids = ids.long().cpu()[self.rows]
+        self.ids = ids[self.rows]
         # Rows of one sample at one position share their noise: draw it for any one of them, hand it to all.
         unique, self.group = self.ids.unique(return_inverse=True)
         self.leader = torch.empty_like(unique).scatter_(0, self.group, torch.arange(len(self.ids)))
@@ -172,7 +171,9 @@ class _Noise:
             raise DataError(f"Noise hooks made for {self.n_rows} sample ids met a batch of {resid.shape[0]} rows.")
         if not len(self.rows):
             return resid
-        self._locate(resid)
+        # What is kept for later passes must serve one with gradients too.
+        with torch.inference_mode(False):
+            self._locate(resid)
         everyone = len(self.rows) == self.n_rows
         exact = torch.promote_types(resid.dtype, torch.float32)
         clean = (resid if everyone else resid[self.rows]).to(exact)
@@ -183,7 +184,7 @@ class _Noise:
         if self._shared:
             epsilon = epsilon[self.group]
         size = self.sigma.to(exact)
-        if self.scale == "token":
+        if isinstance(self.scale, str):
             size = size * (torch.linalg.vector_norm(clean, dim=-1, keepdim=True) / math.sqrt(width))
         else:
             size = size * self.scale[layer]
@@ -297,10 +298,10 @@ class _NormHistogram:
         import numpy as np
 
         total = counts.cumsum()
-        half = total[-1] / 2
+        half = int(total[-1]) / 2
         where = int(np.searchsorted(total, half))
         low, high = (np.array([where, where + 1], np.int32) << self.SHIFT).view(np.float32).tolist()
-        return low + (high - low) * (half - (total[where] - counts[where])) / int(counts[where])
+        return low + (high - low) * (half - int(total[where] - counts[where])) / int(counts[where])
 
 
 class _Moments:
@@ -319,9 +320,13 @@ class _Moments:
 
 
 def _check_layers(layers: Iterable[int], n_layers: int) -> list[int]:
-    chosen = [layers] if isinstance(layers, int) else list(layers)
-    if not chosen or any(isinstance(x, bool) or not isinstance(x, int) or not 0 <= x < n_layers for x in chosen):
-        raise ConfigError(f"Layers are whole numbers from 0 to {n_layers - 1}, at least one; got {chosen}.")
+    given = list(layers) if isinstance(layers, Iterable) else [layers]
+    try:
+        chosen = [operator.index(layer) for layer in given if not isinstance(layer, bool)]
+    except TypeError:
+        chosen = []
+    if not chosen or len(chosen) < len(given) or not 0 <= min(chosen) <= max(chosen) < n_layers:
+        raise ConfigError(f"Layers are whole numbers from 0 to {n_layers - 1}, at least one; got {given}.")
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"Each layer can be named once, got {chosen}.")
     if max(chosen) > MAX_LAYER:
@@ -338,7 +343,7 @@ def _check_scale(scale: Any, layers: Sequence[int]) -> Literal["token"] | dict[i
         missing = [layer for layer in layers if layer not in scale]
         if missing:
             raise ConfigError(f"The scales lack layers {missing}. Measure them with activation_scales.")
-        found = {layer: scale[layer] for layer in layers}
+        found: dict[int, Any] = {layer: scale[layer] for layer in layers}
     else:
         found = dict.fromkeys(layers, scale)
     try:

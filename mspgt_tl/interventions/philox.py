@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mspgt_tl.errors import ConfigError, DataError
@@ -110,10 +111,20 @@ def check_seed(seed: int) -> None:
         raise ConfigError(f"A seed is a whole number from 0 to 2^64 - 1, got {seed!r}.")
 
 
-def check_ids(sample_ids: Tensor) -> None:
-    """Raise unless every sample id fits into its counter word."""
-    if bool(((sample_ids < 0) | (sample_ids > MASK)).any()):
-        raise DataError(f"Sample ids lie between 0 and 2^32 - 1, got {sample_ids.tolist()[:8]}.")
+def read_ids(sample_ids: Sequence[int] | Tensor) -> Int[Tensor, "row"]:
+    """Return sample ids as a tensor on the CPU, if every one fits into its counter word."""
+    import torch
+
+    try:
+        ids = torch.as_tensor(sample_ids).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        ids = torch.zeros(())
+    if ids.ndim != 1 or not len(ids) or ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
+        raise DataError("Sample ids are whole numbers, one for each row.")
+    ids = ids.long()
+    if bool(((ids < 0) | (ids > MASK)).any()):
+        raise DataError(f"Sample ids lie between 0 and 2^32 - 1, got {ids.tolist()[:8]}.")
+    return ids
 
 
 def _key(seed: int) -> tuple[int, int]:
