@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -130,7 +130,7 @@ def detect(
             out=folder,
             config=settings,
             nulls=null or [],
-            backend=backend,
+            backend=cast(Any, backend),
             device=device,
             dtype=dtype,
             skip_bad=skip_bad,

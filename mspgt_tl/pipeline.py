@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from mspgt_tl.corpora.text import read_text_corpus
 from mspgt_tl.corpora.treebank import read_treebank
 from mspgt_tl.errors import ConfigError, CorpusError, StoreError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
-from mspgt_tl.models.pretrained import describe, hash_parameters, load
+from mspgt_tl.models.pretrained import Backend, describe, hash_parameters, load
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import split_blocks
 from mspgt_tl.store import Run, pack_sums, unpack_sums
@@ -154,7 +155,7 @@ def detect(
     out: str | Path | None = None,
     config: DetectConfig | Mapping[str, Any] | None = None,
     nulls: Sequence[str] = (),
-    backend: str = "hooked",
+    backend: Backend = "hooked",
     device: str | None = None,
     dtype: str | None = None,
     skip_bad: bool = False,
@@ -180,7 +181,8 @@ def detect(
     """
     plain = to_plain(config) if isinstance(config, DetectConfig) else dict(config or {})
     settings = make_config(override(plain, {"seed": seed, **_full_names(options)}))
-    hooked = load(model, backend=backend, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]
+    load_alike = partial(load, backend=backend, device=device, dtype=dtype)
+    hooked = load_alike(model)
     text = _open_corpus(corpus, settings.sentences)
     trees = _open_treebank(treebank, settings, skip_bad=skip_bad)
     identity = {
@@ -190,11 +192,11 @@ def detect(
         "corpus": {"name": text.name, "sha256": text.sha256, "sentences": len(text.sentences)},
         "treebank": {"name": trees.name, "sha256": trees.sha256, "train": len(trees.train), "dev": len(trees.dev)},
     }
-    variants = {name: _null_inputs(name, hooked, model, text, trees, seed, backend, device, dtype) for name in nulls}
+    inputs = Inputs(hooked, text, trees)
+    variants = {name: _null_inputs(name, inputs, model, load_alike, seed) for name in nulls}
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
     try:
         run = Run.create(folder, identity)
-        inputs = Inputs(hooked, text, trees)
         result = run.stage("result", lambda: _detect_once(run, Prefixes(), inputs, settings, progress))
         null_results = {}
         for name, make_inputs in variants.items():
@@ -371,28 +373,20 @@ def _probe_sums(
 
 
 def _null_inputs(
-    name: str,
-    hooked: CausalModel,
-    model: Any,
-    corpus: TextCorpus,
-    treebank: Treebank,
-    seed: int,
-    backend: str,
-    device: str | None,
-    dtype: str | None,
+    name: str, inputs: Inputs, model: Any, load_alike: Callable[[str], CausalModel], seed: int
 ) -> Callable[[], Inputs]:
     """Return a function making the inputs of a null run; the name is checked now, before hours of work."""
     kind, _, number = name.partition(":")
-    if kind == "labels":
-        return lambda: Inputs(hooked, corpus, shuffle_labels(treebank, seed=seed))
-    if kind == "tokens":
-        return lambda: Inputs(hooked, shuffle_words(corpus, seed=seed), treebank)
+    if name == "labels":
+        return lambda: replace(inputs, treebank=shuffle_labels(inputs.treebank, seed=seed))
+    if name == "tokens":
+        return lambda: replace(inputs, corpus=shuffle_words(inputs.corpus, seed=seed))
     if kind != "random" or not number.isdigit():
         raise ConfigError(f"Unknown null '{name}'. Known: random:SEED, labels, tokens.")
     if not isinstance(model, str | Path):
         raise ConfigError("A random-weight null needs a model given by name or folder, not a loaded object.")
     twin = f"{str(model).partition('@')[0]}@random:{number}"
-    return lambda: Inputs(load(twin, backend=backend, device=device, dtype=dtype), corpus, treebank)  # pyright: ignore[reportArgumentType]
+    return lambda: replace(inputs, model=load_alike(twin))
 
 
 def shuffle_words(corpus: TextCorpus, *, seed: int) -> TextCorpus:

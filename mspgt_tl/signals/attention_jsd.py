@@ -87,13 +87,13 @@ class _Accumulator:
         layers = [p.float() for p in batch.pattern] if per_head else [p[:, None] for p in averaged]
         mask = keep[:, None, None, :]
         sums = []
-        previous = previous_entropy = None
+        previous: tuple[Tensor, Tensor] | None = None
         for layer in layers:
             rows = layer if self.signal.sinks else _renormalised(layer, mask)
             entropy = _entropy(rows)
             if previous is not None:
-                sums.append(_pairwise(previous, rows, previous_entropy, entropy, valid))
-            previous, previous_entropy = rows, entropy
+                sums.append(_pairwise(previous[0], rows, previous[1], entropy, valid))
+            previous = rows, entropy
         total = torch.stack(sums, dim=1).double().cpu().numpy()
         if self.divergence is None:
             self.divergence = np.zeros((self.n_blocks, *total.shape[1:]))

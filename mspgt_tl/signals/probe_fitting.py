@@ -87,7 +87,7 @@ def fit_probes(
         DataError: the two splits, or the blocks, do not fit together.
     """
     config = config or ProbeConfig()
-    _check_splits(train, dev, n_blocks)
+    block = _checked_blocks(train, dev, n_blocks)
     moments = feature_moments(train.features, "training")
     inputs = Inputs(train.features, moments, device)
     _check_all_finite(dev.features, inputs)
@@ -105,7 +105,7 @@ def fit_probes(
                 skipped[task if kind == "mlp" else f"{task}.{kind}"] = reason
                 break
             on_share = _on_share(progress, task, step)
-            counts, described[task][kind] = job.run(inputs, tests, dev.block, n_blocks, on_share)
+            counts, described[task][kind] = job.run(inputs, tests, block, n_blocks, on_share)
             sums |= {f"{task}.{kind}.{name}": values for name, values in counts.items()}
             on_share(1.0)  # layers may all have stopped early
     return sums, {
@@ -230,7 +230,8 @@ def _on_share(progress: Progress | None, task: str, step: int) -> Callable[[floa
     return report
 
 
-def _check_splits(train: ProbeData, dev: ProbeData, n_blocks: int) -> None:
+def _checked_blocks(train: ProbeData, dev: ProbeData, n_blocks: int) -> Int[np.ndarray, "tree"]:
+    """Return the test split's blocks, if both splits and the blocks fit together."""
     if train.features.shape[1:] != dev.features.shape[1:]:
         raise DataError(
             f"Both splits need the same layers and d_model, got {train.features.shape[1:]} and "
@@ -240,6 +241,7 @@ def _check_splits(train: ProbeData, dev: ProbeData, n_blocks: int) -> None:
         raise DataError("The test split needs `block`, the bootstrap block of each tree.")
     if len(dev.block) and (dev.block.min() < 0 or dev.block.max() >= n_blocks):
         raise DataError(f"Blocks must lie in 0 … {n_blocks - 1}, got {dev.block.min()} … {dev.block.max()}.")
+    return dev.block
 
 
 def _check_all_finite(features: np.ndarray, inputs: Inputs) -> None:
