@@ -184,6 +184,7 @@ def detect(
     load_alike = partial(load, backend=backend, device=device, dtype=dtype)
     hooked = load_alike(model)
     text = _open_corpus(corpus, settings.sentences)
+    assign_blocks(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before anything is written
     trees = _open_treebank(treebank, settings, skip_bad=skip_bad)
     identity = {
         "command": "detect",

@@ -225,7 +225,10 @@ def test_treebank_without_a_layer_is_named(tiny_folder: Path, trees: Treebank) -
         ({"sentense": 5}, ConfigError, "Did you mean 'sentences'"),
     ],
 )
-def test_bad_input_is_named(tiny_folder: Path, options: dict, error: type[Exception], message: str) -> None:
-    """Each mistake gives one clear error before any work is done."""
+def test_bad_input_is_named(
+    tiny_folder: Path, tmp_path: Path, options: dict, error: type[Exception], message: str
+) -> None:
+    """Each mistake gives one clear error before any work is done, and nothing is written."""
     with pytest.raises(error, match=message):
-        detect(tiny_folder, config=QUICK, **options)
+        detect(tiny_folder, out=tmp_path / "run", config=QUICK, **options)
+    assert not (tmp_path / "run").exists()
