@@ -266,14 +266,14 @@ def models(as_json: JsonFlag = False) -> None:
     columns = {
         "name": "name",
         "namesake": "namesake",
-        "parameters": "parameters",
-        "tokens": "tokens seen",
+        "parameters": "weights",
+        "tokens": "tokens",
         "validation_loss": "loss",
-        "bigram_loss": "bigram loss",
+        "bigram_loss": "bigram",
         "bytes": "bytes",
     }
     for key, title in columns.items():
-        table.add_column(title, justify="left" if key in ("name", "namesake") else "right")
+        table.add_column(title, justify="left" if key in ("name", "namesake") else "right", no_wrap=True)
     for card in cards:
         table.add_row(*(_cell(card.get(key)) for key in columns))
     out.print(table)
@@ -285,7 +285,7 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
 
 
 @app.command()
