@@ -229,6 +229,8 @@ def train(
     plan, out = run.recipe.training, run.out
     if run.tokens is not None:
         plan = replace(plan, tokens=run.tokens)
+    for path in (run.text, run.valid):
+        next(read_paragraphs(path), None)  # a file that cannot be read is refused before anything is written
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     tokenizer_folder = run.tokenizer or out / "tokenizer"
     if not (tokenizer_folder / "tokenizer.json").exists():

@@ -158,6 +158,14 @@ def test_too_little_text_is_named(texts: Path, tmp_path: Path) -> None:
         train(run)
 
 
+def test_missing_text_is_refused_before_anything_is_written(texts: Path, tmp_path: Path) -> None:
+    """No run folder is left behind."""
+    run = TrainingRun(load_recipe("llama2-mini"), texts / "train.txt", tmp_path / "none.txt", tmp_path / "out")
+    with pytest.raises(CorpusError, match=r"none\.txt is not a file"):
+        train(run)
+    assert not (tmp_path / "out").exists()
+
+
 def test_bigram_is_exact_on_a_known_chain() -> None:
     """For a two-state Markov chain the bigram loss tends to the chain's entropy rate, the unigram's to its entropy."""
     rng = np.random.default_rng(0)
