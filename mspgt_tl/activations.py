@@ -20,6 +20,7 @@ from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import Batch, CausalModel, Progress, StreamSignal, Tree
 from mspgt_tl.corpora.treebank import align_words
 from mspgt_tl.errors import ActivationError, CorpusError
+from mspgt_tl.models.placement import is_out_of_memory
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.tokens import pad
 
@@ -165,23 +166,15 @@ def _hooks(needs: frozenset[str]) -> list[str]:
 
 @contextmanager
 def _memory_errors(tokens: Tensor) -> Iterator[None]:
-    import torch
-
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ActivationError(_memory_message(tokens)) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise ActivationError(_memory_message(tokens)) from error
-        raise
-
-
-def _memory_message(tokens: Tensor) -> str:
-    return (
-        f"Out of memory on a batch of {tokens.shape[0]} × {tokens.shape[1]} tokens. "
-        f"Lower --batch-positions (now at least {tokens.numel()}) or --max-length."
-    )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ActivationError(
+            f"Out of memory on a batch of {tokens.shape[0]} × {tokens.shape[1]} tokens. "
+            f"Lower --batch-positions (now at least {tokens.numel()}) or --max-length."
+        ) from error
 
 
 def _check_finite(resid: Sequence[Tensor], is_token: Tensor) -> None:

@@ -61,6 +61,8 @@ class Boundaries:
     """The weights really used: zero for signals left out, summing to one over the rest."""
     reliability: Float[np.ndarray, "signal"]
     """In [0, 1]; nan where only curves are given."""
+    gain: Float[np.ndarray, "signal"]
+    """Factor of each normalised signal: its reliability, 1 where that is unknown or not asked for, 0 if left out."""
     flat: tuple[bool, ...]
     contrast: Float[np.ndarray, "gap"]
     """Fused local contrast, the statistic of the existence test; nan where it was not made."""
@@ -94,6 +96,13 @@ def normalise(curves: Float[np.ndarray, "*any gap"]) -> Float[np.ndarray, "*any 
     """Scale every curve to [0, 1] over gaps (eq. 6, P); a constant curve becomes zero."""
     low, high = curves.min(axis=-1, keepdims=True), curves.max(axis=-1, keepdims=True)
     return (curves - low) / np.where(high > low, high - low, 1)
+
+
+def scale_signals(
+    curves: Float[np.ndarray, "*any signal gap"], gain: Float[np.ndarray, "signal"]
+) -> Float[np.ndarray, "*any signal gap"]:
+    """Return the signals as they enter the fusion: normalised, times their gain; zero for signals left out."""
+    return normalise(np.where(gain[:, None] > 0, curves, 0)) * gain[:, None]
 
 
 def pick_peaks(fused: Float[np.ndarray, "gap"], *, prominence: float = PROMINENCE) -> Int[np.ndarray, "peak"]:
@@ -156,15 +165,15 @@ def find_boundaries(
     left_out = _signals_left_out(values, resampled, trust, share, labels, rule, reasons)
     used = np.where(left_out, 0, share)
     used = used / used.sum() if used.sum() > 0 else used
-    gain = np.where(left_out, 0, 1) * (np.nan_to_num(trust, nan=1) if rule == "mspgt" else 1)
-    shown = normalise(np.where(left_out[:, None], 0, values)) * gain[:, None]
+    gain = np.where(left_out, 0.0, np.nan_to_num(trust, nan=1) if rule == "mspgt" else 1.0)
+    shown = scale_signals(values, gain)
     fused = used @ shown
     peaks = pick_peaks(fused) if used.any() else np.empty(0, dtype=int)
     if not used.any():
         reasons.append("No boundary: every signal was left out.")
     elif len(peaks) == 0:
         reasons.append(f"No boundary: the fused curve has no peak of prominence {PROMINENCE}.")
-    place = _bootstrap_places(peaks, resampled, used, gain, left_out, reasons)
+    place = _bootstrap_places(peaks, resampled, used, gain, reasons)
     p_values, contrast, threshold = _existence(shown, used, peaks, rule, seed, n_null, reasons)
     return Boundaries(
         boundaries=tuple(int(p) + 1 for p in peaks),
@@ -179,6 +188,7 @@ def find_boundaries(
         normalised=shown,
         weights=used,
         reliability=trust,
+        gain=gain,
         flat=tuple(bool(f) for f in left_out),
         contrast=contrast,
         contrast_threshold=threshold,
@@ -247,7 +257,6 @@ def _bootstrap_places(
     resampled: np.ndarray | None,
     weights: np.ndarray,
     gain: np.ndarray,
-    left_out: np.ndarray,
     reasons: list[str],
 ) -> _Places:
     """Pick again in every resample and summarise where each boundary went."""
@@ -257,7 +266,7 @@ def _bootstrap_places(
         if n:
             reasons.append("Intervals are nan: they need bootstrap resamples, and only curves were given.")
         return _Places(intervals, presence, mode_mass, (None,) * n, np.full(3, np.nan))
-    shown = normalise(np.where(left_out[:, None], 0, resampled)) * gain[:, None]
+    shown = scale_signals(resampled, gain)
     picked = [pick_peaks(row) for row in np.einsum("s,rsg->rg", weights, shown)]
     counts = np.bincount([len(p) for p in picked], minlength=3)[:3] / len(picked)
     places = np.array([_match(peaks, p) for p in picked]).reshape(len(picked), n)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.boundaries import Boundaries, find_boundaries, normalise, weight_map
+from mspgt_tl.boundaries import Boundaries, find_boundaries, scale_signals, weight_map
 from mspgt_tl.config import BoundaryConfig, SignalConfig
 from mspgt_tl.contracts import GAP, LAYER, RESAMPLE, SIGNAL, TASK, TASKS, Signal
 from mspgt_tl.nulls import null_band
@@ -87,9 +87,7 @@ def _label(
     import xarray as xr
 
     n_layers = curves.shape[1] + 1
-    gain = np.where(found.flat, 0, np.nan_to_num(found.reliability, nan=1) if found.rule == "mspgt" else 1)
-    shown = normalise(np.nan_to_num(resampled)) * gain[:, None]
-    fused = np.einsum("s,rsg->rg", found.weights, shown)
+    fused = np.einsum("s,rsg->rg", found.weights, scale_signals(resampled, found.gain))
     simplex = weight_map(found.normalised)
     active = found.weights > 0
     band = (
@@ -106,6 +104,7 @@ def _label(
             ),
             "weight": (SIGNAL, found.weights),
             "reliability": (SIGNAL, found.reliability),
+            "gain": (SIGNAL, found.gain),
             "flat": (SIGNAL, np.array(found.flat)),
             "unit": (SIGNAL, [signal.unit for signal in signals.values()]),
             "title": (SIGNAL, [signal.title for signal in signals.values()]),
@@ -153,6 +152,7 @@ def read_boundaries(result: xr.Dataset) -> Boundaries:
         "normalised": "normalised",
         "weights": "weight",
         "reliability": "reliability",
+        "gain": "gain",
         "contrast": "contrast",
     }
     return Boundaries(

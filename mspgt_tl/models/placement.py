@@ -47,10 +47,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on the CPU or on an accelerator."""
     import torch
 
-    # The CPU allocator raises a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)
-    )
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU allocator raises a plain RuntimeError, worded by platform.
+    wordings = ("not enough memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in wordings)
 
 
 @contextmanager
