@@ -12,6 +12,7 @@ ORDER = (
     {"cli"},
     {"pipeline"},
     {"dashboard"},
+    {"calibration", "theory", "verdicts"},
     {"evidence"},
     {"boundaries", "interventions", "metrics", "signals"},
     {"activations"},

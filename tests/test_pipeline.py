@@ -18,7 +18,8 @@ from mspgt_tl import detect, load, load_run
 from mspgt_tl.contracts import TASKS, Treebank
 from mspgt_tl.corpora.grammar import generate_treebank
 from mspgt_tl.errors import ConfigError, CorpusError, StoreError
-from mspgt_tl.pipeline import REPORT, Detection, shuffle_labels
+from mspgt_tl.pipeline import REPORT, Detection
+from mspgt_tl.pipeline.inputs import shuffle_labels
 
 QUICK: dict[str, Any] = {
     "sentences": 220,

@@ -1,0 +1,10 @@
+"""The `mspgt` command: parses arguments, calls the pipeline, prints.
+
+Each module registers its commands on the app as it is imported. Heavy imports wait until a command runs, so that
+`mspgt --help` answers at once.
+"""
+
+from mspgt_tl.cli import detection, models, treebank
+from mspgt_tl.cli.console import app, main
+
+__all__ = ["app", "detection", "main", "models", "treebank"]

@@ -1,0 +1,82 @@
+"""What every command shares: the app, its consoles, progress bars, and how our errors are printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from mspgt_tl.errors import ConfigError, MspgtError
+
+app = typer.Typer(
+    name="mspgt",
+    help="Find, test and question the layer boundaries between processing scales of causal language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON instead of tables.")]
+
+
+def main() -> None:
+    """Run the command line; our own errors become one line on standard error and exit code 2."""
+    try:
+        app()
+    except MspgtError as error:
+        err.print(f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+
+
+def plain(text: str) -> str:
+    """Return a message on one line, with what rich would read as markup escaped."""
+    from rich.markup import escape
+
+    return escape(" ".join(text.split()))
+
+
+class ProgressBars:
+    """Progress of a run's stages as bars with rate and time left."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars, self.tasks = bars, dict[str, TaskID]()
+
+    def __call__(self, stage: str, done: float, total: float) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bars.add_task(stage, total=total, rate="")
+        elapsed = self.bars.tasks[self.tasks[stage]].elapsed or 0
+        rate = f"{done / elapsed:,.0f}/s" if elapsed > 1 and total > 100 else ""
+        self.bars.update(self.tasks[stage], completed=done, total=total, rate=rate)
+
+
+@contextmanager
+def progress_bars() -> Iterator[ProgressBars]:
+    """Show progress on standard error while the body runs."""
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=err) as bars:
+        yield ProgressBars(bars)
+
+
+def parse_numbers(text: str) -> list[float]:
+    """Read numbers separated by commas.
+
+    Raises:
+        ConfigError: something else stands there.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"Numbers separated by commas are needed, got '{text}'.") from error

@@ -1,0 +1,171 @@
+"""What a run looks at: a model, a text and a treebank, opened from what the user gave, and their shuffled nulls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mspgt_tl.config import DetectConfig, hash_plain
+from mspgt_tl.contracts import CausalModel, TextCorpus, Tree, Treebank
+from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
+from mspgt_tl.corpora.text import read_text_corpus
+from mspgt_tl.corpora.treebank import read_treebank
+from mspgt_tl.errors import ConfigError, CorpusError
+from mspgt_tl.models.pretrained import describe, hash_parameters
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What one detection looks at."""
+
+    model: CausalModel
+    corpus: TextCorpus
+    treebank: Treebank
+
+    def prefixes_of(self, other: Inputs, prefix: str) -> Prefixes:
+        """Return stage prefixes for `other`, under which it shares the stages that see the same inputs as these."""
+        same = other.model is self.model
+        return Prefixes(
+            text="" if same and other.corpus is self.corpus else prefix,
+            trees="" if same and other.treebank is self.treebank else prefix,
+        )
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """What the names of a detection's stages begin with: those over the text, and those over the trees."""
+
+    text: str = ""
+    trees: str = ""
+
+
+def identify(model: CausalModel) -> dict[str, Any]:
+    """Describe a model so that two models with other weights never share a run."""
+    described = describe(model)
+    if described["sha256"] is None:
+        described["parameters_sha256"] = hash_parameters(model)
+    return described
+
+
+def open_corpus(corpus: Any, limit: int) -> TextCorpus:
+    """Return the first `limit` sentences of a file, an `hf:` dataset, a list or a `TextCorpus`; None generates them.
+
+    Raises:
+        CorpusError: it cannot be read, or a list holds something other than strings.
+    """
+    if corpus is None:
+        return generated_corpus(seed=1, limit=limit)
+    if isinstance(corpus, TextCorpus):
+        return replace(corpus, sentences=corpus.sentences[:limit])
+    if isinstance(corpus, str | Path):
+        return read_text_corpus(corpus, limit=limit)
+    sentences = tuple(corpus)[:limit]
+    if not all(isinstance(s, str) for s in sentences):
+        raise CorpusError("A corpus given as a list must hold strings, one sentence each.")
+    return TextCorpus("given sentences", sentences, hash_plain(sentences))
+
+
+def open_treebank(treebank: Any, config: DetectConfig, *, skip_bad: bool) -> Treebank:
+    """Return a treebank with at most `config.train_trees` training trees; None is the generated one.
+
+    Raises:
+        CorpusError: it cannot be read, or lacks the labels of a task asked for.
+    """
+    if treebank is None:
+        trees = generate_treebank(seed=0)
+    elif isinstance(treebank, Treebank):
+        trees = treebank
+    else:
+        trees = replace(read_treebank(*find_splits(treebank), skip_bad=skip_bad), name=Path(treebank).name)
+    missing = [task for task in config.signals.tasks if task not in trees.tasks]
+    if missing:
+        have = ", ".join(trees.tasks) or "none"
+        raise CorpusError(
+            f"Treebank {trees.name} lacks the labels of {', '.join(missing)}; it has {have}. "
+            f"Choose with --tasks {have.replace(' ', '')}."
+        )
+    return replace(trees, train=_sample(trees.train, config.train_trees, config.seed))
+
+
+def find_splits(source: str | Path) -> tuple[Path, Path]:
+    """Return the train and dev file of a treebank given as a folder or as `"TRAIN,DEV"`.
+
+    Raises:
+        CorpusError: the folder does not hold exactly one file of each.
+    """
+    if "," in str(source):
+        train, _, dev = str(source).partition(",")
+        return Path(train), Path(dev)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise CorpusError(f"A treebank is a folder with a train and a dev file, or 'TRAIN,DEV'; {source} is neither.")
+    found = {split: sorted(p for p in folder.glob(f"*{split}*") if ".conllu" in p.name) for split in ("train", "dev")}
+    for split, files in found.items():
+        if len(files) != 1:
+            names = ", ".join(file.name for file in files) or "none"
+            raise CorpusError(f"{folder} must hold one *{split}*.conllu or .conllup file, found {names}.")
+    return found["train"][0], found["dev"][0]
+
+
+def _sample(trees: Sequence[Tree], wanted: int, seed: int) -> tuple[Tree, ...]:
+    if len(trees) <= wanted:
+        return tuple(trees)
+    chosen = np.random.default_rng([seed, 2]).choice(len(trees), wanted, replace=False)
+    return tuple(trees[i] for i in np.sort(chosen))
+
+
+def null_inputs(
+    name: str, inputs: Inputs, model: Any, load_alike: Callable[[str], CausalModel], seed: int
+) -> Callable[[], Inputs]:
+    """Return a function making the inputs of a null run; the name is checked now, before hours of work."""
+    kind, _, number = name.partition(":")
+    if name == "labels":
+        return lambda: replace(inputs, treebank=shuffle_labels(inputs.treebank, seed=seed))
+    if name == "tokens":
+        return lambda: replace(inputs, corpus=shuffle_words(inputs.corpus, seed=seed))
+    if kind != "random" or not number.isdigit():
+        raise ConfigError(f"Unknown null '{name}'. Known: random:SEED, labels, tokens.")
+    if not isinstance(model, str | Path):
+        raise ConfigError("A random-weight null needs a model given by name or folder, not a loaded object.")
+    twin = f"{str(model).partition('@')[0]}@random:{number}"
+    return lambda: replace(inputs, model=load_alike(twin))
+
+
+def shuffle_words(corpus: TextCorpus, *, seed: int) -> TextCorpus:
+    """Return the corpus with the words of every sentence in random order: its vocabulary without its syntax."""
+    rng = np.random.default_rng([seed, 3])
+    shuffled = tuple(" ".join(rng.permutation(sentence.split())) for sentence in corpus.sentences)
+    return TextCorpus(f"{corpus.name} (shuffled words)", shuffled, sha256("\n".join(shuffled).encode()).hexdigest())
+
+
+def shuffle_labels(treebank: Treebank, *, seed: int) -> Treebank:
+    """Return the treebank with the labels of every layer dealt anew over the words or arguments of each split."""
+    rng = np.random.default_rng([seed, 4])
+
+    def deal(trees: tuple[Tree, ...]) -> tuple[Tree, ...]:
+        words = [word for tree in trees for word in tree.words]
+        decks = {name: iter(_shuffled([getattr(w, name) for w in words], rng)) for name in ("upos", "deprel", "ner")}
+        roles = iter(_shuffled([a.role for tree in trees for a in tree.arguments or ()], rng))
+        return tuple(
+            replace(
+                tree,
+                words=tuple(replace(w, **{name: next(deck) for name, deck in decks.items()}) for w in tree.words),
+                arguments=None
+                if tree.arguments is None
+                else tuple(replace(a, role=next(roles)) for a in tree.arguments),
+            )
+            for tree in trees
+        )
+
+    return replace(
+        treebank, name=f"{treebank.name} (shuffled labels)", train=deal(treebank.train), dev=deal(treebank.dev)
+    )
+
+
+def _shuffled(values: list[Any], rng: np.random.Generator) -> list[Any]:
+    return [values[i] for i in rng.permutation(len(values))]
