@@ -1,9 +1,20 @@
-"""Resampling: the one place where bootstrap weights are drawn."""
+"""Statistics that more than one part needs: resampling, paired comparisons, correction for many tests."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+
+LEVEL = 0.95
+"""Of every interval."""
+CHUNK = 500
+"""Resamples worked on at once."""
+NAN = float("nan")
 
 
 def bootstrap_counts(n_blocks: int, resamples: int, *, seed: int) -> Float[np.ndarray, "resample block"]:
@@ -16,3 +27,140 @@ def split_blocks(n_items: int, n_blocks: int, *, seed: int) -> Int[np.ndarray, "
     """Assign items to blocks of nearly equal size at random; no more blocks than items."""
     blocks = np.arange(n_items) % min(n_items, n_blocks)
     return np.random.default_rng(seed).permutation(blocks)
+
+
+def ratio_intervals(
+    numerator: Float[np.ndarray, "*any item"],
+    denominator: Float[np.ndarray, "item"],
+    *,
+    resamples: int = 1000,
+    seed: int,
+) -> Float[np.ndarray, "2 *any"]:
+    """Return 95 % percentile intervals of Σ numerator / Σ denominator, items drawn with replacement."""
+    counts = bootstrap_counts(denominator.shape[-1], resamples, seed=seed)
+    values = (numerator @ counts.T) / (counts @ denominator)
+    return np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+
+
+@dataclass(frozen=True)
+class PairedEffect:
+    """A changed condition against a reference, over pairs of the same sample; `nan` where undefined."""
+
+    n: int
+    """Pairs in which both have a value."""
+    reference: float
+    """Mean over those pairs."""
+    value: float
+    """Mean of the changed condition over the same pairs."""
+    change: float
+    """Relative change of the mean, in per cent of the reference's size."""
+    change_low: float
+    change_high: float
+    """95 % paired bootstrap interval of it."""
+    effect_size: float
+    """Cohen's d_z: the mean difference over the standard deviation of differences."""
+    effect_size_low: float
+    effect_size_high: float
+    t: float
+    t_p: float
+    """Two-sided paired t-test (P)."""
+    permutation_p: float
+    """Two-sided sign-flip permutation test of the mean difference (N)."""
+    reason: str | None
+    """Why something is missing; None when nothing is."""
+
+
+def paired_effect(
+    reference: Float[np.ndarray, "sample"],
+    changed: Float[np.ndarray, "sample"],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    permutations: int = 9999,
+) -> PairedEffect:
+    """Compare two conditions sample by sample; pairs in which either is `nan` are left out.
+
+    The permutation test flips the sign of each difference at random, which is exact when the condition does nothing;
+    the observed assignment counts as one of them, so p is at least 1 / (permutations + 1).
+
+    >>> round(paired_effect(np.array([1.0, 2, 3, 4]), np.array([2.0, 3, 4, 6]), seed=0).change, 6)
+    50.0
+    """
+    from scipy import stats
+
+    both = np.isfinite(reference) & np.isfinite(changed)
+    before, after = reference[both], changed[both]
+    difference, n = after - before, int(both.sum())
+    nothing = dict.fromkeys(
+        ("change", "change_low", "change_high", "effect_size", "effect_size_low", "effect_size_high"), NAN
+    ) | dict.fromkeys(("t", "t_p", "permutation_p"), NAN)
+    if n < 2:
+        mean = (float(before.mean()), float(after.mean())) if n else (NAN, NAN)
+        return PairedEffect(n, *mean, **nothing, reason=f"{n} pairs have both values; two are needed.")
+    counts = bootstrap_counts(n, resamples, seed=seed)
+    means = counts @ np.stack([before, after, difference, difference**2], axis=1) / n
+    found, reasons = dict(nothing), list[str]()
+    middle = float(before.mean())
+    if middle != 0:
+        # A resample whose reference mean is 0 has no relative change.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn = 100 * means[:, 2] / np.abs(means[:, 0])
+        low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        found |= {"change": 100 * float(difference.mean()) / abs(middle), "change_low": low, "change_high": high}
+    else:
+        reasons.append("The reference's mean is 0, so there is no relative change.")
+    spread = float(difference.std(ddof=1))
+    # Differences that are equal up to rounding have no spread.
+    if spread > 1e-12 * np.abs(difference).max():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sizes = means[:, 2] / np.sqrt((means[:, 3] - means[:, 2] ** 2) * n / (n - 1))
+        low, high = np.nanquantile(sizes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        found |= {"effect_size": float(difference.mean()) / spread, "effect_size_low": low, "effect_size_high": high}
+        test = stats.ttest_rel(after, before)
+        found |= {"t": float(test.statistic), "t_p": float(test.pvalue)}
+        found["permutation_p"] = sign_flip_p(difference, permutations=permutations, seed=seed)
+    elif difference.any():
+        reasons.append("All differences are equal, so no test is defined.")
+    else:
+        # Nothing changed in any sample: there is nothing to reject.
+        found |= {"effect_size": 0.0, "effect_size_low": 0.0, "effect_size_high": 0.0, "permutation_p": 1.0}
+        reasons.append("No sample changed, so t is undefined.")
+    numbers = {name: float(value) for name, value in found.items()}
+    return PairedEffect(n, middle, float(after.mean()), **numbers, reason=" ".join(reasons) or None)
+
+
+def sign_flip_p(difference: Float[np.ndarray, "pair"], *, permutations: int, seed: int) -> float:
+    """Return the two-sided p-value of the mean difference under random signs.
+
+    scipy's `permutation_test` gives the same within its own error; this is one matrix product and a hundred times
+    faster at 1,000 pairs, which a sweep of hundreds of tests needs.
+    """
+    rng, observed, as_far = np.random.default_rng(seed), abs(difference.sum()), 0
+    for start in range(0, permutations, CHUNK):
+        bits = rng.integers(0, 2, size=(min(CHUNK, permutations - start), len(difference)), dtype=np.int8)
+        sums = (2 * bits - 1).astype(np.float64) @ difference
+        # Equal up to rounding counts as equally far.
+        as_far += int((np.abs(sums) >= observed * (1 - 1e-12)).sum())
+    return (as_far + 1) / (permutations + 1)
+
+
+def correct_p_values(
+    p_values: Sequence[float] | Float[np.ndarray, "test"], method: Literal["holm", "fdr_bh"]
+) -> Float[np.ndarray, "test"]:
+    """Return p-values corrected for many tests: Holm's, or Benjamini and Hochberg's; `nan` takes no part.
+
+    >>> correct_p_values([0.01, 0.04, float("nan")], "holm")
+    array([0.02, 0.04,  nan])
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    given = np.asarray(p_values, dtype=np.float64)
+    corrected, known = np.full(given.shape, math.nan), np.isfinite(given)
+    if known.any():
+        corrected[known] = multipletests(given[known], method=method)[1]
+    return corrected
+
+
+def is_significant(corrected: Float[np.ndarray, "test"]) -> Bool[np.ndarray, "test"]:
+    """Return which corrected p-values are below 0.05; `nan` is not."""
+    return np.nan_to_num(corrected, nan=1.0) < 1 - LEVEL

@@ -18,6 +18,9 @@ and Python's overhead are paid once. The rows of a sample share its id, and nois
         ),
         …
     )
+
+Rows of one prompt are the same up to the first block that a hook touches. Told so (`untouched`), the prompt is run once
+up to there, and each row goes on from what it shares with the others.
 """
 
 from __future__ import annotations
@@ -107,6 +110,8 @@ def generate(
     top_p: float | None = None,
     stop_tokens: Collection[int] = (),
     batch_rows: int | None = None,
+    untouched: Sequence[int] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Return the new ids that follow each prompt.
 
@@ -117,6 +122,9 @@ def generate(
             depends on rows, as noise does, is given that way. A plain list sees all rows as one batch.
         stop_tokens: a row ends with the first of these, which is kept.
         batch_rows: rows decoded together; as many as fit into memory unless given.
+        untouched: for each row, how many of the first blocks no hook changes; needs a function of `Rows`, which is then
+            also called for parts of a batch.
+        progress: called with the number of tokens decoded, at every step.
 
     Raises:
         ConfigError: an option is out of range, the model is not a `HookedTransformer`, or the text too long.
@@ -131,6 +139,7 @@ def generate(
         return []
     ids = philox.read_ids(sample_ids)
     _check(model, prompts, len(ids), max_new_tokens)
+    depth = _check_untouched(untouched, hooks, len(prompts), int(model.cfg.n_layers))
     found: list[list[int]] = [[] for _ in prompts]
     for index in _batches(model, prompts, max_new_tokens, hooks, batch_rows):
         tokens, mask = pad([prompts[i] for i in index], side="left", pad_id=0)
@@ -138,10 +147,14 @@ def generate(
         rows = Rows(torch.tensor(index), ids[index].to(device), Positions.from_mask(mask.to(device)))
         active = hooks(rows) if callable(hooks) else hooks
         cache = _Cache(model, len(tokens), tokens.shape[1], max_new_tokens)
-        with torch.inference_mode(), model.hooks(fwd_hooks=list(active)), cache.attached(model):
-            new = _decode(
-                model, tokens.to(device), mask.to(device), rows, max_new_tokens, seed, sampling, stop_tokens, cache
-            )
+        tokens, mask, first = tokens.to(device), mask.to(device), None
+        with torch.inference_mode(), cache.attached(model):
+            if depth is not None and callable(hooks):
+                first = _prefill(model, tokens, mask, [depth[i] for i in index], rows, hooks, cache)
+            with model.hooks(fwd_hooks=list(active)):
+                new = _decode(
+                    model, tokens, mask, rows, max_new_tokens, seed, sampling, stop_tokens, cache, first, progress
+                )
         for i, row in zip(index, new, strict=True):
             found[i] = row
     return found
@@ -157,15 +170,17 @@ def _decode(
     sampling: Sampling,
     stop_tokens: Collection[int],
     cache: _Cache,
+    first: Float[Tensor, "batch 1 d_model"] | None,
+    progress: Callable[[int], None] | None,
 ) -> list[list[int]]:
-    """Decode one batch; finished rows go on until all are, and are cut at the end."""
+    """Decode one batch, from the prompts' last residuals where they are known; finished rows are cut at the end."""
     import torch
 
     stops = torch.tensor(sorted(stop_tokens), dtype=torch.int64, device=tokens.device)
     done, damaged = (torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device) for _ in range(2))
     chosen: list[Tensor] = []
     for step in range(max_new_tokens):
-        logits = _next_logits(model, tokens, mask, cache)
+        logits = _next_logits(model, tokens, mask, cache) if step or first is None else _unembed(model, first)
         damaged |= ~logits.amax(-1).isfinite()
         uniforms = philox.uniform(seed, sample_ids=rows.sample_ids, positions=rows.positions.next)
         chosen.append(sampling.choose(logits, uniforms))
@@ -173,6 +188,8 @@ def _decode(
             done |= torch.isin(chosen[-1], stops)
             if done.all():
                 break
+        if progress:
+            progress(len(logits))
         if step + 1 < max_new_tokens:
             tokens = chosen[-1][:, None]
             mask = torch.ones_like(tokens)
@@ -187,7 +204,55 @@ def _decode(
 
 def _next_logits(model: Any, tokens: Tensor, mask: Tensor, cache: _Cache) -> Float[Tensor, "batch vocab"]:
     """Return logits after the last position alone: those of a whole prompt would be the largest tensor of all."""
-    resid = model(tokens, attention_mask=mask, past_kv_cache=cache, stop_at_layer=model.cfg.n_layers)[:, -1:]
+    resid = model(tokens, attention_mask=mask, past_kv_cache=cache, stop_at_layer=model.cfg.n_layers)
+    return _unembed(model, resid[:, -1:])
+
+
+def _prefill(
+    model: Any,
+    tokens: Int[Tensor, "batch pos"],
+    mask: Int[Tensor, "batch pos"],
+    untouched: Sequence[int],
+    rows: Rows,
+    hooks: Callable[[Rows], Sequence[Hook]],
+    cache: _Cache,
+) -> Float[Tensor, "batch 1 d_model"]:
+    """Run the prompts, each once as far as its rows agree, and return the residual after the last position.
+
+    Blocks are run in stretches between the depths at which rows part. In each, a row that has been touched runs on its
+    own; all others of a prompt are led by the one that stays untouched longest, whose keys and values they copy.
+    """
+    import torch
+
+    n_layers, device = int(model.cfg.n_layers), tokens.device
+    depth = torch.tensor(untouched, device=device)
+    _, prompt = torch.cat([tokens, mask], 1).unique(dim=0, return_inverse=True)
+    leader = torch.empty_like(prompt)
+    for i in depth.argsort(stable=True).tolist():  # the deepest of each prompt is written last
+        leader[prompt == prompt[i]] = i
+    starts = sorted({0, *(d for d in untouched if d < n_layers)})
+    resid, was_at = tokens, torch.arange(len(depth), device=device)
+    for start, stop in zip(starts, [*starts[1:], n_layers], strict=True):
+        source = torch.where(depth > start, leader, torch.arange(len(depth), device=device))
+        running, place = source.unique(return_inverse=True)
+        part = Rows(rows.index.to(device)[running].cpu(), rows.sample_ids[running], Positions.from_mask(mask[running]))
+        with model.hooks(fwd_hooks=list(hooks(part))), cache.of_rows(running):
+            resid = model(
+                resid[was_at[running]],
+                attention_mask=mask[running],
+                past_kv_cache=cache,
+                start_at_layer=start or None,
+                stop_at_layer=stop,
+            )
+        was_at = place
+        followers = (source != torch.arange(len(depth), device=device)).nonzero()[:, 0]
+        for entry in cache.entries[start:stop]:
+            entry.copy_rows(source[followers], followers)
+    cache.mask = mask
+    return resid[was_at][:, -1:]
+
+
+def _unembed(model: Any, resid: Float[Tensor, "batch 1 d_model"]) -> Float[Tensor, "batch vocab"]:
     if model.cfg.normalization_type is not None:
         resid = model.ln_final(resid)
     return _soft_cap(model.unembed(resid)[:, 0], model.cfg.output_logits_soft_cap)
@@ -210,6 +275,20 @@ class _Cache:
         self.rotates_once = rotary and not getattr(model.cfg, "use_dynamic_ntk_rope", False)
         self.entries = [_Entry(entry.past_keys, width + max_new_tokens, self.rotates_once) for entry in empty.entries]
         self.mask = torch.empty(n_rows, 0, dtype=torch.int64, device=model.cfg.device)
+
+    @contextmanager
+    def of_rows(self, rows: Int[Tensor, "part"]) -> Iterator[None]:
+        """Let a prompt pass over some of the rows write to their places."""
+        kept = self.mask
+        self.mask = kept[rows]
+        for entry in self.entries:
+            entry.rows = rows
+        try:
+            yield
+        finally:
+            self.mask = kept
+            for entry in self.entries:
+                entry.rows = None
 
     def append_attention_mask(self, mask: Tensor) -> Tensor:
         import torch
@@ -249,16 +328,28 @@ class _Entry:
         buffers = [empty.new_empty(n_rows, n_heads, room, d_head).transpose(1, 2) for _ in range(2 + rotates_once)]
         self.keys, self.values, self.rotated = *buffers[:2], buffers[-1]
         self.filled, self.given = 0, None
+        self.rows: Tensor | None = None
+        """The rows that a prompt pass runs over; None for all."""
 
     @property
     def past_keys(self) -> Tensor:
-        return self.keys[:, : self.filled]
+        return self.keys[: None if self.rows is None else len(self.rows), : self.filled]
 
     @property
     def past_values(self) -> Tensor:
-        return self.values[:, : self.filled]
+        return self.values[: None if self.rows is None else len(self.rows), : self.filled]
+
+    def copy_rows(self, source: Int[Tensor, "row"], into: Int[Tensor, "row"]) -> None:
+        """Let rows begin with the keys and values of others."""
+        for buffer in {id(b): b for b in (self.keys, self.values, self.rotated)}.values():
+            buffer[into, : self.filled] = buffer[source, : self.filled]
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if self.rows is not None:
+            self.start, self.filled, self.given = 0, keys.shape[1], keys
+            self.keys[self.rows, : self.filled] = keys
+            self.values[self.rows, : self.filled] = values
+            return keys, values
         self.start, self.filled = self.filled, self.filled + keys.shape[1]
         self.keys[:, self.start : self.filled] = keys
         self.values[:, self.start : self.filled] = values
@@ -269,6 +360,10 @@ class _Entry:
         """Rotate queries as ever, and of the keys given out by `append` those that are new."""
         if x is not self.given:
             return rotary(x, offset, mask)
+        if self.rows is not None:
+            rotated = rotary(x, 0, mask)
+            self.rotated[self.rows, : self.filled] = rotated
+            return rotated
         new = slice(self.start, self.filled)
         self.rotated[:, new] = rotary(x[:, new], self.start, mask)
         return self.rotated[:, : self.filled]
@@ -325,6 +420,17 @@ def _rows_that_fit(model: Any, width: int, max_new_tokens: int) -> int:
     device = torch.device(cfg.device)
     free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else CPU_MEMORY
     return max(1, free // needed)
+
+
+def _check_untouched(untouched: Sequence[int] | None, hooks: Any, n_rows: int, n_layers: int) -> list[int] | None:
+    if untouched is None:
+        return None
+    depth = [int(d) for d in untouched]
+    if not callable(hooks):
+        raise ConfigError("untouched needs hooks as a function of Rows, for parts of a batch.")
+    if len(depth) != n_rows or not all(0 <= d <= n_layers for d in depth):
+        raise DataError(f"untouched is one number from 0 to {n_layers} for each of {n_rows} rows.")
+    return depth
 
 
 def _cut(ids: list[int], stop_tokens: Collection[int]) -> list[int]:

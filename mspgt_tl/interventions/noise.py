@@ -110,6 +110,7 @@ def noise_hooks(
     sample_ids: Sequence[int] | Int[Tensor, "batch"],
     positions: Positions | Int[Tensor, "batch pos"] | None = None,
     scale: Scale = "token",
+    roots: Mapping[int, Float[Tensor, "d_model d_model"]] | None = None,
 ) -> list[Hook]:
     """Return hooks that add σ·s·ε after every block in `layers`, at every token that is not padding.
 
@@ -124,13 +125,15 @@ def noise_hooks(
             without padding or with padding on the right (whose values no token ever sees).
         scale: what σ is relative to. `token`: the token's own ‖h‖/√d_model, the root mean square of its entries. A
             number, or one for each layer as from `activation_scales`: the same for all tokens.
+        roots: one matrix for each layer, by which ε is multiplied: `ActivationBank.roots` gives the noise the
+            directions of the activations themselves instead of all directions alike (N).
 
     Raises:
         ConfigError: a layer does not exist, or sigma, scale or seed is unusable.
         DataError: sample ids or positions do not fit the rows.
     """
-    chosen = _check_layers(layers, int(model.cfg.n_layers))
-    noise = _Noise(sigma, seed, sample_ids, positions, _check_scale(scale, chosen))
+    chosen = check_layers(layers, int(model.cfg.n_layers))
+    noise = _Noise(sigma, seed, sample_ids, positions, _check_scale(scale, chosen), _check_roots(roots, chosen))
     return [(f"blocks.{layer}.hook_resid_post", partial(noise.add, layer=layer)) for layer in chosen]
 
 
@@ -144,16 +147,17 @@ class _Noise:
         sample_ids: Any,
         positions: Positions | Tensor | None,
         scale: Literal["token"] | dict[int, float],
+        roots: Mapping[int, Tensor] | None,
     ) -> None:
         import torch
 
         philox.check_seed(seed)
         ids = philox.read_ids(sample_ids)
-        self.seed, self.scale, self.n_rows = seed, scale, len(ids)
+        self.seed, self.scale, self.roots, self.n_rows = seed, scale, roots, len(ids)
         self.positions = positions if isinstance(positions, Positions | None) else Positions(positions)
         if self.positions is not None and len(self.positions.current) != self.n_rows:
             raise DataError(f"{self.n_rows} sample ids came with positions of {len(self.positions.current)} rows.")
-        sigmas = _check_sigma(sigma, self.n_rows)
+        sigmas = check_sigma(sigma, self.n_rows)
         self.rows = sigmas.nonzero()[:, 0]
         self.sigma = sigmas[self.rows, None, None]
         self.ids = ids[self.rows]
@@ -161,7 +165,7 @@ class _Noise:
         unique, self.group = self.ids.unique(return_inverse=True)
         self.leader = torch.empty_like(unique).scatter_(0, self.group, torch.arange(len(self.ids)))
         self._drawn_for: Tensor | None = None
-        self._widest = 0
+        self._passes = SinglePasses(self.n_rows)
 
     def add(self, resid: Float[Tensor, "batch pos d_model"], hook: Any, *, layer: int) -> Tensor:
         """Return the stream with noise; the hook function."""
@@ -181,6 +185,8 @@ class _Noise:
         epsilon = philox.normal(
             self.seed, sample_ids=self._ids, layer=layer, positions=self._at, width=width, dtype=exact
         ).view(-1, n_pos, width)
+        if self.roots is not None:
+            epsilon = epsilon @ self.roots[layer].to(epsilon)
         if self._shared:
             epsilon = epsilon[self.group]
         size = self.sigma.to(exact)
@@ -203,7 +209,7 @@ class _Noise:
         if self.rows.device != resid.device:
             for name in ("rows", "sigma", "ids", "group", "leader"):
                 setattr(self, name, getattr(self, name).to(resid.device))
-        given = self._count(resid) if self.positions is None else self.positions.current
+        given = self._passes.positions(resid) if self.positions is None else self.positions.current
         if given.shape != resid.shape[:2]:
             raise DataError(
                 f"Positions are {list(given.shape)}, the forward pass is {list(resid.shape[:2])}. "
@@ -219,8 +225,20 @@ class _Noise:
         self._ids = self.ids[drawn, None].expand(-1, here.shape[1]).flatten()
         self._drawn_for = given
 
-    def _count(self, resid: Tensor) -> Tensor:
-        """Return positions 0 … n-1, the same object for the same shape."""
+
+class SinglePasses:
+    """Positions where none are given: every forward pass starts anew at 0. One that cannot is refused."""
+
+    def __init__(self, n_rows: int) -> None:
+        self.n_rows, self._widest = n_rows, 0
+        self._last: Tensor | None = None
+
+    def positions(self, resid: Float[Tensor, "batch pos d_model"]) -> Int[Tensor, "batch pos"]:
+        """Return positions 0 … n-1, the same object for the same shape.
+
+        Raises:
+            DataError: a pass over one token follows a longer one.
+        """
         import torch
 
         n_pos = resid.shape[1]
@@ -230,9 +248,9 @@ class _Noise:
                 "go on. Give positions=Positions(...), or make new hooks for a text of one token."
             )
         self._widest = max(self._widest, n_pos)
-        if self._drawn_for is not None and self._drawn_for.shape[1] == n_pos:
-            return self._drawn_for
-        return torch.arange(n_pos, device=resid.device).expand(self.n_rows, -1)
+        if self._last is None or self._last.shape[1] != n_pos:
+            self._last = torch.arange(n_pos, device=resid.device).expand(self.n_rows, -1)
+        return self._last
 
 
 def activation_scales(
@@ -319,7 +337,7 @@ class _Moments:
         return [math.sqrt(max(0.0, second / n - (first / n) ** 2)) for n, first, second in self.sums]
 
 
-def _check_layers(layers: Iterable[int], n_layers: int) -> list[int]:
+def check_layers(layers: Iterable[int], n_layers: int) -> list[int]:
     given = list(layers) if isinstance(layers, Iterable) else [layers]
     try:
         chosen = [operator.index(layer) for layer in given if not isinstance(layer, bool)]
@@ -332,6 +350,12 @@ def _check_layers(layers: Iterable[int], n_layers: int) -> list[int]:
     if max(chosen) > MAX_LAYER:
         raise ConfigError(f"Layers beyond {MAX_LAYER} have no place in the noise's counter.")
     return chosen
+
+
+def _check_roots(roots: Mapping[int, Tensor] | None, layers: Sequence[int]) -> Mapping[int, Tensor] | None:
+    if roots is not None and (missing := [layer for layer in layers if layer not in roots]):
+        raise ConfigError(f"The roots lack layers {missing}.")
+    return roots
 
 
 def _check_scale(scale: Any, layers: Sequence[int]) -> Literal["token"] | dict[int, float]:
@@ -355,7 +379,7 @@ def _check_scale(scale: Any, layers: Sequence[int]) -> Literal["token"] | dict[i
     return numbers
 
 
-def _check_sigma(sigma: Any, n_rows: int) -> Float[Tensor, "batch"]:
+def check_sigma(sigma: Any, n_rows: int) -> Float[Tensor, "batch"]:
     import torch
 
     try:

@@ -4,12 +4,12 @@ A generator without state maps a counter of four 32-bit words, under a key of tw
 is for is written into its counter, so nothing depends on batch size, order, padding, KV cache, workers or resume:
 
     key        seed (low 32 bits), seed (high 32 bits)
-    counter 0  channel // 4 (noise); 0 (sampling)
+    counter 0  channel // 4 (noise); 0 (sampling, donors)
     counter 1  absolute position
     counter 2  sample id
     counter 3  use << 16 | layer
 
-`use` is `NOISE` or `SAMPLING`, so noise and sampling never share a counter, whatever else they share.
+`use` is `NOISE`, `SAMPLING` or `DONOR`, so that no two uses ever share a counter, whatever else they share.
 
 Torch has no unsigned 32-bit arithmetic on every device. Words are kept in int64: the product of two words wraps modulo
 2^64 in two's complement, so its low and high halves are exact after a shift and a mask. The words are the same bits on
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-NOISE, SAMPLING = 1, 2
+NOISE, SAMPLING, DONOR = 1, 2, 3
 """What a random number is for; part of its counter."""
 
 MASK = 0xFFFFFFFF
@@ -94,12 +94,14 @@ def normal(
     return out[:, :width]
 
 
-def uniform(seed: int, *, sample_ids: Int[Tensor, "row"], positions: Int[Tensor, "row"]) -> Float[Tensor, "row"]:
-    """Return one uniform in (0, 1), of 53 bits, for every pair of a sample id and a position, to draw a token with."""
+def uniform(
+    seed: int, *, sample_ids: Int[Tensor, "row"], positions: Int[Tensor, "row"], use: int = SAMPLING
+) -> Float[Tensor, "row"]:
+    """Return one uniform in (0, 1), of 53 bits, for every pair of a sample id and a position."""
     import torch
 
     zero = torch.zeros_like(sample_ids)
-    words = philox4x32(torch.stack([zero, positions, sample_ids, zero + (SAMPLING << 16)]), _key(seed))
+    words = philox4x32(torch.stack([zero, positions, sample_ids, zero + (use << 16)]), _key(seed))
     high, low = words[0] >> 5, words[1] >> 6
     # The last bit is set, so that 0 is never drawn; 2^53 - 1 is the largest odd number, so that 1 is not either.
     return ((high << 26 | low) | 1).double().mul_(2.0**-53)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import Positions, generate, generation, noise_hooks, philox
-from mspgt_tl.interventions.generation import Sampling
+from mspgt_tl.interventions.generation import Rows, Sampling
 from mspgt_tl.models.pretrained import encode, load, pad
 
 torch = pytest.importorskip("torch")
@@ -432,3 +433,59 @@ def test_global_random_state_is_left_alone(model):
     state = torch.get_rng_state()
     generate(model, PROMPTS, max_new_tokens=3, sample_ids=IDS, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_shared_prompt_passes_change_nothing(model: Any, temperature: float) -> None:
+    """Rows that share a prompt up to their first touched block decode as they do on their own."""
+    prompts = [PROMPTS[i] for i in (0, 1) for _ in range(5)]
+    ranges = [range(0), range(0, 2), range(1, 3), range(1, 3), range(0)]
+    sigmas = torch.tensor([0, 0.3, 0.3, 0.6, 0])
+    untouched = [min(blocks, default=model.cfg.n_layers) for _ in range(2) for blocks in ranges]
+
+    def hooks(rows: Rows) -> list[Any]:
+        condition = rows.index % 5
+        options = {"seed": 1, "sample_ids": rows.sample_ids, "positions": rows.positions}
+        found = []
+        for blocks in {blocks for blocks in ranges if len(blocks)}:
+            mine = torch.tensor([ranges[c] == blocks for c in condition.tolist()])
+            found += noise_hooks(model, blocks, torch.where(mine, sigmas[condition], 0), **options)
+        return found
+
+    options = {
+        "max_new_tokens": 8,
+        "sample_ids": [i for i in (0, 1) for _ in range(5)],
+        "seed": 3,
+        "hooks": hooks,
+        "temperature": temperature,
+    }
+    plain = generate(model, prompts, **options)
+    assert generate(model, prompts, untouched=untouched, **options) == plain
+    assert generate(model, prompts, untouched=untouched, batch_rows=3, **options) == plain
+    assert plain[0] == plain[4]
+    assert len({tuple(row) for row in plain}) > 3
+
+
+def test_sharing_runs_fewer_blocks(model: Any) -> None:
+    """A prompt of rows that all part at the last block is run once below it."""
+    n_layers, seen = model.cfg.n_layers, []
+    untouched = [n_layers, n_layers - 1, n_layers - 1]
+
+    def hooks(rows: Rows) -> list[Any]:
+        def see(layer: int) -> Any:
+            return lambda resid, hook: seen.append((layer, *resid.shape[:2]))
+
+        return [(f"blocks.{i}.hook_resid_post", see(i)) for i in (0, n_layers - 1)]
+
+    generate(model, [PROMPTS[0]] * 3, max_new_tokens=1, sample_ids=[0] * 3, seed=0, hooks=hooks, untouched=untouched)
+    width = len(PROMPTS[0])
+    assert seen == [(0, 1, width), (n_layers - 1, 3, width)]
+
+
+def test_untouched_is_checked(model: Any) -> None:
+    """It needs a number for each row, and hooks that can be made for parts of a batch."""
+    options: dict[str, Any] = {"max_new_tokens": 1, "sample_ids": [0], "seed": 0}
+    with pytest.raises(ConfigError, match="function of Rows"):
+        generate(model, PROMPTS[:1], untouched=[0], **options)
+    with pytest.raises(DataError, match="one number"):
+        generate(model, PROMPTS[:1], untouched=[0, 1], hooks=lambda rows: [], **options)

@@ -1,0 +1,186 @@
+"""Other ways to disturb a block than isotropic noise, with the same interface (N): does the kind of damage matter?
+
+- `covariance`: Gaussian noise of the same total power, along the directions in which activations themselves vary.
+- `resample`: a token's stream moves by the share σ towards that of another token of the corpus; at σ = 1 it is replaced
+  (resample ablation). The donor is a pure function of seed, sample id and position, and the same at every layer.
+- `skip`: the share σ of what each block adds is taken away; at σ = 1 the block is skipped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from mspgt_tl.activations import Blocks, stream, usable_sentences
+from mspgt_tl.config import StreamConfig
+from mspgt_tl.contracts import CausalModel
+from mspgt_tl.errors import ConfigError, CorpusError, DataError, unknown_name
+from mspgt_tl.interventions import philox
+from mspgt_tl.interventions.noise import Hook, Positions, Scale, SinglePasses, check_layers, check_sigma, noise_hooks
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+Kind: TypeAlias = Literal["gaussian", "covariance", "resample", "skip"]
+KINDS = ("gaussian", "covariance", "resample", "skip")
+DONORS = 1024
+"""Tokens of the corpus kept for resampling."""
+
+
+@dataclass(frozen=True)
+class ActivationBank:
+    """What the kinds beyond plain noise need to know of a corpus."""
+
+    roots: dict[int, Float[Tensor, "d_model d_model"]]
+    """Symmetric square root of every layer's activation covariance, scaled to a mean variance of 1."""
+    donors: Float[Tensor, "layer donor d_model"]
+    """The stream at tokens drawn from the corpus, one a sentence."""
+
+
+def measure_activations(
+    model: CausalModel, sentences: Sequence[str], *, seed: int, config: StreamConfig | None = None
+) -> ActivationBank:
+    """Measure covariances over all tokens, BOS left out, and keep up to `DONORS` tokens of as many sentences.
+
+    Raises:
+        CorpusError: no sentence has two tokens.
+    """
+    import torch
+
+    settings = config or StreamConfig()
+    usable = usable_sentences(model, list(sentences), settings)
+    if not usable:
+        raise CorpusError("No sentence of the corpus has two tokens, so there is no activation to measure.")
+    n_layers, width = int(model.cfg.n_layers), int(model.cfg.d_model)
+    count, total = 0, torch.zeros(n_layers, width, dtype=torch.float64)
+    squares = torch.zeros(n_layers, width, width, dtype=torch.float64)
+    kept = set(np.random.default_rng([seed, 5]).permutation(len(usable))[:DONORS].tolist())
+    donors: list[tuple[int, Tensor]] = []
+    order = Blocks(np.arange(len(usable)), 1)
+    for batch in stream(model, usable, needs=frozenset({"resid"}), blocks=order, seed=seed, config=settings):
+        rows = [row for row, sentence in enumerate(batch.sentence) if int(sentence) in kept]
+        for row in rows:
+            at = int(batch.drawn[row])
+            donors.append((int(batch.sentence[row]), torch.stack([resid[row, at].cpu() for resid in batch.resid])))
+        for layer, resid in enumerate(batch.resid):
+            vectors = resid[batch.is_data].double()
+            total[layer] += vectors.sum(0).cpu()
+            squares[layer] += (vectors.T @ vectors).cpu()
+        count += int(batch.is_data.sum())
+    mean = total / count
+    covariance = squares / count - mean[:, :, None] * mean[:, None, :]
+    # In the order of the corpus, so that neither batch size nor length decides which donor has which number.
+    stacked = torch.stack([vectors for _, vectors in sorted(donors, key=lambda pair: pair[0])], 1)
+    return ActivationBank({layer: _root(matrix) for layer, matrix in enumerate(covariance)}, stacked)
+
+
+def _root(covariance: Float[Tensor, "d_model d_model"]) -> Float[Tensor, "d_model d_model"]:
+    import torch
+
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp(min=0)
+    return (vectors * (values / values.mean()).sqrt()) @ vectors.T
+
+
+def disturbance_hooks(
+    model: CausalModel,
+    layers: Iterable[int],
+    sigma: float | Sequence[float] | Float[Tensor, "batch"],
+    *,
+    kind: Kind = "gaussian",
+    seed: int,
+    sample_ids: Sequence[int] | Int[Tensor, "batch"],
+    positions: Positions | Int[Tensor, "batch pos"] | None = None,
+    scale: Scale = "token",
+    bank: ActivationBank | None = None,
+) -> list[Hook]:
+    """Return hooks of any kind, as `noise_hooks` returns those of the first; see there for the arguments.
+
+    Args:
+        bank: from `measure_activations`; `covariance` and `resample` need one.
+
+    Raises:
+        ConfigError: unknown kind, the bank is missing, or a share above 1 (`resample`, `skip`).
+    """
+    options: dict[str, Any] = {"seed": seed, "sample_ids": sample_ids, "positions": positions}
+    if kind not in KINDS:
+        raise ConfigError(unknown_name("kind of intervention", str(kind), KINDS))
+    if kind in ("covariance", "resample") and bank is None:
+        raise ConfigError(f"'{kind}' needs bank=measure_activations(model, sentences, seed=…).")
+    if kind in ("gaussian", "covariance"):
+        roots = bank.roots if bank is not None and kind == "covariance" else None
+        return noise_hooks(model, layers, sigma, scale=scale, roots=roots, **options)
+    chosen = check_layers(layers, int(model.cfg.n_layers))
+    share = _Share(sigma, kind, bank, **options)
+    after: list[Hook] = [(f"blocks.{layer}.hook_resid_post", partial(share.move, layer=layer)) for layer in chosen]
+    if kind == "resample":
+        return after
+    before: list[Hook] = [(f"blocks.{layer}.hook_resid_pre", partial(share.remember, layer=layer)) for layer in chosen]
+    return before + after
+
+
+class _Share:
+    """Moves the stream by a share of the way to something else: a donor, or what entered the block."""
+
+    def __init__(
+        self,
+        sigma: Any,
+        kind: str,
+        bank: ActivationBank | None,
+        *,
+        seed: int,
+        sample_ids: Any,
+        positions: Positions | Tensor | None,
+    ) -> None:
+        philox.check_seed(seed)
+        self.ids, self.seed = philox.read_ids(sample_ids), seed
+        self.positions = positions if isinstance(positions, Positions | None) else Positions(positions)
+        self.sigma = check_sigma(sigma, len(self.ids))
+        if bool((self.sigma > 1).any()):
+            raise ConfigError(f"For '{kind}', sigma is a share from 0 to 1; got {float(self.sigma.max()):g}.")
+        self.donors = bank.donors if kind == "resample" and bank is not None else None
+        self.passes = SinglePasses(len(self.ids))
+        self.entered: dict[int, Tensor] = {}
+
+    def remember(self, resid: Float[Tensor, "batch pos d_model"], hook: Any, *, layer: int) -> None:
+        """Keep what enters a block; a hook function."""
+        self.entered[layer] = resid
+
+    def move(self, resid: Float[Tensor, "batch pos d_model"], hook: Any, *, layer: int) -> Tensor:
+        """Return the stream moved; a hook function."""
+        import torch
+
+        if len(resid) != len(self.ids):
+            raise DataError(f"Hooks made for {len(self.ids)} sample ids met a batch of {len(resid)} rows.")
+        target = self.entered.pop(layer) if self.donors is None else self._donors(resid, layer)
+        exact = torch.promote_types(resid.dtype, torch.float32)
+        share = self.sigma.to(resid.device, exact)[:, None, None]
+        moved = torch.lerp(resid.to(exact), target.to(exact), share).to(resid.dtype)
+        # Rows left alone stay so, bit for bit; padding may hold anything.
+        return torch.where(share > 0, moved, resid)
+
+    def _donors(self, resid: Tensor, layer: int) -> Tensor:
+        assert self.donors is not None
+        here = self.passes.positions(resid) if self.positions is None else self.positions.current
+        if here.shape != resid.shape[:2]:
+            raise DataError(f"Positions are {list(here.shape)}, the forward pass is {list(resid.shape[:2])}.")
+        drawn = philox.uniform(
+            self.seed,
+            sample_ids=self.ids[:, None].expand(here.shape).flatten(),
+            positions=here.cpu().clamp(min=0).flatten(),
+            use=philox.DONOR,
+        )
+        n_donors = self.donors.shape[1]
+        index = (drawn * n_donors).long().clamp(max=n_donors - 1)
+        return self.donors[layer][index].view(resid.shape).to(resid.device)
+
+
+def largest_sigma(kind: Kind) -> float:
+    """Return the largest σ of a kind: 1 where it is a share, infinity where it is relative to the activation scale."""
+    return math.inf if kind in ("gaussian", "covariance") else 1.0

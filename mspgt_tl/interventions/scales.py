@@ -1,0 +1,54 @@
+"""Which blocks an intervention touches: scales written by hand, and control stretches at other depths."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from mspgt_tl.errors import ConfigError
+
+NAMES = ("local", "intermediate", "global")
+
+
+def parse_scales(text: str, n_layers: int) -> dict[str, range]:
+    """Read scales such as `0-3,4-8,9-11`: ranges of blocks, both ends included.
+
+    Three of them are called local, intermediate and global; any other number, `blocks 0-3` and so on.
+
+    >>> parse_scales("0-3,4-8,9-11", 12)
+    {'local': range(0, 4), 'intermediate': range(4, 9), 'global': range(9, 12)}
+
+    Raises:
+        ConfigError: not such a list, or a block that the model does not have, or one named twice.
+    """
+    ranges = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if not found:
+            raise ConfigError(f"Scales are ranges of blocks such as 0-3,4-8,9-11; got '{text}'.")
+        first = int(found[1])
+        ranges.append(range(first, int(found[2] or first) + 1))
+    if any(not len(blocks) or blocks[-1] >= n_layers for blocks in ranges):
+        raise ConfigError(f"Scales must lie within blocks 0 to {n_layers - 1}, lower end first; got '{text}'.")
+    every = [block for blocks in ranges for block in blocks]
+    if len(set(every)) < len(every):
+        raise ConfigError(f"A block belongs to one scale; '{text}' names one twice.")
+    names = NAMES if len(ranges) == len(NAMES) else [describe_blocks(blocks) for blocks in ranges]
+    return dict(zip(names, ranges, strict=True))
+
+
+def describe_blocks(blocks: range) -> str:
+    """Return `blocks 3-5`, or `block 3`."""
+    return f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]}-{blocks[-1]}"
+
+
+def control_blocks(scale: range, n_layers: int, *, count: int, seed: int) -> list[range]:
+    """Return up to `count` stretches of as many contiguous blocks at other depths, drawn without replacement.
+
+    There are `n_layers - len(scale)` of them; they may overlap the scale, for a scale of more than half of the blocks
+    leaves no other choice.
+    """
+    others = [first for first in range(n_layers - len(scale) + 1) if first != scale[0]]
+    chosen = np.random.default_rng([seed, scale[0], len(scale)]).permutation(others)[:count]
+    return [range(first, first + len(scale)) for first in sorted(int(first) for first in chosen)]
