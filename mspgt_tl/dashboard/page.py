@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from mspgt_tl.dashboard.definitions import (
     WEIGHTS,
 )
 from mspgt_tl.dashboard.layers import cka_figure, probe_figure, probed_tasks, weight_figure
-from mspgt_tl.dashboard.template import PAGE, SCRIPT, STYLE
+from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, render_sheet
 from mspgt_tl.dashboard.words import (
     MISSING,
     boundary_label,
@@ -38,44 +37,9 @@ from mspgt_tl.dashboard.words import (
 )
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     import xarray as xr
 
-HASH_SHOWN = 12
-"""Characters of a hash that are shown; the whole of it is in the tooltip."""
 MARKS = {"supported": "✓", "accepted": "✓", "not found": "✗", "not accepted": "✗"}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One figure with what a screen reader says of it."""
-
-    figure: go.Figure
-    summary: str
-    title: str = ""
-    shape: Literal["", "square", "tall"] = ""
-    """Proportions by the page's style; a figure without has a height of its own."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; the first column names the row."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: one sentence, its figures, notes, a table and the definition."""
-
-    title: str
-    lead: str
-    plots: Sequence[Plot]
-    definition: Any = ""
-    notes: Sequence[str] = ()
-    table: Table | None = None
 
 
 def render_report(data: xr.Dataset, manifest: Mapping[str, Any], nulls: Mapping[str, xr.Dataset]) -> str:
@@ -86,52 +50,30 @@ def render_report(data: xr.Dataset, manifest: Mapping[str, Any], nulls: Mapping[
         manifest: the run's manifest; parts that it lacks are left out of the page.
         nulls: results of model nulls by name.
     """
-    import jinja2
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
     headline, sentences = verdict_words(data)
     identity = manifest.get("identity", {})
-    sections = [*_boundary_sections(data), *_layer_sections(data, identity), *_null_sections(data, nulls)]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(PAGE).render(
-        style=Markup(STYLE),
-        script=Markup(SCRIPT),
-        plotly=Markup(get_plotlyjs()),
-        model=Path(identity.get("model", {}).get("name", "a model")).name,
-        headline=headline,
-        sentences=sentences,
-        n_layers=int(data.attrs["n_layers"]),
-        rule=data.attrs["rule"],
-        seed=data.attrs["seed"],
-        boundaries=_boundary_table(data),
-        peak_counts=_peak_counts(data),
-        signals=_signal_table(data),
-        reasons=reasons(data),
-        sections=_embed(sections),
-        gaps=_gap_table(data),
-        facts=_facts(manifest),
+    model, n_layers = Path(identity.get("model", {}).get("name", "a model")).name, int(data.attrs["n_layers"])
+    intro = (
+        f"A gap b lies between blocks b−1 and b; this model has {n_layers} blocks, so gaps 1 to {n_layers - 1}. "
+        f"Relative depth is b / {n_layers}. Rule: {data.attrs['rule']}. Seed {data.attrs['seed']}."
     )
+    sections = [
+        *_found_sections(data),
+        *_boundary_sections(data),
+        *_layer_sections(data, identity),
+        *_null_sections(data, nulls),
+        Section("All numbers by gap", "", tables=[_gap_table(data)], folded=True),
+    ]
+    title, heading = f"Boundaries of {model}", f"Processing scales of {model}"
+    return render_sheet(Sheet(title, heading, headline, sentences, intro, sections, list_facts(manifest)))
 
 
-def _embed(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """Turn figures into HTML, each with an id of its own; plotly.js itself is in the page's head."""
-    from markupsafe import Markup
-
-    embedded, count = [], 0
-    for section in sections:
-        plots = []
-        for plot in section.plots:
-            html = plot.figure.to_html(
-                full_html=False,
-                include_plotlyjs=False,
-                config={"responsive": True, "displaylogo": False, "showSendToCloud": False},
-                div_id=f"figure-{count}",
-            )
-            plots.append({**vars(plot), "html": Markup(html)})
-            count += 1
-        embedded.append({**vars(section), "plots": plots})
-    return embedded
+def _found_sections(data: xr.Dataset) -> list[Section]:
+    boundaries = _boundary_table(data)
+    tables = [*([boundaries] if boundaries.rows else []), _signal_table(data)]
+    found = Section("What was found", _peak_counts(data), tables=tables)
+    why = reasons(data)
+    return [found, Section("Why something is missing or left out", "", notes=why)] if why else [found]
 
 
 def _boundary_sections(data: xr.Dataset) -> list[Section]:
@@ -286,7 +228,7 @@ def _null_sections(data: xr.Dataset, nulls: Mapping[str, xr.Dataset]) -> list[Se
     untested = [name for name in nulls if name not in tested]
     notes = [f"Not drawn, for nothing could be tested there: {', '.join(untested)}."] if untested else []
     plots = [Plot(nulls_figure(data, nulls), f"Contrast of this model and of {', '.join(tested)}.")] if tested else []
-    return [Section("What do null models give?", lead, plots, NULLS, notes, table)]
+    return [Section("What do null models give?", lead, plots, NULLS, notes, [table])]
 
 
 def _boundary_table(data: xr.Dataset) -> Table:
@@ -306,7 +248,12 @@ def _boundary_table(data: xr.Dataset) -> Table:
                 f"{MARKS.get(verdict, '~')} {verdict}",
             ]
         )
-    return Table("Boundaries", columns, rows)
+    note = (
+        "Interval: where 95 % of the bootstrap resamples put the boundary. p: how often signals that agree only by "
+        "chance would do as well. Presence: share of resamples that found the boundary at all. Mode mass: share of "
+        "those at the commonest gap. Near tie: a rival gap that a fifth or more of the resamples preferred."
+    )
+    return Table("Boundaries", columns, rows, note)
 
 
 def _peak_counts(data: xr.Dataset) -> str:
@@ -330,7 +277,11 @@ def _signal_table(data: xr.Dataset) -> Table:
                 SIGNAL_DEFINITIONS.get(str(name), MISSING),
             ]
         )
-    return Table("Signals", ("signal", "weight", "reliability", "use", "unit", "definition"), rows)
+    note = (
+        "Weight: share in the fused evidence. Reliability: 1 − (bootstrap noise) / (variance over gaps); below 0.5 the "
+        "signal is flat and left out, unless the rule is paper."
+    )
+    return Table("Signals", ("signal", "weight", "reliability", "use", "unit", "definition"), rows, note)
 
 
 def _gap_table(data: xr.Dataset) -> Table:
@@ -344,38 +295,4 @@ def _gap_table(data: xr.Dataset) -> Table:
         depth = percent(gap / int(data.attrs["n_layers"]))
         contrast = number(float(data["contrast"].values[j]))
         rows.append([str(gap), depth, *(number(float(v)) for v in values), f"{low} to {high}", contrast])
-    return Table("All numbers by gap", columns, rows)
-
-
-def _facts(manifest: Mapping[str, Any]) -> list[Table]:
-    """List what the manifest says, group by group: name, value as shown, and the whole of a shortened value."""
-    identity = manifest.get("identity", {})
-    groups = {name.capitalize(): identity.get(name, {}) for name in ("model", "corpus", "treebank")}
-    groups["Settings"] = identity.get("config", {})
-    single = ("created", "python", "platform", "fingerprint", "format")
-    groups["Run"] = {name: manifest[name] for name in single if name in manifest} | manifest.get("notes", {})
-    groups["Versions"] = manifest.get("packages", {})
-    stages = {name: stage.get("seconds", np.nan) for name, stage in manifest.get("stages", {}).items()}
-    timings = {name: f"{seconds:.1f} s" for name, seconds in stages.items()}
-    groups["Time by stage"] = timings | ({"all": f"{sum(stages.values()):.1f} s"} if stages else {})
-    return [Table(name, (), [_fact(*item) for item in _flatten(group)]) for name, group in groups.items() if group]
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat += _flatten(value, f"{prefix}{name}.")
-        else:
-            flat.append((prefix + name, value))
-    return flat
-
-
-def _fact(name: str, value: Any) -> tuple[str, str, str]:
-    if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
-        return name, value[:HASH_SHOWN] + "…", value
-    if isinstance(value, list | tuple):
-        return name, ", ".join(str(part) for part in value), ""
-    # Only these three by identity: 1 == True would turn a number into "yes".
-    plain = "none" if value is None else "yes" if value is True else "no" if value is False else str(value)
-    return name, plain, ""
+    return Table("All numbers by gap", columns, rows, wide=True)

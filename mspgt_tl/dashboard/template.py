@@ -74,7 +74,8 @@ window.addEventListener("afterprint", () => {
 
 PAGE = """
 {%- macro listing(table) %}
-<table class="stack">
+{% if table.wide %}<div class="wide" tabindex="0" role="region" aria-label="{{ table.caption }}">{% endif %}
+<table{% if not table.wide %} class="stack"{% endif %}>
 <caption>{{ table.caption }}</caption>
 <thead><tr>{% for name in table.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -83,6 +84,8 @@ PAGE = """
 {% else %}<td data-label="{{ table.columns[loop.index0] }}"><span>{{ cell }}</span></td>{% endif %}{% endfor %}</tr>
 {% endfor %}
 </tbody></table>
+{% if table.wide %}</div>{% endif %}
+{% if table.note %}<p class="soft">{{ table.note }}</p>{% endif %}
 {% endmacro %}
 {%- macro drawn(plot) %}
 <figure>
@@ -98,39 +101,24 @@ PAGE = """
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; script-src 'unsafe-inline';
  style-src 'unsafe-inline'; img-src data: blob:">
-<title>Boundaries of {{ model }}</title>
+<title>{{ title }}</title>
 <style>{{ style }}</style>
 <script>{{ plotly }}</script>
 </head>
 <body>
 <main>
-<h1>Processing scales of {{ model }}</h1>
+<h1>{{ heading }}</h1>
 <section class="verdict" aria-label="Verdict">
 <strong>{{ headline }}</strong>
 {% for sentence in sentences %}<p>{{ sentence }}</p>
 {% endfor %}
 </section>
-<p class="soft">A gap b lies between blocks b−1 and b; this model has {{ n_layers }} blocks, so gaps 1 to
-{{ n_layers - 1 }}. Relative depth is b / {{ n_layers }}. Rule: {{ rule }}. Seed {{ seed }}.</p>
+{% if intro %}<p class="soft">{{ intro }}</p>{% endif %}
 <noscript><p><b>The figures need JavaScript; every number is also in the tables.</b></p></noscript>
-
-<h2>What was found</h2>
-{% if boundaries.rows %}{{ listing(boundaries) }}
-<p class="soft">Interval: where 95 % of the bootstrap resamples put the boundary. p: how often signals
-that agree only by chance would do as well. Presence: share of resamples that found the boundary at all.
-Mode mass: share of
-those at the commonest gap. Near tie: a rival gap that a fifth or more of the resamples preferred.</p>{% endif %}
-<p>{{ peak_counts }}</p>
-{{ listing(signals) }}
-<p class="soft">Weight: share in the fused evidence. Reliability: 1 − (bootstrap noise) / (variance over
-gaps); below 0.5
-the signal is flat and left out, unless the rule is <code>paper</code>.</p>
-{% if reasons %}<h3>Why something is missing or left out</h3>
-<ul>{% for reason in reasons %}<li>{{ reason }}</li>{% endfor %}</ul>{% endif %}
 
 {% for section in sections %}
 <h2>{{ section.title }}</h2>
-<p>{{ section.lead }}</p>
+{% if section.lead %}<p>{{ section.lead }}</p>{% endif %}
 {% if section.plots | length > 1 %}<div class="pair">{% endif %}
 {% for plot in section.plots %}
 {% if section.plots | length > 1 %}<div>{% endif %}
@@ -139,17 +127,13 @@ the signal is flat and left out, unless the rule is <code>paper</code>.</p>
 {% if section.plots | length > 1 %}</div>{% endif %}
 {% endfor %}
 {% if section.plots | length > 1 %}</div>{% endif %}
+{{ section.html }}
 {% for note in section.notes %}<p>{{ note }}</p>{% endfor %}
-{% if section.table %}{{ listing(section.table) }}{% endif %}
+{% if section.folded %}<details><summary>Show the table</summary>{% endif %}
+{% for table in section.tables %}{{ listing(table) }}{% endfor %}
+{% if section.folded %}</details>{% endif %}
 {% if section.definition %}<p class="soft">{{ section.definition }}</p>{% endif %}
 {% endfor %}
-
-<h2>All numbers by gap</h2>
-<details><summary>Show the table</summary>
-<div class="wide" tabindex="0" role="region" aria-label="All numbers by gap"><table>
-<thead><tr>{% for name in gaps.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in gaps.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table></div></details>
 
 <h2>What the numbers depend on</h2>
 <div class="facts">
