@@ -1,15 +1,16 @@
-"""What a detection run can be told: one frozen dataclass per stage, read from TOML, checked once, hashed."""
+"""What a run can be told: one frozen dataclass per stage, read from TOML, checked once, hashed."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mspgt_tl.contracts import TASKS
 from mspgt_tl.errors import ConfigError, unknown_name
@@ -128,13 +129,174 @@ class DetectConfig:
             raise ConfigError(f"seed must not be negative, got {self.seed}.")
 
 
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How text is generated under each condition."""
+
+    prompt_tokens: int = 16
+    """Tokens of a corpus sentence that make a prompt, BOS not counted."""
+    new_tokens: int = 80
+    """Tokens written after it, fewer where a text ends by itself; MATTR needs texts of 50 words."""
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    top_k: int | None = None
+    top_p: float | None = None
+    chunk_samples: int = 25
+    """Samples that are decoded together under all conditions, and kept together on disk."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "prompt_tokens", "new_tokens", "chunk_samples")
+
+
+@dataclass(frozen=True)
+class MetricConfig:
+    """Which text metrics are measured, and where those live that need something from outside."""
+
+    names: tuple[str, ...] | None = None
+    """All known ones when None."""
+    sbert: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Embedding model: a hub name, a folder, or `package:NAME` for one inside an installed package."""
+    languagetool: str | None = None
+    """URL of a LanguageTool server; None starts a local one where it is already installed."""
+
+
+@dataclass(frozen=True)
+class InterveneConfig:
+    """Everything a sweep depends on besides the model, the scales and the text."""
+
+    seed: int = 0
+    """Of noise, sampling, controls and resamples."""
+    samples: int = 1000
+    """Prompts, each continued under every condition (P: 1,000)."""
+    sigmas: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    """Levels of the dose: σ itself for `per_layer`, the target for `exit_norm` (relative change) and `kl` (nats)."""
+    level: float | None = None
+    """The level at which other doses, controls and the confirmatory tests are looked at; None: 0.1, or the middle."""
+    dose: Literal["per_layer", "per_scale", "exit_norm", "kl"] = "per_layer"
+    """How a level becomes σ, at all levels."""
+    other_doses: tuple[Literal["per_layer", "per_scale", "exit_norm", "kl"], ...] = (
+        "per_layer",
+        "per_scale",
+        "exit_norm",
+        "kl",
+    )
+    """Doses that are looked at beside it, at one level."""
+    kind: Literal["gaussian", "covariance", "resample", "skip"] = "gaussian"
+    """How a block is disturbed."""
+    scale: Literal["robust", "std", "token"] = "robust"
+    """The activation scale that σ is relative to."""
+    controls: int = 5
+    """Stretches of as many blocks at other depths, for each scale."""
+    effect_sentences: int = 200
+    """Sentences for the effects on the next token."""
+    scale_sentences: int = 1000
+    """Sentences that activation scales are measured on."""
+    dose_sentences: int = 60
+    """Sentences that doses are solved and the ledger is measured on."""
+    resamples: int = 2000
+    """Bootstrap resamples of samples and of sentences."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    metrics: MetricConfig = field(default_factory=MetricConfig)
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "samples", "scale_sentences", "effect_sentences", "dose_sentences")
+        if self.seed < 0 or self.controls < 0:
+            raise ConfigError(f"seed and controls must not be negative, got {self.seed} and {self.controls}.")
+        if not self.sigmas or not all(math.isfinite(s) and s > 0 for s in self.sigmas):
+            raise ConfigError(f"sigmas are finite and above 0, at least one; got {list(self.sigmas)}.")
+        if list(self.sigmas) != sorted(set(self.sigmas)):
+            raise ConfigError(f"sigmas rise, each named once; got {list(self.sigmas)}.")
+        if self.level is not None and self.level not in self.sigmas:
+            raise ConfigError(f"level must be one of sigmas, {list(self.sigmas)}; got {self.level}.")
+        if self.resamples < 100:
+            raise ConfigError(f"At least 100 resamples are needed for a 95 % interval, got {self.resamples}.")
+
+    @property
+    def compared_level(self) -> float:
+        """The one level at which more than the sweep itself is looked at."""
+        if self.level is not None:
+            return self.level
+        return 0.1 if 0.1 in self.sigmas else self.sigmas[len(self.sigmas) // 2]
+
+
+@dataclass(frozen=True)
+class HVibConfig:
+    """How the hierarchical variational bottleneck is fitted to a frozen model."""
+
+    betas: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    """Compression weights swept, the same for all three scales; 1 is the ELBO."""
+    width: int = 16
+    """Dimensions of each latent."""
+    steps: int = 400
+    """Steps of Adam for each weight."""
+    batch: int = 512
+    """Tokens a step."""
+    learning_rate: float = 1e-2
+    """Adam's step size in the first step; it falls linearly to a tenth."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "width", "steps", "batch", "learning_rate")
+        if len(self.betas) < 2 or list(self.betas) != sorted(set(self.betas)) or not self.betas[0] > 0:
+            raise ConfigError(f"betas are two or more, above 0, and rise; got {list(self.betas)}.")
+
+
+@dataclass(frozen=True)
+class TheoryConfig:
+    """Everything the theory's estimates depend on besides the model, the scales and the text."""
+
+    seed: int = 0
+    """Of labels, noise, splits, resamples and permutations."""
+    sentences: int = 1000
+    """Sentences of the corpus that are used, in reading order."""
+    label_samples: int = 2
+    """Draws of the labels for the Fisher trace, one backward pass each."""
+    closure_texts: int = 24
+    """Sentences on which noise is compared with its prediction."""
+    closure_sigmas: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.5, 1.0)
+    closure_samples: int = 64
+    """Draws of the labels there."""
+    noise_draws: int = 4
+    """Draws of the noise for every sigma."""
+    exact_draws: int = 32
+    """Draws of the noise in float64, at the smallest sigma only."""
+    channel_sigmas: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
+    """Noise of the Gaussian channel, relative to each layer's activation scale."""
+    rate_sigmas: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+    """Noise of the rate-distortion curve, relative to each layer's activation scale."""
+    rate_texts: int = 60
+    """Sentences on which distortion is measured."""
+    resamples: int = 1000
+    """Bootstrap resamples of sentences."""
+    hvib: HVibConfig = field(default_factory=HVibConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "sentences", "label_samples", "closure_texts")
+        if self.seed < 0:
+            raise ConfigError(f"seed must not be negative, got {self.seed}.")
+        if self.rate_texts < 20 or len(self.rate_sigmas) < 2:
+            raise ConfigError("A slope with its interval needs rate_texts of 20 or more and two rate_sigmas or more.")
+        for name in ("closure_samples", "noise_draws", "exact_draws"):
+            if getattr(self, name) < 2:
+                raise ConfigError(f"{name} must be 2 or more, to know its error; got {getattr(self, name)}.")
+        for name in ("closure_sigmas", "channel_sigmas", "rate_sigmas"):
+            values = getattr(self, name)
+            if not values or not values[0] > 0 or list(values) != sorted(set(values)) or not math.isfinite(values[-1]):
+                raise ConfigError(f"{name} are finite, above 0, and rise; got {list(values)}.")
+        if self.resamples < 100:
+            raise ConfigError(f"At least 100 resamples are needed for a 95 % interval, got {self.resamples}.")
+
+
 def _check_positive(config: Any, *names: str) -> None:
     for name in names:
         if not getattr(config, name) > 0:
             raise ConfigError(f"{name} must be positive, got {getattr(config, name)}.")
 
 
-def make_config(settings: Mapping[str, Any]) -> DetectConfig:
+C = TypeVar("C")
+
+
+def make_config(settings: Mapping[str, Any], kind: type[C] = DetectConfig) -> C:
     """Build a config from nested plain values, checking names and types.
 
     Raises:
@@ -142,9 +304,9 @@ def make_config(settings: Mapping[str, Any]) -> DetectConfig:
     """
     import pydantic
 
-    _check_names(settings, DetectConfig, "")
+    _check_names(settings, kind, "")
     try:
-        return pydantic.TypeAdapter(DetectConfig).validate_python(dict(settings))
+        return pydantic.TypeAdapter(kind).validate_python(dict(settings))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

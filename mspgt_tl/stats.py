@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 LEVEL = 0.95
 """Of every interval."""
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 CHUNK = 500
 """Resamples worked on at once."""
 NAN = float("nan")
@@ -39,7 +40,7 @@ def ratio_intervals(
     """Return 95 % percentile intervals of Σ numerator / Σ denominator, items drawn with replacement."""
     counts = bootstrap_counts(denominator.shape[-1], resamples, seed=seed)
     values = (numerator @ counts.T) / (counts @ denominator)
-    return np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+    return np.quantile(values, TAILS, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -102,20 +103,24 @@ def paired_effect(
     found, reasons = dict(nothing), list[str]()
     middle = float(before.mean())
     if middle != 0:
-        # A resample whose reference mean is 0 has no relative change.
-        with np.errstate(divide="ignore", invalid="ignore"):
+        found["change"] = 100 * float(difference.mean()) / abs(middle)
+        if (means[:, 0] != 0).all():
             drawn = 100 * means[:, 2] / np.abs(means[:, 0])
-        low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        found |= {"change": 100 * float(difference.mean()) / abs(middle), "change_low": low, "change_high": high}
+            found["change_low"], found["change_high"] = np.quantile(drawn, TAILS)
+        else:
+            reasons.append("The reference's mean is 0 in some resamples, so the change has no interval.")
     else:
         reasons.append("The reference's mean is 0, so there is no relative change.")
     spread = float(difference.std(ddof=1))
     # Differences that are equal up to rounding have no spread.
     if spread > 1e-12 * np.abs(difference).max():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            sizes = means[:, 2] / np.sqrt((means[:, 3] - means[:, 2] ** 2) * n / (n - 1))
-        low, high = np.nanquantile(sizes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        found |= {"effect_size": float(difference.mean()) / spread, "effect_size_low": low, "effect_size_high": high}
+        found["effect_size"] = float(difference.mean()) / spread
+        variance = (means[:, 3] - means[:, 2] ** 2) * n / (n - 1)
+        if (variance > 1e-12 * means[:, 3]).all():
+            sizes = means[:, 2] / np.sqrt(variance)
+            found["effect_size_low"], found["effect_size_high"] = np.quantile(sizes, TAILS)
+        else:
+            reasons.append("Differences are equal in some resamples, so the effect size has no interval.")
         test = stats.ttest_rel(after, before)
         found |= {"t": float(test.statistic), "t_p": float(test.pvalue)}
         found["permutation_p"] = sign_flip_p(difference, permutations=permutations, seed=seed)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -80,3 +81,21 @@ def parse_numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigError(f"Numbers separated by commas are needed, got '{text}'.") from error
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """Read NAME=VALUE pairs; a value is TOML, or else a plain string.
+
+    Raises:
+        ConfigError: a pair without an equals sign.
+    """
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set needs NAME=VALUE, got '{pair}'.")
+        try:
+            settings[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[name.strip()] = value
+    return settings

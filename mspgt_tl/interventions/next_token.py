@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
-HookMaker: TypeAlias = "Callable[[Sequence[int], float, Int[Tensor, 'batch'], Positions], list[Hook]]"
+HookMaker: TypeAlias = "Callable[[Sequence[int], float | Tensor, Int[Tensor, 'batch'], Positions], list[Hook]]"
 """Layers, σ, sample ids and positions in; hooks for that batch out."""
 MEASURES = ("kl", "loss_change", "agreement")
 UNITS = {"kl": "nats/token", "loss_change": "nats/token", "agreement": "share"}
@@ -265,7 +265,7 @@ def measure_ledger(
                 sums[0, layer] += injected.sum().item()
                 sums[1, layer] += (-20 * injected.log10()).sum().item()
 
-        def make(chosen: Sequence[int], size: float, ids: Tensor, at: Positions) -> list[Hook]:
+        def make(chosen: Sequence[int], size: float | Tensor, ids: Tensor, at: Positions) -> list[Hook]:
             # Hooks of one name run in the order of the list, so these stand around the ones measured.
             first = [(f"blocks.{i}.hook_resid_post", partial(before, layer=i)) for i in chosen]
             last = [(f"blocks.{i}.hook_resid_post", partial(after, layer=i)) for i in range(min(chosen), n_layers)]

@@ -1,0 +1,460 @@
+"""Draws a sweep: dose–response curves with their controls, the ledger, the paper's table, and texts side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mspgt_tl.dashboard.drawing import GREY, RUN_COLOURS, SYMBOLS, blank_figure, draw_band
+from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, render_sheet
+from mspgt_tl.dashboard.words import MISSING, number, p_text
+from mspgt_tl.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+    import xarray as xr
+
+BROWSED = 40
+"""Samples that the page shows."""
+NEXT_TOKEN = {
+    "kl": ("KL(clean ‖ disturbed)", "nats/token"),
+    "loss_change": ("Loss change", "nats/token"),
+    "agreement": ("Top-1 agreement", "share"),
+}
+DOSE_UNITS = {
+    "per_layer": "σ at every block",
+    "per_scale": "σ·√k of k blocks",
+    "exit_norm": "relative change after the scale",
+    "kl": "nats of KL",
+}
+
+
+class SweepResult(Protocol):
+    """What is drawn; `Intervention` is one."""
+
+    @property
+    def conditions(self) -> pd.DataFrame: ...
+    @property
+    def effects(self) -> xr.Dataset: ...
+    @property
+    def ledger(self) -> xr.Dataset: ...
+    @property
+    def samples(self) -> pd.DataFrame: ...
+    @property
+    def statistics(self) -> pd.DataFrame: ...
+    @property
+    def table_2(self) -> pd.DataFrame: ...
+    @property
+    def manifest(self) -> Any: ...
+
+
+def response_figure(result: SweepResult, measure: str = "kl") -> go.Figure:
+    """Return the dose–response curves of a next-token measure or of a text metric, with bands and controls.
+
+    Raises:
+        ConfigError: no such measure in this sweep.
+    """
+    metrics = list(dict.fromkeys(result.statistics["metric"]))
+    if measure in NEXT_TOKEN:
+        return _next_token_figure(result.effects, measure)
+    if measure not in metrics:
+        raise ConfigError(unknown_name("measure", measure, [*NEXT_TOKEN, *metrics]))
+    return _metric_figure(result, measure)
+
+
+def _next_token_figure(effects: xr.Dataset, measure: str) -> go.Figure:
+    title, unit = NEXT_TOKEN[measure]
+    figure = blank_figure(height=380, x_title=_level_title(effects.attrs["dose"]), y_title=f"{title}, {unit}")
+    levels = effects["level"].values
+    group = effects["group"].values
+    scales = [str(name) for name in effects["target"].values[group == "scale"]]
+    for name in effects["target"].values[group == "control"]:
+        own = next((s for s in scales if str(name).startswith(f"{s} control")), None)
+        row = effects.sel(target=name)
+        colour = RUN_COLOURS[scales.index(own) % len(RUN_COLOURS)] if own else GREY
+        _draw_line(figure, levels, row[measure].values, str(name), colour, faint=True)
+    for i, name in enumerate(scales):
+        row, colour = effects.sel(target=name), RUN_COLOURS[i % len(RUN_COLOURS)]
+        _band(figure, levels, row[f"{measure}_low"].values, row[f"{measure}_high"].values, colour)
+        _draw_line(figure, levels, row[measure].values, _scale_label(effects, name), colour, symbol=SYMBOLS[i % 6])
+    figure.update_xaxes(type="log", tickvals=levels, ticktext=[f"{level:g}" for level in levels])
+    if measure == "kl":
+        figure.update_yaxes(type="log", exponentformat="power")
+    return figure
+
+
+def _metric_figure(result: SweepResult, metric: str) -> go.Figure:
+    table = result.statistics[result.statistics["metric"] == metric]
+    config = result.manifest["identity"]["config"]
+    main = table[(table["dose"] == config["dose"]) & ~table["is_control"]]
+    figure = blank_figure(height=320, x_title=_level_title(config["dose"]), y_title="change, %")
+    scales = list(dict.fromkeys(main["scale"]))
+    for i, scale in enumerate(scales):
+        colour, rows = RUN_COLOURS[i % len(RUN_COLOURS)], main[main["scale"] == scale].sort_values("level")
+        controls = table[table["is_control"] & (table["scale"] == scale)]
+        levels = rows["level"].to_numpy()
+        _band(figure, levels, rows["change_low"].to_numpy(), rows["change_high"].to_numpy(), colour)
+        _draw_line(figure, levels, rows["change"].to_numpy(), scale, colour, symbol=SYMBOLS[i % 6])
+        if len(controls):
+            figure.add_scatter(
+                x=controls["level"],
+                y=controls["change"],
+                mode="markers",
+                marker={"color": colour, "symbol": "line-ew-open", "size": 11, "opacity": 0.6},
+                name=f"controls of {scale}",
+                text=controls["condition"],
+                hovertemplate="%{text}: %{y:+.2f} %<extra></extra>",
+                showlegend=False,
+            )
+    figure.add_hline(y=0, line={"color": GREY, "width": 1, "dash": "dot"})
+    levels = sorted(set(main["level"]))
+    figure.update_xaxes(type="log", tickvals=levels, ticktext=[f"{level:g}" for level in levels])
+    return figure
+
+
+def _band(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> None:
+    known = np.isfinite(low) & np.isfinite(high)
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    shade = f"rgba({red}, {green}, {blue}, 0.15)"
+    draw_band(figure, x[known], low[known], high[known], colour=shade, name="95 %", showlegend=False)
+
+
+def _draw_line(
+    figure: go.Figure, x: Any, y: Any, name: str, colour: str, *, faint: bool = False, symbol: str = "circle"
+) -> None:
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines" if faint else "lines+markers",
+        name=name,
+        line={"color": colour, "width": 1 if faint else 2.5, "dash": "dot" if faint else "solid"},
+        marker={"symbol": symbol, "size": 8},
+        opacity=0.55 if faint else 1,
+        showlegend=not faint,
+        hovertemplate="%{x:g}: %{y:.4g}<extra>" + name + "</extra>",
+    )
+
+
+def layer_figure(effects: xr.Dataset) -> go.Figure:
+    """Return the KL of every single block disturbed on its own, one line a level."""
+    figure = blank_figure(height=340, x_title="block", y_title="KL(clean ‖ disturbed), nats/token")
+    rows = effects.isel(target=effects["group"].values == "layer")
+    blocks = [int(str(span).partition("-")[0]) for span in rows["blocks"].values]
+    levels = rows["level"].values
+    for i, level in enumerate(levels):
+        shade = f"rgba(0, 114, 178, {0.3 + 0.7 * (i + 1) / len(levels):.2f})"
+        part = rows.isel(level=i)
+        _band(figure, np.array(blocks), part["kl_low"].values, part["kl_high"].values, RUN_COLOURS[0])
+        _draw_line(figure, blocks, part["kl"].values, f"{level:g}", shade, symbol=SYMBOLS[i % 6])
+    figure.update_yaxes(type="log", exponentformat="power")
+    figure.update_xaxes(dtick=1 if len(blocks) <= 16 else 4)
+    return figure
+
+
+def ledger_figure(result: SweepResult) -> go.Figure:
+    """Return how far the stream has moved after every layer, at the compared level, one line a condition."""
+    figure = blank_figure(height=340, x_title="after block", y_title="‖h′ − h‖ / ‖h‖")
+    level, table = result.manifest["notes"]["compared_level"], result.conditions
+    shown = table[
+        (table["level"] == level) & ~table["is_control"] & table["name"].isin(result.ledger["condition"].values)
+    ]
+    scales = list(dict.fromkeys(shown["scale"]))
+    doses = list(dict.fromkeys(shown["dose"]))
+    dashes = ("solid", "dash", "dot", "dashdot")
+    for row in shown.to_dict("records"):
+        moved = result.ledger["deviation"].sel(condition=row["name"]).values
+        figure.add_scatter(
+            x=np.arange(len(moved)),
+            y=np.where(moved > 0, moved, np.nan),
+            name=row["name"],
+            line={
+                "color": RUN_COLOURS[scales.index(row["scale"]) % len(RUN_COLOURS)],
+                "dash": dashes[doses.index(row["dose"]) % len(dashes)],
+            },
+            mode="lines",
+            hovertemplate="after block %{x}: %{y:.3g}<extra>" + row["name"] + "</extra>",
+        )
+    figure.update_layout(height=340 + 22 * (len(shown) // 3 + 1))
+    return figure
+
+
+def render_sweep(result: SweepResult) -> str:
+    """Return the report of a sweep as one self-contained HTML page."""
+    identity, notes = result.manifest["identity"], result.manifest["notes"]
+    model, level = Path(identity["model"]["name"]).name, notes["compared_level"]
+    headline, sentences = _verdict(result, level)
+    config = identity["config"]
+    intro = (
+        f"{config['samples']:,} samples under {int(np.isfinite(result.conditions['sigma']).sum())} conditions; dose "
+        f"{config['dose']} ({_level_title(config['dose'])}), kind {config['kind']}, activation scale "
+        f"{config['scale']}, seed {config['seed']}. Changes are paired: every condition continues the same prompts "
+        "with the same random numbers."
+    )
+    sections = [
+        _table_section(result, level),
+        _response_section(result),
+        _layer_section(result),
+        _metric_section(result),
+        _ledger_section(result, level),
+        _browser_section(result, level),
+        Section("All comparisons", "", tables=[_statistics_table(result)], folded=True),
+    ]
+    page = Sheet(
+        f"Interventions on {model}",
+        f"What noise in one scale does to {model}",
+        headline,
+        sentences,
+        intro,
+        sections,
+        list_facts(result.manifest),
+        script=BROWSER_SCRIPT,
+    )
+    return render_sheet(page)
+
+
+def _verdict(result: SweepResult, level: float) -> tuple[str, list[str]]:
+    """Say which scale moves the next token most, and whether controls of the same size do as much."""
+    effects = result.effects
+    if level not in effects["level"].values:
+        return "Nothing was measured at the compared level.", []
+    here = effects.sel(level=level)
+    scales = here.isel(target=here["group"].values == "scale")
+    kl = scales["kl"].values
+    if not np.isfinite(kl).any():
+        return "No effect could be measured.", []
+    order = [i for i in np.argsort(-np.nan_to_num(kl, nan=-1)) if np.isfinite(kl[i])]
+    top, names = order[0], [str(n) for n in scales["target"].values]
+    apart = all(scales["kl_low"].values[top] > scales["kl_high"].values[i] for i in order[1:])
+    sentences, shared = [], False
+    for i in order:
+        own = here.isel(target=[str(n).startswith(f"{names[i]} control") for n in here["target"].values])
+        known = own["kl"].values[np.isfinite(own["kl"].values)]
+        text = f"{names[i].capitalize()} (blocks {scales['blocks'].values[i]}): KL {number(float(kl[i]))} nats/token"
+        if len(known):
+            above = int((known >= kl[i]).sum())
+            shared |= i == top and above > 0
+            text += f"; {above} of {len(known)} control stretches of the same length do as much or more"
+        sentences.append(text + ".")
+    relation = "most" if apart else "most, but its interval overlaps another's"
+    end = ". Other stretches of as many blocks do as much." if shared else "."
+    return f"At level {level:g}, disturbing the {names[top]} scale moves the next token {relation}{end}", sentences
+
+
+def _level_title(dose: str) -> str:
+    return f"level: {DOSE_UNITS[dose]}"
+
+
+def _scale_label(effects: xr.Dataset, name: str) -> str:
+    return f"{name} ({effects['blocks'].sel(target=name).item()})"
+
+
+def _table_section(result: SweepResult, level: float) -> Section:
+    table = result.table_2
+    rows = [[str(scale), *map(str, row)] for scale, row in zip(table.index, table.to_numpy(), strict=True)]
+    missing = result.statistics[result.statistics["confirmatory"] & ~np.isfinite(result.statistics["change"])]
+    reasons = {row["metric"]: f"{row['metric']}: {row['reason']}" for row in missing.to_dict("records")}
+    return Section(
+        "The paper's table",
+        f"Relative change against the undisturbed model at level {level:g}.",
+        tables=[
+            Table(
+                "Effects by scale, per cent",
+                ["scale", *table.columns],
+                rows,
+                "A star marks p < 0.05 by a paired permutation test, corrected by Holm's method within this table. "
+                "Self-BLEU: lower is more diverse.",
+            )
+        ],
+        notes=list(reasons.values()),
+    )
+
+
+def _response_section(result: SweepResult) -> Section:
+    plots = [
+        Plot(_next_token_figure(result.effects, name), f"{title} by level, one curve a scale.", title)
+        for name, (title, _) in NEXT_TOKEN.items()
+    ]
+    return Section(
+        "Dose and response: the next token",
+        "Bands hold 95 % of bootstrap resamples over sentences. Dotted lines are controls: as many contiguous blocks "
+        "at other depths. Where they lie among the scales, the scale is not what matters.",
+        plots,
+        "KL and loss change in nats per predicted token (N).",
+    )
+
+
+def _layer_section(result: SweepResult) -> Section:
+    return Section(
+        "One block at a time",
+        "KL when a single block is disturbed, one line a level.",
+        [Plot(layer_figure(result.effects), "KL by disturbed block, one line a level.")],
+    )
+
+
+def _metric_section(result: SweepResult) -> Section:
+    statistics = result.statistics
+    plots, missing = [], []
+    for metric in dict.fromkeys(statistics["metric"]):
+        rows = statistics[statistics["metric"] == metric]
+        if np.isfinite(rows["change"]).any():
+            plots.append(
+                Plot(_metric_figure(result, metric), f"Change of {metric} by level.", metric.replace("_", " "))
+            )
+        else:
+            missing.append(f"{metric}: {rows['reason'].iloc[0]}")
+    return Section(
+        "Dose and response: the text",
+        "Relative change of each metric against the undisturbed model, paired by sample. Dashes are the controls.",
+        plots,
+        notes=missing,
+    )
+
+
+def _ledger_section(result: SweepResult, level: float) -> Section:
+    rows = []
+    for row in result.conditions.to_dict("records"):
+        if row["level"] != level or row["is_control"]:
+            continue
+        known = row["name"] in result.ledger["condition"].values if "condition" in result.ledger else False
+        own = result.ledger.sel(condition=row["name"]) if known else None
+        touched = [] if own is None else own["snr_db"].values[np.isfinite(own["snr_db"].values)]
+        exit_at = int(row["blocks"].rpartition("-")[2])
+        rows.append(
+            [
+                row["name"],
+                number(row["sigma"]),
+                number(row["realised"]),
+                f"{np.min(touched):.1f} to {np.max(touched):.1f}" if len(touched) else MISSING,
+                MISSING if own is None else number(float(own["deviation"].values[exit_at])),
+                MISSING if own is None else number(float(own["deviation"].values[-1])),
+                row["reason"] or "solved",
+            ]
+        )
+    columns = (
+        "condition",
+        "σ",
+        "realised",
+        "SNR of the noise, dB",
+        "moved at the scale's end",
+        "at the last block",
+        "σ",
+    )
+    return Section(
+        "What was really injected",
+        f"Equal σ is not an equal dose. At level {level:g}: how far the stream has moved after every block.",
+        [Plot(ledger_figure(result), "Relative deviation of the residual stream by layer.")],
+        tables=[Table("Ledger", columns, rows, "Realised: the measured target of a solved dose.")],
+    )
+
+
+def _browser_section(result: SweepResult, level: float) -> Section:
+    """Texts of one sample under all scales at one level, with a slider over levels."""
+    from markupsafe import Markup
+
+    config = result.manifest["identity"]["config"]
+    table = result.conditions
+    main = table[(table["dose"] == config["dose"]) & ~table["is_control"] & np.isfinite(table["sigma"])]
+    levels = sorted(set(main["level"]))
+    samples = result.samples[result.samples["sample"] < BROWSED]
+    texts = {(row.sample, row.condition): row.text for row in samples[["sample", "condition", "text"]].itertuples()}
+    prompts = samples.drop_duplicates("sample").set_index("sample")["prompt"]
+    scales = list(dict.fromkeys(main["scale"]))
+    names = {(row["scale"], row["level"]): row["name"] for row in main.to_dict("records")}
+    data = {
+        "levels": [f"{level:g}" for level in levels],
+        "scales": scales,
+        "start": levels.index(level) if level in levels else 0,
+        "samples": [
+            {
+                "prompt": prompts[i],
+                "clean": texts[i, "clean"],
+                "texts": [[texts.get((i, names.get((s, one), "")), "") for s in scales] for one in levels],
+            }
+            for i in prompts.index
+        ],
+    }
+    # Inside <script>, only "</" could end the data early.
+    blob = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
+    return Section(
+        "The texts side by side",
+        f"The first {len(prompts)} samples; the slider sets the level.",
+        html=Markup(BROWSER_HTML) + Markup(f'<script type="application/json" id="texts">{blob}</script>'),
+    )
+
+
+BROWSER_HTML = """
+<div id="browser"><p><label>sample <input type="number" id="which" min="1" value="1" style="width:5em"></label>
+<label style="margin-left:1.5em">level <input type="range" id="level" min="0" step="1" style="vertical-align:middle">
+<output id="shown"></output></label></p><table class="stack"><tbody id="lines"></tbody></table></div>
+"""
+BROWSER_SCRIPT = """
+(() => {
+  const data = JSON.parse(document.getElementById("texts").textContent);
+  const which = document.getElementById("which"), level = document.getElementById("level");
+  which.max = data.samples.length; level.max = data.levels.length - 1; level.value = data.start;
+  const row = (name, prompt, text) => {
+    const line = document.createElement("tr"), head = document.createElement("th"), cell = document.createElement("td");
+    const opening = document.createElement("span"), rest = document.createElement("span");
+    head.scope = "row"; head.textContent = name; opening.className = "soft"; opening.textContent = prompt;
+    rest.textContent = text; const both = document.createElement("span"); both.append(opening, rest);
+    cell.append(both); line.append(head, cell); return line;
+  };
+  const show = () => {
+    const i = Math.min(Math.max(1, which.value | 0), data.samples.length) - 1, sample = data.samples[i];
+    document.getElementById("shown").textContent = data.levels[level.value];
+    document.getElementById("lines").replaceChildren(row("undisturbed", sample.prompt, sample.clean),
+      ...data.scales.map((scale, k) => row(scale, sample.prompt, sample.texts[level.value][k])));
+  };
+  which.addEventListener("input", show); level.addEventListener("input", show); show();
+})();
+"""
+
+
+def _statistics_table(result: SweepResult) -> Table:
+    columns = (
+        "metric",
+        "condition",
+        "n",
+        "clean",
+        "value",
+        "change",
+        "d_z",
+        "t-test",
+        "permutation",
+        "corrected",
+        "by",
+    )
+    rows = []
+    for row in result.statistics.to_dict("records"):
+        rows.append(
+            [
+                str(row["metric"]),
+                str(row["condition"]),
+                str(row["n"]),
+                number(row["reference"]),
+                number(row["value"]),
+                _interval(row, "change", " %"),
+                _interval(row, "effect_size", ""),
+                *(
+                    p_text(row[name]).removeprefix("p ").removeprefix("= ")
+                    for name in ("t_p", "permutation_p", "p_corrected")
+                ),
+                str(row["correction"]),
+            ]
+        )
+    return Table("All comparisons with the undisturbed model", columns, rows, wide=True)
+
+
+def _interval(row: Any, name: str, unit: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{number(row[name])}{unit} ({number(low)} to {number(high)})"
+
+
+def shown_measures(result: SweepResult) -> Sequence[str]:
+    """Return the names that `response_figure` takes."""
+    return [*NEXT_TOKEN, *dict.fromkeys(result.statistics["metric"])]

@@ -1,0 +1,352 @@
+"""Draws a theory run: sensitivity by layer, closure, information with its slope, rate and distortion, H-VIB."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mspgt_tl.contracts import GAP, LAYER
+from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, draw_band
+from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, render_sheet
+from mspgt_tl.dashboard.words import number
+from mspgt_tl.theory.closure import TOLERANCE
+from mspgt_tl.theory.findings import findings
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import xarray as xr
+
+FISHER = (
+    "s² tr F: the trace of the Fisher information of a text's whole output with respect to the stream after a block at "
+    "one position, mean over tokens, times the squared activation scale. Half of it times σ² is the KL that noise of "
+    "relative size σ causes, for small σ. Eq. 29–30, P; sums per scale eq. 31. The band is a 95 % bootstrap interval "
+    "over texts."
+)
+CLOSURE = (
+    "Measured KL(clean ‖ noised) over ½ σ² Σ s² tr F on the same texts. It tends to 1 as σ → 0 if the trace is right "
+    f"(N). The band is 1 ± {TOLERANCE}: where a curve leaves it, the quadratic expansion ends."
+)
+INFORMATION = (
+    "V-information: cross-entropy of the best constant prediction less that of a linear readout, on texts that the "
+    "readout has not seen (Xu et al. 2020; N for eq. 25). Gaussian channel: ½ Σ log(1 + λ/σ²), an upper bound at this "
+    "noise (R). Nothing beyond ln n can be shown by n samples, and is left out."
+)
+SLOPE = (
+    "Jump of the slope at gap b: |slope(b+1) − slope(b−1)|, slope(b) = I(b) − I(b−1). p: share of all choices of as "
+    "many gaps whose mean jump is as large. Eq. 27–28 and prediction 1.2, P; the test R."
+)
+RATES = (
+    "Rate: ½ Σ log(1 + λ/(σ s)²), λ the eigenvalues of the layer's covariance; for a scale, the smallest of its "
+    "layers'. Distortion: measured loss increase. β = −ΔD/ΔR between neighbouring σ. Eq. 19–23, R."
+)
+HVIB = (
+    "Gaussian posteriors and learned conditional priors for z_G → z_I → z_L on the frozen stream at the scales' last "
+    "blocks, decoded by the model's own unembedding; measured on held-out texts. ELBO: reconstruction less all three "
+    "rates. Effective β: slope of the sweep; at an optimum it lies between the two weights. Eq. 1 and 9–22, R."
+)
+WIDTHS = {True: 3.0, False: 1.5}
+
+
+def render_theory(parts: Mapping[str, xr.Dataset], manifest: Mapping[str, Any]) -> str:
+    """Return the page of a theory run as one self-contained HTML file.
+
+    Args:
+        parts: labelled arrays by stage.
+        manifest: the run's manifest.
+    """
+    identity = manifest["identity"]
+    model = Path(identity["model"]["name"]).name
+    told = findings(parts)
+    where = ", ".join(f"{name} {first}–{last}" for name, (first, last) in identity["scales"].items())
+    origin = identity["scales_from"]
+    boundaries = [] if origin == "equal thirds" else [first for first, _ in identity["scales"].values()][1:]
+    intro = (
+        f"{parts['fisher'].attrs['tokens']:,} tokens in {parts['fisher'].attrs['texts']:,} texts. Scales ({origin}): "
+        f"blocks {where}. Information is in nats per token; BOS and padding are no data."
+    )
+    reasons = [why for part in parts.values() for why in json.loads(part.attrs.get("reasons", "[]"))]
+    sections = [
+        _fisher_section(parts["fisher"], boundaries),
+        _closure_section(parts["closure"], parts["closure-float64"]),
+        *_information_sections(parts["information"], boundaries),
+        _rate_section(parts["rates"]),
+        _bottleneck_section(parts["bottleneck"]),
+        _layer_table(parts),
+    ]
+    if reasons:
+        sections.append(Section("Why something is missing", "", notes=reasons))
+    page = Sheet(
+        f"Theory of {model}",
+        f"What the theory says of {model}",
+        told[0],
+        told[1:],
+        intro,
+        sections,
+        list_facts(manifest),
+    )
+    return render_sheet(page)
+
+
+def _layer_axis(figure: go.Figure, n_layers: int) -> None:
+    figure.update_xaxes(range=[-0.5, n_layers - 0.5], dtick=1 if n_layers <= 16 else 5)
+
+
+def _mark(figure: go.Figure, boundaries: list[int], *, shift: float) -> None:
+    """Draw boundaries as dashed lines; between layers on an axis of layers."""
+    for gap in boundaries:
+        figure.add_vline(x=gap - shift, line={"color": BOUNDARY, "width": 1.5, "dash": "dash"})
+
+
+def _fisher_section(part: xr.Dataset, boundaries: list[int]) -> Section:
+    layers, values = part[LAYER].values, part["sensitivity"].values
+    figure = blank_figure(height=400, x_title="layer (block)", y_title="s² tr F, nats per token")
+    low, high = part["sensitivity_interval"].values
+    draw_band(figure, layers, low, high, colour="rgba(0,114,178,0.2)", name="95 %")
+    figure.add_scatter(
+        x=layers, y=values, mode="lines+markers", line={"color": RUN_COLOURS[0], "width": 3}, name="s² tr F"
+    )
+    figure.update_yaxes(rangemode="tozero")
+    _layer_axis(figure, len(layers))
+    _mark(figure, boundaries, shift=0.5)
+    top = int(np.argmax(values))
+    rows = []
+    for i, name in enumerate(part["scale_name"].values):
+        ends = part["scale_interval"].values[i]
+        rows.append([str(name), number(float(part["scale_sensitivity"].values[i])), _interval(ends)])
+    return Section(
+        "How sensitive is the output to each layer?",
+        f"The output is most sensitive to noise, relative to the stream's own size, after block {top}.",
+        [Plot(figure, f"Sensitivity by layer, highest at {top} with {number(values[top])} nats per token.")],
+        FISHER,
+        tables=[Table("Sums per scale", ("scale", "Σ s² tr F [nats/token]", "95 % interval"), rows)],
+    )
+
+
+def _closure_section(narrow: xr.Dataset, wide: xr.Dataset) -> Section:
+    figure = blank_figure(height=480, x_title="σ", y_title="measured / predicted KL")
+    sigmas = narrow["sigma"].values
+    ends = [sigmas[0] * 0.8, sigmas[-1] * 1.25]
+    draw_band(figure, ends, 1 - TOLERANCE, 1 + TOLERANCE, colour="rgba(118,118,118,0.2)", name="1 ± 0.1")
+    for i, name in enumerate(str(n) for n in narrow["set"].values):
+        is_scale = not name.startswith("layer ")
+        n_layers = sum(str(n).startswith("layer ") for n in narrow["set"].values)
+        share = i / max(n_layers - 1, 1)
+        colour = RUN_COLOURS[i % 3] if is_scale else f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
+        figure.add_scatter(
+            x=sigmas,
+            y=narrow["ratio"].values[i],
+            error_y={"type": "data", "array": narrow["error"].values[i], "thickness": 1, "width": 2},
+            mode="lines+markers",
+            line={"color": colour, "width": WIDTHS[is_scale]},
+            marker={"size": 5, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+            name=name,
+        )
+    figure.add_hline(y=1, line={"color": INK, "width": 1})
+    figure.update_xaxes(type="log", range=np.log10(ends).tolist(), tickformat="~g")
+    known = narrow["ratio"].values
+    figure.update_yaxes(range=[max(0.0, float(np.nanmin(known)) - 0.1), min(2.0, float(np.nanmax(known)) + 0.1)])
+    figure.update_layout(height=460 + 20 * (narrow.sizes["set"] // 6 + 1))
+    rows = [
+        [
+            str(name),
+            f"{narrow['ratio'].values[i, 0]:.3f} ± {narrow['error'].values[i, 0]:.3f}",
+            f"{wide['ratio'].values[i, 0]:.3f} ± {wide['error'].values[i, 0]:.3f}",
+            number(float(narrow["exit_sigma"].values[i])),
+        ]
+        for i, name in enumerate(narrow["set"].values)
+    ]
+    columns = ("disturbed", f"{narrow.attrs['dtype']}, σ = {sigmas[0]:g}", "float64", "leaves 1 ± 0.1 at σ")
+    return Section(
+        "Does noise do what the trace predicts?",
+        "Every curve should start at 1 on the left. How far to the right it stays in the band is how far the theory of "
+        "small noise reaches.",
+        [Plot(figure, "Closure ratio over sigma: " + "; ".join(f"{row[0]} {row[1]}" for row in rows) + ".")],
+        CLOSURE,
+        tables=[Table("Closure", columns, rows, note="± is the standard error over draws of noise and labels.")],
+    )
+
+
+def _information_sections(part: xr.Dataset, boundaries: list[int]) -> list[Section]:
+    layers = part[LAYER].values
+    names = [str(name) for name in part["curve"].values]
+    readouts = [i for i, name in enumerate(names) if name.startswith("next token")]
+    figures = []
+    for title, chosen in (
+        ("About the next token", readouts),
+        ("About the input, through noise", [i for i in range(len(names)) if i not in readouts]),
+    ):
+        figure = blank_figure(height=420, x_title="layer (block)", y_title="nats per token")
+        for j, i in enumerate(chosen):
+            low, high = part["interval"].values[i]
+            if np.isfinite(low).all():
+                draw_band(figure, layers, low, high, colour="rgba(118,118,118,0.2)", name="95 %", showlegend=False)
+            if np.isfinite(part["information"].values[i]).any():
+                figure.add_scatter(
+                    x=layers,
+                    y=part["information"].values[i],
+                    mode="lines+markers",
+                    line={"color": RUN_COLOURS[j % 6], "width": 2.5},
+                    marker={"symbol": SYMBOLS[j % len(SYMBOLS)], "size": 7},
+                    name=names[i].removeprefix("next token, ").removeprefix("Gaussian channel, "),
+                )
+        _layer_axis(figure, len(layers))
+        _mark(figure, boundaries, shift=0.5)
+        figures.append(Plot(figure, f"Information {title.lower()} by layer.", title))
+    lead = (
+        f"Of the {number(float(part.attrs['entropy']))} nats that the next token holds, how much a linear readout gets "
+        "from each layer; and what noise of fixed relative size leaves of the stream."
+    )
+    jump = blank_figure(height=380, x_title="gap b (between blocks b−1 and b)", y_title="jump of the slope, nats/layer")
+    for j, i in enumerate(readouts):
+        jump.add_scatter(
+            x=part[GAP].values,
+            y=part["jump"].values[i],
+            mode="lines+markers",
+            line={"color": RUN_COLOURS[j], "width": 2.5},
+            marker={"symbol": SYMBOLS[j], "size": 7},
+            name=names[i],
+        )
+    jump.update_xaxes(range=[0.4, len(layers) - 0.4], dtick=1 if len(layers) <= 16 else 5)
+    jump.update_yaxes(rangemode="tozero")
+    _mark(jump, boundaries, shift=0)
+    rows = [
+        [name, *(number(float(part[v].values[i])) for v in ("statistic", "elsewhere", "p_value", "smallest_p"))]
+        for i, name in enumerate(names)
+    ]
+    columns = ("curve", "mean jump at boundaries", "elsewhere", "p", "smallest p possible")
+    told = "The dashed lines are the boundaries." if boundaries else "There are no boundaries to test."
+    return [
+        Section("How much can be read from each layer?", lead, figures, INFORMATION),
+        Section(
+            "Does information bend at the boundaries?",
+            f"Prediction 1.2 wants the highest jumps there. {told}",
+            [Plot(jump, "Jump of the slope of information at every gap.")],
+            SLOPE,
+            tables=[Table("Slope tests", columns, rows)],
+        ),
+    ]
+
+
+def _rate_section(part: xr.Dataset) -> Section:
+    step = int(part.attrs["operating_step"])
+    names = [str(name) for name in part["set"].values]
+    layers = [i for i, name in enumerate(names) if name.startswith("layer ")]
+    plane = blank_figure(height=460, x_title="rate R, nats per token", y_title="distortion D, nats per token")
+    for i, name in enumerate(names):
+        is_scale = i not in layers
+        share = i / max(len(layers) - 1, 1)
+        colour = RUN_COLOURS[i % 3] if is_scale else f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
+        plane.add_scatter(
+            x=part["rate"].values[i],
+            y=part["distortion"].values[i],
+            mode="lines+markers",
+            line={"color": colour, "width": WIDTHS[is_scale]},
+            marker={"size": 5, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+            name=name,
+            customdata=part["sigma"].values,
+            hovertemplate="σ %{customdata:g}: R %{x:.3g}, D %{y:.3g}",
+        )
+    plane.update_layout(height=440 + 20 * (len(names) // 4 + 1))
+    sigma = float(part["beta_sigma"].values[step])
+    curve = blank_figure(height=460, x_title="layer (block)", y_title=f"β at σ = {sigma:.2g}")
+    low, high = part["beta_interval"].values[:, layers, step]
+    draw_band(curve, np.arange(len(layers)), low, high, colour="rgba(0,114,178,0.2)", name="95 %")
+    curve.add_scatter(
+        x=np.arange(len(layers)),
+        y=part["beta"].values[layers, step],
+        mode="lines+markers",
+        line={"color": RUN_COLOURS[0], "width": 3},
+        name="β = −ΔD/ΔR",
+    )
+    curve.add_hline(y=0, line={"color": GREY, "width": 1})
+    _layer_axis(curve, len(layers))
+    rows = []
+    for i, name in enumerate(names):
+        ends = part["beta_interval"].values[:, i, step]
+        left = float(part["conditional_rate"].values[i]) if i in layers else np.nan
+        rows.append([name, number(float(part["beta"].values[i, step])), _interval(ends), number(left)])
+    columns = ("disturbed", f"β at σ = {sigma:.2g}", "95 % interval", "left to encode, given the layer before [nats]")
+    return Section(
+        "What does a nat of rate buy?",
+        "As noise grows, a layer lets less through and the loss rises; β is the exchange rate between the two.",
+        [
+            Plot(plane, "Distortion against rate for every layer and scale.", "Information plane"),
+            Plot(curve, "β by layer.", "β by layer"),
+        ],
+        RATES,
+        tables=[Table("β and conditional entropy (eq. 23)", columns, rows)],
+    )
+
+
+def _bottleneck_section(part: xr.Dataset) -> Section:
+    scales = [str(name) for name in part["scale_name"].values]
+    rows = []
+    for i, beta in enumerate(part["beta"].values):
+        effective = "–"
+        if i:
+            found = float(part["effective_beta"].values[i - 1])
+            effective = f"{number(found)} {_interval(part['effective_interval'].values[:, i - 1])}"
+        rows.append(
+            [
+                f"{beta:g}",
+                number(float(part["reconstruction"].values[i]), 4),
+                *(number(float(part["rate"].values[i, k])) for k in range(len(scales))),
+                f"{number(float(part['elbo'].values[i]), 4)} {_interval(part['elbo_interval'].values[:, i], 4)}",
+                effective,
+            ]
+        )
+    columns = ("β", "reconstruction", *(f"KL {name}" for name in scales), "ELBO", "effective β since the row above")
+    figure = blank_figure(height=380, x_title="β", y_title="rate, nats per token")
+    for k, name in enumerate(scales):
+        low, high = part["rate_interval"].values[:, :, k]
+        figure.add_scatter(
+            x=part["beta"].values,
+            y=part["rate"].values[:, k],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": high - part["rate"].values[:, k],
+                "arrayminus": part["rate"].values[:, k] - low,
+            },
+            mode="lines+markers",
+            line={"color": RUN_COLOURS[k], "width": 2.5},
+            marker={"symbol": SYMBOLS[k], "size": 7},
+            name=name,
+        )
+    figure.update_xaxes(type="log", tickformat="~g")
+    figure.update_yaxes(rangemode="tozero")
+    return Section(
+        "H-VIB: what each scale is paid for",
+        f"Three latents of {part.attrs['width']} dimensions each, fitted at every weight β; which scale spends nats "
+        "tells where the context that predicts the next token is cheapest to read.",
+        [Plot(figure, "KL rate of every scale over beta.")],
+        HVIB,
+        tables=[Table("H-VIB on held-out texts, nats per token", columns, rows, wide=True)],
+    )
+
+
+def _layer_table(parts: Mapping[str, xr.Dataset]) -> Section:
+    fisher, info, rates = parts["fisher"], parts["information"], parts["rates"]
+    names = [str(name) for name in info["curve"].values]
+    rows = []
+    for layer in fisher[LAYER].values:
+        values = [
+            parts["scales"]["scale"].values[layer],
+            fisher["trace"].values[layer],
+            fisher["bos_trace"].values[layer],
+            fisher["label_error"].values[layer],
+            *info["information"].values[:, layer],
+            rates["conditional_rate"].values[layer],
+        ]
+        rows.append([str(layer), *(number(float(value)) for value in values)])
+    columns = ("layer", "s", "tr F", "BOS share of tr F", "its error from labels", *names, "left to encode")
+    return Section("All numbers by layer", "", tables=[Table("By layer", columns, rows, wide=True)], folded=True)
+
+
+def _interval(ends: Any, digits: int = 3) -> str:
+    low, high = (number(float(end), digits) for end in ends)
+    return f"[{low}, {high}]"

@@ -1,0 +1,554 @@
+"""The stages of a sweep: activation scales, doses, effects on the next token, text, metrics, statistics."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mspgt_tl.config import InterveneConfig, make_config, override, to_plain
+from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
+from mspgt_tl.errors import ConfigError, CorpusError, StoreError
+from mspgt_tl.interventions.alternatives import disturbance_hooks, largest_sigma, measure_activations
+from mspgt_tl.interventions.next_token import HookMaker, clean_passes, measure_ledger, next_token_effects
+from mspgt_tl.interventions.noise import activation_scales
+from mspgt_tl.interventions.scales import parse_scales
+from mspgt_tl.interventions.sweep import (
+    CLEAN,
+    Condition,
+    continuation_text,
+    decode_samples,
+    plan_conditions,
+    solve_conditions,
+)
+from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
+from mspgt_tl.models.pretrained import Backend, encode, load
+from mspgt_tl.pipeline.detection import Detection, load_run
+from mspgt_tl.pipeline.inputs import identify, open_corpus
+from mspgt_tl.stats import PairedEffect, correct_p_values, paired_effect
+from mspgt_tl.store import MANIFEST, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+SAMPLES, STATISTICS, TABLE_2, PARTS, REPORT = "samples.parquet", "statistics.csv", "table2.csv", "parts", "report.html"
+SEARCHED = 8
+"""Sentences that are read in search of prompts, as a multiple of the samples; many are too short."""
+PAPER_METRICS = {
+    "self_bleu": "Diversity (Self-BLEU)",
+    "sentence_length_variance": "Structure (Var)",
+    "type_token_ratio": "Lexical (TTR)",
+    "prompt_coherence": "Coherence (SBERT)",
+    "languagetool": "Grammaticality (LanguageTool)",
+}
+"""The paper's five metrics, as its Table 2 heads them; with the scales they make the confirmatory family."""
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """The result of `intervene`."""
+
+    conditions: pd.DataFrame
+    """One row a condition: scale, blocks, dose, level, σ, and why there is none where there is none."""
+    effects: xr.Dataset
+    """Next-token effects `[target, level]` of every layer, scale and control, with intervals."""
+    ledger: xr.Dataset
+    """What every condition amounts to at every layer, `[condition, layer]`."""
+    samples: pd.DataFrame
+    """Every text with its metrics."""
+    statistics: pd.DataFrame
+    """One row a metric and condition: change against the clean one, intervals, tests, corrected p-values."""
+    manifest: Mapping[str, Any]
+    folder: Path | None
+
+    @property
+    def table_2(self) -> pd.DataFrame:
+        """Relative changes at the compared level in the layout of the paper's Table 2, in per cent."""
+        return arrange_table_2(self.statistics, self.manifest["notes"]["compared_level"])
+
+    def plot(self, measure: str = "kl") -> Any:
+        """Return the dose–response curves of one next-token measure or text metric as an interactive figure."""
+        from mspgt_tl.dashboard.sweep import response_figure
+
+        return response_figure(self, measure)
+
+
+def intervene(
+    model: str | Path | CausalModel | Detection,
+    corpus: str | Path | TextCorpus | Sequence[str] | None = None,
+    *,
+    scales: str | Mapping[str, range] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    config: InterveneConfig | Mapping[str, Any] | None = None,
+    backend: Backend = "hooked",
+    device: str | None = None,
+    dtype: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Intervention:
+    """Disturb one scale at a time and measure what changes (docs/method.md, section 3; eq. 7).
+
+    Args:
+        model: anything `load` takes, a `Detection`, or the folder of one, whose boundaries then cut the scales.
+        corpus: as for `detect`; prompts are the openings of its sentences.
+        scales: such as `"0-3,4-8,9-11"`, or blocks by name; needed unless a detection gives them.
+        out: folder of the run; a run that was killed resumes there, with the same bytes. None keeps nothing on disk.
+        config: an `InterveneConfig`, or nested settings as in a TOML file.
+        options: settings by dotted or plain name, such as `samples=200`, `sigmas=(0.1,)`, `dose="kl"`.
+
+    Raises:
+        MspgtError: bad input of any kind, with what was needed, what came and what to do.
+    """
+    plain = to_plain(config) if isinstance(config, InterveneConfig) else dict(config or {})
+    settings = make_config(override(plain, {"seed": seed, **_full_names(options)}), InterveneConfig)
+    metrics = {name: METRICS[name] for name in _metric_names(settings)}  # unknown names are refused at once
+    detection = _as_detection(model)
+    given: Any = model if detection is None else detection.manifest["identity"]["model"]["name"]
+    hooked = load(given, backend=backend, device=device, dtype=dtype)
+    blocks = _choose_scales(scales, detection, int(hooked.cfg.n_layers))
+    most = max(SEARCHED * settings.samples, settings.scale_sentences, settings.effect_sentences)
+    text = open_corpus(corpus, most)
+    prompts = _choose_prompts(hooked, text, settings)
+    identity = {
+        "command": "intervene",
+        "config": to_plain(settings),
+        "model": identify(hooked),
+        "corpus": {"name": text.name, "sha256": text.sha256},
+        "scales": {name: [stretch[0], stretch[-1]] for name, stretch in blocks.items()},
+    }
+    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
+    try:
+        run = Run.create(folder, identity)
+        run.note(compared_level=settings.compared_level)
+        sweep = _Sweep(run, hooked, text, blocks, prompts, settings, progress)
+        sweep.run_all(metrics)
+        result = load_intervention(folder)
+        if out is not None:
+            write_intervention_report(result)
+        return result if out is not None else replace(result, folder=None)
+    finally:
+        if out is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def load_intervention(folder: str | Path) -> Intervention:
+    """Read a finished sweep from its folder.
+
+    Raises:
+        StoreError: no sweep is there, or it has not finished.
+    """
+    import pandas as pd
+
+    run = Run.read(Path(folder))
+    if run.manifest["identity"]["command"] != "intervene":
+        raise StoreError(f"{folder} holds a run of `mspgt {run.manifest['identity']['command']}`, not of `intervene`.")
+    if not (run.folder / STATISTICS).is_file():
+        raise StoreError(f"{folder} has not finished: run the same `mspgt intervene` again to resume it.")
+    return Intervention(
+        _as_table(run.arrays("conditions")),
+        run.arrays("effects"),
+        run.arrays("ledger"),
+        pd.read_parquet(run.folder / SAMPLES),
+        pd.read_csv(run.folder / STATISTICS),
+        run.manifest,
+        run.folder,
+    )
+
+
+def write_intervention_report(result: Intervention) -> Path:
+    """Draw the dashboard of a sweep into its folder and return its path."""
+    from mspgt_tl.dashboard.sweep import render_sweep
+
+    if result.folder is None:
+        raise StoreError("This sweep has no folder: give out=… to keep one.")
+    page = render_sweep(result)
+    return Run(result.folder, dict(result.manifest)).write(REPORT, lambda path: path.write_text(page, encoding="utf-8"))
+
+
+class _Sweep:
+    """The stages of one run."""
+
+    def __init__(
+        self,
+        run: Run,
+        model: CausalModel,
+        corpus: TextCorpus,
+        scales: Mapping[str, range],
+        prompts: list[list[int]],
+        config: InterveneConfig,
+        progress: Progress | None,
+    ) -> None:
+        self.run, self.model, self.scales, self.prompts, self.config = run, model, scales, prompts, config
+        self.sentences = list(corpus.sentences)
+        self.progress: Progress = progress or (lambda stage, done, total: None)
+        self.n_layers = int(model.cfg.n_layers)
+
+    def run_all(self, metrics: Mapping[str, type[TextMetric]]) -> None:
+        """Run every stage that is not finished yet."""
+        self.make_hooks = self._hook_maker()
+        conditions = [
+            _read_condition(row) for row in _as_table(self.run.stage("conditions", self._conditions)).to_dict("records")
+        ]
+        self.run.stage("ledger", lambda: self._ledger(conditions))
+        self.run.stage("effects", self._effects)
+        usable = [c for c in conditions if math.isfinite(c.sigma)]
+        self._decode(usable)
+        table = self._read_parts()
+        for name, kind in metrics.items():
+            metric = self._make_metric(kind)
+            self.run.stage(f"metric-{name}", lambda metric=metric: self._measure(metric, table, usable))
+        self._write_tables(table, usable, list(metrics))
+
+    def _hook_maker(self) -> HookMaker:
+        config = self.config
+        scale: Any = "token"
+        if config.scale != "token":
+            stage = self.run.stage("activations", self._activation_scales)
+            scale = dict(enumerate(stage[config.scale].values.tolist()))
+        needs_bank = config.kind in ("covariance", "resample")
+        chosen = self.sentences[: config.scale_sentences]
+        bank = measure_activations(self.model, chosen, seed=config.seed) if needs_bank else None
+
+        def make(layers: Any, sigma: Any, ids: Any, positions: Any) -> list[Any]:
+            return disturbance_hooks(
+                self.model,
+                layers,
+                sigma,
+                kind=config.kind,
+                seed=config.seed,
+                sample_ids=ids,
+                positions=positions,
+                scale=scale,
+                bank=bank,
+            )
+
+        return make
+
+    def _activation_scales(self) -> xr.Dataset:
+        import xarray as xr
+
+        kinds: tuple[Any, ...] = ("robust", "std")
+        chosen = self.sentences[: self.config.scale_sentences]
+        measured = {kind: activation_scales(self.model, chosen, kind) for kind in kinds}
+        return xr.Dataset({kind: ("layer", list(values.values())) for kind, values in measured.items()})
+
+    def _clean(self) -> list[Any]:
+        chosen = self.sentences[: self.config.dose_sentences]
+        return list(clean_passes(self.model, chosen, max_length=128, batch_positions=2048))
+
+    def _conditions(self) -> xr.Dataset:
+        planned = plan_conditions(self.scales, self.n_layers, self.config)
+        solved = solve_conditions(
+            self.model,
+            planned,
+            self._clean(),
+            self.make_hooks,
+            largest=largest_sigma(self.config.kind),
+            progress=lambda done, total: self.progress("doses", done, total),
+        )
+        return _pack_conditions(solved)
+
+    def _ledger(self, conditions: Sequence[Condition]) -> xr.Dataset:
+        import xarray as xr
+
+        clean, names, found = self._clean(), [], []
+        for number, condition in enumerate(conditions):
+            if condition.blocks and math.isfinite(condition.sigma):
+                names.append(condition.name)
+                found.append(measure_ledger(self.model, clean, condition.blocks, condition.sigma, self.make_hooks))
+            self.progress("ledger", number + 1, len(conditions))
+        if not found:
+            return xr.Dataset()
+        return xr.concat(found, "condition").assign_coords(condition=names)
+
+    def _effects(self) -> xr.Dataset:
+        """Every layer, scale and control at every level; a level's σ is solved for each of them."""
+        config = self.config
+        layers = {f"block {layer}": range(layer, layer + 1) for layer in range(self.n_layers)}
+        level = config.compared_level
+        planned = plan_conditions(self.scales, self.n_layers, replace(config, other_doses=()))
+        controls = {c.name.rpartition(", ")[0]: c.blocks for c in planned if c.is_control}
+        targets = {**self.scales, **controls, **layers}
+        wanted = [
+            Condition(name, name, tuple(blocks), config.dose, one, math.nan)
+            for name, blocks in targets.items()
+            for one in config.sigmas
+        ]
+        solved = solve_conditions(
+            self.model,
+            wanted,
+            self._clean() if config.dose in ("exit_norm", "kl") else [],
+            self.make_hooks,
+            largest=largest_sigma(config.kind),
+        )
+        sigmas = {name: [c.sigma for c in solved if c.name == name] for name in targets}
+        found = next_token_effects(
+            self.model,
+            self.sentences[: config.effect_sentences],
+            targets,
+            sigmas,
+            self.make_hooks,
+            seed=config.seed,
+            resamples=config.resamples,
+            progress=self.progress,
+        )
+        group = ["scale"] * len(self.scales) + ["control"] * len(controls) + ["layer"] * len(layers)
+        spans = [f"{blocks[0]}-{blocks[-1]}" for blocks in targets.values()]
+        extra = {"group": ("target", group), "blocks": ("target", spans), "level": list(config.sigmas)}
+        return found.assign_coords(extra).assign_attrs(compared_level=level, dose=config.dose)
+
+    def _decode(self, conditions: Sequence[Condition]) -> None:
+        """Write one Parquet file for every few samples; files that are there are not made again."""
+        (self.run.folder / PARTS).mkdir(exist_ok=True)
+        size = self.config.decode.chunk_samples
+        per_sample = len(conditions) * self.config.decode.new_tokens
+        total = len(self.prompts) * per_sample
+        for number, start in enumerate(range(0, len(self.prompts), size)):
+            ids = list(range(start, min(start + size, len(self.prompts))))
+            name = f"{PARTS}/part-{number:05d}.parquet"
+            done = start * per_sample
+            if not (self.run.folder / name).is_file():
+                counted = 0
+
+                def count(tokens: int, done: int = done) -> None:
+                    nonlocal counted
+                    counted += tokens
+                    self.progress("tokens", done + counted, total)
+
+                new = decode_samples(
+                    self.model,
+                    [self.prompts[i] for i in ids],
+                    ids,
+                    conditions,
+                    self.make_hooks,
+                    seed=self.config.seed,
+                    config=self.config.decode,
+                    progress=count,
+                )
+                frame = self._part(ids, conditions, new)
+                self.run.write(name, lambda path, frame=frame: frame.to_parquet(path, index=False))
+            self.progress("tokens", (ids[-1] + 1) * per_sample, total)
+
+    def _part(self, ids: Sequence[int], conditions: Sequence[Condition], new: list[list[list[int]]]) -> pd.DataFrame:
+        import pandas as pd
+
+        rows = []
+        for i, per_condition in zip(ids, new, strict=True):
+            prompt = self.prompts[i]
+            for condition, tokens in zip(conditions, per_condition, strict=True):
+                before, text = continuation_text(self.model.tokenizer, prompt, tokens)
+                rows.append((i, condition.name, before, text, len(tokens), self.config.seed))
+        return pd.DataFrame(rows, columns=["sample", "condition", "prompt", "text", "tokens", "seed"])
+
+    def _read_parts(self) -> pd.DataFrame:
+        import pandas as pd
+
+        parts = sorted((self.run.folder / PARTS).glob("part-*.parquet"))
+        return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+
+    def _make_metric(self, kind: type[TextMetric]) -> TextMetric:
+        """Build a metric with what it needs from the settings; most need nothing."""
+        where = self.config.metrics
+        wanted: dict[str, Any] = {
+            "prompt_coherence": {"model": where.sbert},
+            "sentence_coherence": {"model": where.sbert},
+            "languagetool": {"remote_server": where.languagetool},
+            "perplexity": {"model": self.model},
+        }
+        return kind(**wanted.get(kind.name, {}))
+
+    def _measure(self, metric: TextMetric, table: pd.DataFrame, conditions: Sequence[Condition]) -> xr.Dataset:
+        import xarray as xr
+
+        values, per_sample, reasons = [], [], []
+        groups = dict(tuple(table.groupby("condition", sort=False)))
+        for number, condition in enumerate(conditions):
+            frame = groups[condition.name].sort_values("sample")
+            result = metric.measure([Sample(p, t) for p, t in zip(frame["prompt"], frame["text"], strict=True)])
+            values.append(result.value)
+            missing = np.full(len(frame), np.nan)
+            per_sample.append(missing if result.per_sample is None else result.per_sample)
+            reasons.append(result.reason or "")
+            self.progress(metric.name, number + 1, len(conditions))
+        attrs = {name: getattr(metric, name) for name in ("title", "unit", "better", "meaning", "source")}
+        return xr.Dataset(
+            {
+                "value": ("condition", values),
+                "per_sample": (("condition", "sample"), np.array(per_sample)),
+                "reason": ("condition", reasons),
+            },
+            coords={"condition": [c.name for c in conditions]},
+            attrs=attrs,
+        )
+
+    def _write_tables(self, table: pd.DataFrame, conditions: Sequence[Condition], metrics: Sequence[str]) -> None:
+        import pandas as pd
+
+        measured = {name: self.run.arrays(f"metric-{name}") for name in metrics}
+        numbers = {c.name: i for i, c in enumerate(conditions)}
+        which = table["condition"].map(numbers).to_numpy()
+        described = pd.DataFrame([asdict(c) for c in conditions])[["scale", "dose", "level", "sigma", "is_control"]]
+        complete = pd.concat([table, described.iloc[which].reset_index(drop=True)], axis=1)
+        for name, data in measured.items():
+            complete[name] = data["per_sample"].values[which, table["sample"].to_numpy()]
+        self.run.write(SAMPLES, lambda path: complete.to_parquet(path, index=False))
+        statistics = compare_conditions(conditions, measured, self.config)
+        self.run.write(TABLE_2, lambda path: arrange_table_2(statistics, self.config.compared_level).to_csv(path))
+        self.run.write(STATISTICS, lambda path: statistics.to_csv(path, index=False))
+
+
+def compare_conditions(
+    conditions: Sequence[Condition], measured: Mapping[str, xr.Dataset], config: InterveneConfig
+) -> pd.DataFrame:
+    """Compare every condition with the clean one, sample by sample, and correct for the number of tests.
+
+    The confirmatory family is the paper's: its five metrics at each scale, at the compared level of the main dose;
+    their permutation p-values are corrected by Holm's method, all others by Benjamini and Hochberg's.
+    """
+    import pandas as pd
+
+    rows = []
+    for name, data in measured.items():
+        clean = data.sel(condition=CLEAN)
+        for condition in conditions:
+            if condition.name == CLEAN:
+                continue
+            own = data.sel(condition=condition.name)
+            effect = paired_effect(
+                clean["per_sample"].values, own["per_sample"].values, seed=config.seed, resamples=config.resamples
+            )
+            reason = " ".join(filter(None, [effect.reason, str(own["reason"].values)]))
+            rows.append(
+                {
+                    "metric": name,
+                    "condition": condition.name,
+                    "scale": condition.scale,
+                    "dose": condition.dose,
+                    "level": condition.level,
+                    "sigma": condition.sigma,
+                    "is_control": condition.is_control,
+                    "confirmatory": name in PAPER_METRICS
+                    and not condition.is_control
+                    and (condition.dose, condition.level) == (config.dose, config.compared_level),
+                    **{
+                        field: getattr(effect, field)
+                        for field in PairedEffect.__dataclass_fields__
+                        if field != "reason"
+                    },
+                    "reason": reason,
+                }
+            )
+    table = pd.DataFrame(rows)
+    corrected = np.full(len(table), np.nan)
+    confirmatory = table["confirmatory"].to_numpy(dtype=bool)
+    p_values = table["permutation_p"].to_numpy(dtype=float)
+    corrected[confirmatory] = correct_p_values(p_values[confirmatory], "holm")
+    corrected[~confirmatory] = correct_p_values(p_values[~confirmatory], "fdr_bh")
+    table["p_corrected"] = corrected
+    table["correction"] = np.where(confirmatory, "Holm", "Benjamini-Hochberg")
+    return table
+
+
+def arrange_table_2(statistics: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Return the confirmatory changes as the paper's Table 2 lays them out: scales by metrics, in per cent.
+
+    A star marks a corrected p below 0.05; a dash, what could not be computed.
+    """
+    import pandas as pd
+
+    chosen = statistics[statistics["confirmatory"]]
+    cells = {(row["scale"], row["metric"]): _change_text(row) for row in chosen.to_dict("records")}
+    scales = list(dict.fromkeys(chosen["scale"]))
+    columns = {title: [cells.get((scale, name), "–") for scale in scales] for name, title in PAPER_METRICS.items()}
+    table = pd.DataFrame(columns, index=pd.Index([s.capitalize() for s in scales], name="Scale"))
+    table.attrs["level"] = level
+    return table
+
+
+def _change_text(row: Mapping[Any, Any]) -> str:
+    if not math.isfinite(row["change"]):
+        return "–"
+    return f"{row['change']:+.2f}%{'*' if row['p_corrected'] < 0.05 else ''}"
+
+
+def _as_detection(model: Any) -> Detection | None:
+    if isinstance(model, Detection):
+        return model
+    if isinstance(model, str | Path) and (Path(model) / MANIFEST).is_file():
+        return load_run(model)
+    return None
+
+
+def _choose_scales(scales: Any, detection: Detection | None, n_layers: int) -> dict[str, range]:
+    if isinstance(scales, str):
+        return parse_scales(scales, n_layers)
+    if scales is not None:
+        chosen = {str(name): range(min(blocks), max(blocks) + 1) for name, blocks in scales.items()}
+        if any(blocks[0] < 0 or blocks[-1] >= n_layers for blocks in chosen.values()) or CLEAN in chosen:
+            raise ConfigError(f"Scales must lie within blocks 0 to {n_layers - 1}; got {chosen}.")
+        return chosen
+    if detection is None:
+        raise ConfigError(
+            f"Which of the {n_layers} blocks are a scale? Give --scales such as 0-3,4-8,9-{n_layers - 1}, or the "
+            "folder of a detection with two boundaries."
+        )
+    return detection.scales()
+
+
+def _choose_prompts(model: CausalModel, corpus: TextCorpus, config: InterveneConfig) -> list[list[int]]:
+    wanted = config.decode.prompt_tokens
+    encoding = encode(model, corpus.sentences, max_length=wanted + 2)
+    length = wanted + encoding.has_bos
+    found = [ids[:length] for ids in encoding.ids if len(ids) >= length][: config.samples]
+    if len(found) < config.samples:
+        raise CorpusError(
+            f"{config.samples} samples need as many sentences of {wanted} or more tokens; {corpus.name} has "
+            f"{len(found)}. Give a longer text, --samples {len(found)}, or a smaller decode.prompt_tokens."
+        )
+    return found
+
+
+def _metric_names(config: InterveneConfig) -> list[str]:
+    from mspgt_tl import metrics
+
+    assert metrics  # importing the package fills the registry
+    return list(config.metrics.names if config.metrics.names is not None else METRICS)
+
+
+def _full_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    short = {
+        **dict.fromkeys(("prompt_tokens", "new_tokens", "temperature", "top_k", "top_p", "chunk_samples"), "decode."),
+        **dict.fromkeys(("sbert", "languagetool"), "metrics."),
+    }
+    renamed = {"metrics": "metrics.names"}
+    return {
+        renamed.get(name, short.get(name, "") + name): value for name, value in options.items() if value is not None
+    }
+
+
+def _pack_conditions(conditions: Sequence[Condition]) -> xr.Dataset:
+    import xarray as xr
+
+    columns = {field: [getattr(c, field) for c in conditions] for field in Condition.__dataclass_fields__}
+    columns["blocks"] = [f"{c.blocks[0]}-{c.blocks[-1]}" if c.blocks else "" for c in conditions]
+    return xr.Dataset({name: ("condition", values) for name, values in columns.items()})
+
+
+def _as_table(data: xr.Dataset) -> pd.DataFrame:
+    table = data.to_dataframe().reset_index(drop=True)
+    table["is_control"] = table["is_control"].astype(bool)
+    return table
+
+
+def _read_condition(row: Mapping[Any, Any]) -> Condition:
+    first, _, last = str(row["blocks"]).partition("-")
+    blocks = tuple(range(int(first), int(last) + 1)) if first else ()
+    return Condition(**{**row, "blocks": blocks})

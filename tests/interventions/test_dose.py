@@ -1,0 +1,152 @@
+"""Doses, the ledger, and effects on the next token: against plain forward passes and closed forms."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mspgt_tl.corpora.grammar import generated_corpus
+from mspgt_tl.errors import ConfigError, CorpusError, DataError
+from mspgt_tl.interventions.dose import DOSES, solve_dose, solve_sigma
+from mspgt_tl.interventions.next_token import clean_passes, measure_ledger, next_token_effects
+from mspgt_tl.interventions.noise import noise_hooks
+from mspgt_tl.models.pretrained import encode, load
+
+SENTENCES = generated_corpus(seed=3, limit=24).sentences
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> Any:
+    """The tiny random Llama."""
+    return load(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def clean(model: Any) -> list[Any]:
+    """Undisturbed passes over all sentences."""
+    return list(clean_passes(model, SENTENCES, max_length=64, batch_positions=256))
+
+
+def maker(model: Any, scale: Any = 1.0) -> Any:
+    """Return noise hooks of an absolute size."""
+    return lambda layers, sigma, ids, at: noise_hooks(
+        model, layers, sigma, seed=4, sample_ids=ids, positions=at, scale=scale
+    )
+
+
+def test_effects_equal_plain_forward_passes(model: Any) -> None:
+    """KL, loss change and agreement of one sentence, from two whole passes and torch's own functions."""
+    layers, sigma = range(2, 4), 0.5
+    found = next_token_effects(model, SENTENCES[:1], {"x": layers}, [sigma], maker(model), seed=0, resamples=100)
+    ids = torch.tensor(encode(model, SENTENCES[:1]).ids)
+    with torch.inference_mode():
+        before = model(ids)[0, :-1].double().log_softmax(-1)
+        hooks = noise_hooks(model, layers, sigma, seed=4, sample_ids=[0], scale=1.0)
+        after = model.run_with_hooks(ids, fwd_hooks=hooks)[0, :-1].double().log_softmax(-1)
+    kl = torch.nn.functional.kl_div(after, before, log_target=True, reduction="sum") / len(before)
+    target = ids[0, 1:, None]
+    assert float(found["kl"][0, 0]) == pytest.approx(float(kl), rel=1e-5)
+    loss = (before - after).gather(-1, target).mean()
+    assert float(found["loss_change"][0, 0]) == pytest.approx(float(loss), rel=1e-5)
+    agree = (before.argmax(-1) == after.argmax(-1)).double().mean()
+    assert float(found["agreement"][0, 0]) == pytest.approx(float(agree))
+    assert found.attrs["tokens"] == len(before)
+
+
+def test_effects_do_not_depend_on_batches(model: Any) -> None:
+    """One sentence at a time gives what all together give."""
+    options = {"seed": 0, "resamples": 100}
+    targets, sigmas = {"a": [0], "b": range(3, 6)}, [0.1, 0.4]
+    together = next_token_effects(model, SENTENCES, targets, sigmas, maker(model), batch_positions=4000, **options)
+    apart = next_token_effects(model, SENTENCES, targets, sigmas, maker(model), batch_positions=1, **options)
+    for name in together.data_vars:
+        np.testing.assert_allclose(together[name], apart[name], rtol=1e-4, atol=1e-7)
+    assert (together["kl"][:, 1] > together["kl"][:, 0]).all()
+    assert ((together["kl_low"] <= together["kl"]) & (together["kl"] <= together["kl_high"])).all()
+
+
+def test_no_noise_has_no_effect(model: Any) -> None:
+    """σ = 0 is exactly the undisturbed model."""
+    found = next_token_effects(model, SENTENCES[:4], {"a": range(8)}, [0.0], maker(model), seed=0, resamples=100)
+    assert float(found["kl"][0, 0]) == 0
+    assert float(found["agreement"][0, 0]) == 1
+
+
+def test_undefined_sigma_is_nan(model: Any) -> None:
+    """A dose without a σ leaves a hole, not a zero."""
+    found = next_token_effects(
+        model, SENTENCES[:3], {"a": [1]}, {"a": [math.nan, 0.1]}, maker(model), seed=0, resamples=100
+    )
+    assert np.isnan(found["kl"][0, 0]) and np.isfinite(found["kl"][0, 1])
+
+
+def test_ledger_of_one_layer_is_known(model: Any, clean: list[Any]) -> None:
+    """Noise of absolute size σ has ‖δ‖ near σ√d, and moves the stream by just that at its own layer."""
+    found = measure_ledger(model, clean, [3], 0.2, maker(model))
+    keep = [batch.resid[4][batch.is_data].norm(dim=-1) for batch in clean]
+    expected = float((0.2 * math.sqrt(model.cfg.d_model) / torch.cat(keep)).mean())
+    assert float(found["injected"][3]) == pytest.approx(expected, rel=0.02)
+    assert float(found["deviation"][3]) == pytest.approx(float(found["injected"][3]), rel=1e-6)
+    assert np.isnan(found["injected"][[0, 1, 2, 4, 5, 6, 7]]).all()
+    assert (found["deviation"][:3] == 0).all() and (found["deviation"][4:] > 0).all()
+    assert float(found["snr_db"][3]) == pytest.approx(-20 * math.log10(expected), abs=1)
+
+
+@pytest.mark.parametrize("dose", ["exit_norm", "kl"])
+@pytest.mark.parametrize("layers", [range(0, 2), range(3, 8)])
+def test_solved_doses_meet_their_target(model: Any, clean: list[Any], dose: Any, layers: range) -> None:
+    """Measured anew at the σ that was found, the effect is within 2 % of the target."""
+    found = solve_dose(model, clean, layers, dose, 0.05, maker(model))
+    assert found.reason is None
+    if dose == "exit_norm":
+        again = float(measure_ledger(model, clean, layers, found.sigma, maker(model))["deviation"][layers[-1]])
+    else:
+        effects = next_token_effects(
+            model, SENTENCES, {"x": layers}, [found.sigma], maker(model), seed=0, max_length=64, resamples=100
+        )
+        again = float(effects["kl"][0, 0])
+    assert again == pytest.approx(found.realised, rel=1e-3)
+    assert again == pytest.approx(0.05, rel=0.02)
+
+
+def test_plain_doses_are_arithmetic(model: Any) -> None:
+    """σ itself, and σ over the root of the number of blocks."""
+    assert solve_dose(model, [], range(4), "per_layer", 0.3, maker(model)).sigma == 0.3
+    assert solve_dose(model, [], range(4), "per_scale", 0.3, maker(model)).sigma == 0.15
+    refused = solve_dose(model, [], range(4), "per_layer", 1.5, maker(model), largest=1.0)
+    assert np.isnan(refused.sigma) and "beyond" in str(refused.reason)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("start", [1e-4, 1.0, 300.0])
+def test_solver_finds_powers_and_saturating_curves(power: float, start: float) -> None:
+    """From far above or below, in few steps."""
+    straight = solve_sigma(lambda s: 3 * s**power, 0.7, start)
+    assert straight.sigma == pytest.approx((0.7 / 3) ** (1 / power), rel=0.05)
+    bent = solve_sigma(lambda s: 1 - math.exp(-(s**power)), 0.9, start)
+    assert bent.realised == pytest.approx(0.9, rel=0.02)
+    assert max(straight.evaluations, bent.evaluations) <= 20
+
+
+def test_what_cannot_be_reached_says_so() -> None:
+    """A saturating effect, a largest σ, and an effect that is not finite."""
+    assert "Even σ" in str(solve_sigma(lambda s: s / (1 + s), 2.0, 1.0).reason)
+    assert "Even σ = 1 " in str(solve_sigma(lambda s: s, 2.0, 0.5, largest=1.0).reason)
+    assert "not finite" in str(solve_sigma(lambda s: math.inf, 2.0, 0.5).reason)
+
+
+def test_bad_input_is_named(model: Any) -> None:
+    """Unknown doses, levels of no size, targets without blocks, sentences without a next token."""
+    with pytest.raises(ConfigError, match=r"Unknown dose 'kll'.*'kl'"):
+        solve_dose(model, [], [0], "kll", 0.1, maker(model))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="above 0"):
+        solve_dose(model, [], [0], DOSES[0], 0.0, maker(model))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(DataError, match="at least one block"):
+        next_token_effects(model, SENTENCES, {"a": []}, [0.1], maker(model), seed=0)
+    with pytest.raises(CorpusError, match="two tokens"):
+        list(clean_passes(model, [""], max_length=64, batch_positions=64))

@@ -1,0 +1,111 @@
+"""Paired comparisons and their corrections: known answers, oracles, and what has no answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mspgt_tl.stats import correct_p_values, paired_effect, ratio_intervals, sign_flip_p
+
+NAN = float("nan")
+
+
+def pairs(n: int = 60, shift: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+    """Return a reference and a condition that is higher by `shift` on average."""
+    rng = np.random.default_rng(0)
+    reference = rng.normal(5, 1, n)
+    return reference, reference + rng.normal(shift, 0.5, n)
+
+
+def test_effect_equals_its_definition_and_scipy() -> None:
+    """Change, d_z and t by hand and by scipy."""
+    reference, changed = pairs()
+    found = paired_effect(reference, changed, seed=0)
+    difference = changed - reference
+    assert found.change == pytest.approx(100 * difference.mean() / reference.mean())
+    assert found.effect_size == pytest.approx(difference.mean() / difference.std(ddof=1))
+    assert (found.t, found.t_p) == pytest.approx(tuple(stats.ttest_rel(changed, reference)))
+    assert found.change_low < found.change < found.change_high
+    assert found.effect_size_low < found.effect_size < found.effect_size_high
+    assert found.reason is None
+
+
+def test_permutation_agrees_with_scipy() -> None:
+    """Sign flips give scipy's p-value within three Monte-Carlo errors."""
+    reference, changed = pairs(25, shift=0.05)
+    difference = changed - reference
+    scipy_p = stats.permutation_test(
+        (difference,), np.mean, permutation_type="samples", n_resamples=20_000, random_state=np.random.default_rng(1)
+    ).pvalue
+    ours = sign_flip_p(difference, permutations=20_000, seed=0)
+    assert abs(ours - scipy_p) < 3 * np.sqrt(2 * scipy_p * (1 - scipy_p) / 20_000)
+    assert 0.01 < ours < 0.3
+
+
+def test_bootstrap_interval_covers() -> None:
+    """95 % intervals of the relative change hold the true one in about 95 of 100 sets of data."""
+    rng, held = np.random.default_rng(2), 0
+    for seed in range(300):
+        reference = rng.normal(5, 1, 80)
+        changed = reference + rng.normal(0.5, 1, 80)
+        found = paired_effect(reference, changed, seed=seed, resamples=400, permutations=9)
+        held += found.change_low <= 10 <= found.change_high
+    assert 0.90 <= held / 300 <= 0.985
+
+
+def test_null_raises_few_alarms() -> None:
+    """Where nothing changes on average, p < 0.05 in about 5 of 100."""
+    rng = np.random.default_rng(3)
+    alarms = [sign_flip_p(rng.normal(size=30), permutations=199, seed=i) < 0.05 for i in range(600)]
+    assert 0.025 <= np.mean(alarms) <= 0.08
+
+
+def test_missing_values_are_left_out_in_pairs() -> None:
+    """A pair with one nan is no pair."""
+    reference, changed = pairs()
+    holes = reference.copy()
+    holes[:10] = NAN
+    assert paired_effect(holes, changed, seed=0) == paired_effect(reference[10:], changed[10:], seed=0)
+    assert paired_effect(holes, changed, seed=0).n == 50
+
+
+@pytest.mark.parametrize(
+    ("reference", "changed", "words"),
+    [
+        ([1.0], [2.0], "two are needed"),
+        ([NAN, 1.0, 2.0], [1.0, NAN, NAN], "0 pairs"),
+        ([1.0, 2.0, 3.0], [1.5, 2.5, 3.5], "equal"),
+        ([-1.0, 1.0, 0.0], [1.0, 2.0, 0.5], "no relative change"),
+    ],
+)
+def test_what_is_undefined_is_nan_with_a_reason(reference: list[float], changed: list[float], words: str) -> None:
+    """Never a quiet zero."""
+    found = paired_effect(np.array(reference), np.array(changed), seed=0)
+    assert words in str(found.reason)
+    assert np.isnan(found.t) or np.isnan(found.change)
+
+
+def test_no_change_at_all_is_no_effect() -> None:
+    """Identical conditions: p is 1, the change 0, and t undefined."""
+    same = np.array([1.0, 2.0, 3.0])
+    found = paired_effect(same, same, seed=0)
+    assert (found.change, found.effect_size, found.permutation_p) == (0, 0, 1)
+    assert np.isnan(found.t_p)
+
+
+def test_corrections_equal_their_definitions() -> None:
+    """Holm and Benjamini–Hochberg by hand; nan takes no part."""
+    given = [0.01, NAN, 0.04, 0.03]
+    np.testing.assert_allclose(correct_p_values(given, "holm"), [0.03, NAN, 0.06, 0.06])
+    np.testing.assert_allclose(correct_p_values(given, "fdr_bh"), [0.03, NAN, 0.04, 0.04])
+    assert np.isnan(correct_p_values([NAN], "holm")).all()
+
+
+def test_ratio_interval_is_of_the_ratio() -> None:
+    """A constant ratio has an interval of no width; a varying one holds its mean."""
+    weights = np.random.default_rng(0).integers(1, 9, 50).astype(float)
+    low, high = ratio_intervals(2 * weights, weights, seed=0)
+    assert low == pytest.approx(2) and high == pytest.approx(2)
+    low, high = ratio_intervals(np.random.default_rng(1).normal(3, 1, (4, 50)), np.ones(50), seed=0)
+    assert low.shape == (4,) and (low < 3.2).all() and (high > 2.8).all()
