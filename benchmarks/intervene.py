@@ -60,7 +60,7 @@ def build_models() -> tuple[Any, Any]:
     with tempfile.TemporaryDirectory() as folder:
         reference = LlamaForCausalLM(config).eval()
         reference.save_pretrained(folder)
-        special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
         return reference, mspgt_tl.load(folder)
 

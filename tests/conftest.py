@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -61,3 +64,46 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Any:
+    """A headless Chromium without network."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("needs chromium and chromedriver on the PATH")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd(
+        "Network.emulateNetworkConditions",
+        {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
+    )
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Callable[[Path, int], Any]:
+    """A function that loads a page at a width, waits until its figures are drawn, and returns the browser."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def load(path: Path, width: int) -> Any:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get_log("performance")
+        browser.get(path.as_uri())
+        drawn = "return [...document.querySelectorAll('.plotly-graph-div')].every(d => d.querySelector('.main-svg'))"
+        WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(drawn))
+        fits = """return [...document.querySelectorAll('.js-plotly-plot')].every(
+            d => Math.abs(d._fullLayout.width - d.clientWidth) < 2
+              && Math.abs(d._fullLayout.height - d.clientHeight) < 2)"""
+        WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(fits))
+        return browser
+
+    return load

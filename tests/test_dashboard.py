@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -275,54 +274,16 @@ def test_numbers_are_rounded_sensibly() -> None:
     assert [percent(0.4063), percent(1.0)] == ["40.6 %", "100 %"]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Any:
-    """A headless Chromium without network."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("needs chromium and chromedriver on the PATH")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    driver.execute_cdp_cmd("Network.enable", {})
-    driver.execute_cdp_cmd(
-        "Network.emulateNetworkConditions",
-        {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
-    )
-    yield driver
-    driver.quit()
-
-
-def open_page(browser: Any, path: Path, width: int) -> None:
-    """Load a page at a width and wait until its figures are drawn."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get_log("performance")
-    browser.get(path.as_uri())
-    drawn = "return [...document.querySelectorAll('.plotly-graph-div')].every(d => d.querySelector('.main-svg'))"
-    WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(drawn))
-    fits = """return [...document.querySelectorAll('.js-plotly-plot')].every(
-        d => Math.abs(d._fullLayout.width - d.clientWidth) < 2
-          && Math.abs(d._fullLayout.height - d.clientHeight) < 2)"""
-    WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(fits))
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("case", ["two", "all flat", "deep ends"])
 @pytest.mark.parametrize("width", [420, 1600])
-def test_browser_draws_the_page_offline(browser: Any, tmp_path: Path, case: str, width: int) -> None:
+def test_browser_draws_the_page_offline(open_page: Any, tmp_path: Path, case: str, width: int) -> None:
     """Every figure is drawn without errors or requests, nothing scrolls sideways, and labels stay inside."""
     page = tmp_path / "report.html"
     page.write_text(
         render_report(make_case(case), make_manifest("m/" + "x" * 90), {"labels": make_case("two")}), "utf-8"
     )
-    open_page(browser, page, width)
+    browser = open_page(page, width)
     assert browser.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
@@ -336,7 +297,7 @@ def test_browser_draws_the_page_offline(browser: Any, tmp_path: Path, case: str,
 
 
 @pytest.mark.browser
-def test_legend_click_toggles_a_curve(browser: Any, tmp_path: Path) -> None:
+def test_legend_click_toggles_a_curve(open_page: Any, tmp_path: Path) -> None:
     """A click on a name in the legend hides its curve."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
@@ -344,7 +305,7 @@ def test_legend_click_toggles_a_curve(browser: Any, tmp_path: Path) -> None:
 
     page = tmp_path / "report.html"
     page.write_text(render_report(make_case("two"), make_manifest(), {}), "utf-8")
-    open_page(browser, page, 1600)
+    browser = open_page(page, 1600)
     toggle = next(
         item for item in browser.find_elements(By.CSS_SELECTOR, "#figure-0 .legend .traces") if item.text == "cka"
     ).find_element(By.CSS_SELECTOR, ".legendtoggle")

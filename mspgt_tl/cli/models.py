@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.table import Table
 
-from mspgt_tl.cli.console import JsonFlag, app, out, progress_bars
+from mspgt_tl.cli.console import JsonFlag, app, out, parse_numbers, progress_bars
 
 
 @app.command()
-def models(as_json: JsonFlag = False) -> None:
+def models(
+    runs: Annotated[
+        Path | None, typer.Option(help="Folder of detections: adds probe gains over random twins and boundaries.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """List the embedded models with what they were trained on and how good they are."""
+    if runs is not None:
+        _print_survey(runs, as_json=as_json)
+        return
     from mspgt_tl.models.embedded import list_embedded
 
     cards = list_embedded()
@@ -29,6 +37,7 @@ def models(as_json: JsonFlag = False) -> None:
         "tokens": "tokens",
         "validation_loss": "loss",
         "bigram_loss": "bigram",
+        "bits_per_byte": "bits/byte",
         "bytes": "bytes",
     }
     for key, title in columns.items():
@@ -37,6 +46,14 @@ def models(as_json: JsonFlag = False) -> None:
         table.add_row(*(_cell(card.get(key)) for key in columns))
     out.print(table)
     out.print("Random-weight twin of any of them, or of a folder: NAME@random:SEED", highlight=False)
+
+
+def _print_survey(runs: Path, *, as_json: bool) -> None:
+    """Print the survey as Markdown, for a page of documentation."""
+    from mspgt_tl.pipeline.survey import as_markdown, survey_models
+
+    table = survey_models(runs)
+    print(table.to_json(orient="records", indent=1) if as_json else as_markdown(table))
 
 
 def _cell(value: Any) -> str:
@@ -49,16 +66,23 @@ def _cell(value: Any) -> str:
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="An embedded recipe's name, or a recipe's TOML file.")],
+    recipe: Annotated[str, typer.Option(help="An embedded recipe's name, or a recipe's TOML file.")],
     text: Annotated[Path, typer.Option(help="Training text, one paragraph a line; .xz is decompressed.")],
     valid: Annotated[Path, typer.Option(help="Held-out text of the same kind.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run resumes there.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and of the order of the data.")] = 0,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens to see instead of the recipe's number.")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Folder of a tokenizer to use; by default one is trained on the text.")
+        Path | None,
+        typer.Option(help="Folder of a tokenizer. Default: the embedded models' for their recipes, else a new one."),
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the text, for the model card.")] = "unstated",
+    precision: Annotated[
+        str | None, typer.Option(help="Of matrix products: float32 or bfloat16. Default: by device.")
+    ] = None,
+    snapshots: Annotated[
+        str | None, typer.Option(help="Shares of the run after which a model is kept, such as 0.1,0.5.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     embed: Annotated[bool, typer.Option("--embed", help="Put the finished model into the package's own zoo.")] = False,
 ) -> None:
@@ -69,11 +93,25 @@ def train(
         import torch
 
         torch.set_num_threads(threads)
-    run = training.TrainingRun(training.load_recipe(recipe), text, valid, out_folder, seed, tokens, tokenizer, licence)
+    loaded = training.load_recipe(recipe)
+    run = training.TrainingRun(
+        loaded,
+        text,
+        valid,
+        out_folder,
+        seed,
+        tokens,
+        tokenizer or training.shared_tokenizer(loaded),
+        licence,
+        cast(Any, precision),
+        tuple(parse_numbers(snapshots)) if snapshots else (),
+    )
     with progress_bars() as bars:
         folder = training.train(run, progress=bars)
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     if embed:
+        for snapshot in sorted(out_folder.glob("step-*")):
+            cards.add_to_zoo(snapshot)
         folder = cards.add_to_zoo(folder)
     out.print(
         f"Finished: {folder}\nvalidation loss {card['validation_loss']:.3f} nats/token, "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from mspgt_tl.errors import ModelError
-from mspgt_tl.models.embedded import ZOO, hash_weights
+from mspgt_tl.models.embedded import ZOO, folder_name, hash_weights
 
 MODEL_FILES = ("config.json", "model.safetensors")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -37,7 +39,8 @@ def add_to_zoo(folder: Path, *, zoo: Path | None = None) -> Path:
         )
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     card["sha256"] = hash_weights(folder)
-    home = zoo / (card["name"] if card["seed"] == 0 else f"{card['name']}@seed-{card['seed']}")
+    step = None if card.get("finished", True) else card["steps"]
+    home = zoo / folder_name(card["name"], card["seed"], step)
     home.mkdir(parents=True, exist_ok=True)
     for name in MODEL_FILES:
         shutil.copyfile(folder / name, home / name)
@@ -52,7 +55,12 @@ def render_card(card: dict[str, Any]) -> str:
     every = max(1, len(card["eval_curve"]) // 8)
     curve = dict([*card["eval_curve"][::every], *card["eval_curve"][-1:]])
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
-    return f"""# {card["name"]}, seed {card["seed"]}
+    when = "" if card.get("finished", True) else f", after {card['steps']:,} of {_all_steps(plan):,} steps"
+    bits = card.get("bits_per_byte")
+    samples = "\n".join(
+        f"- {sample['prompt']} **{sample['continuation']}**" for sample in map(_one_line, card["samples"])
+    )
+    return f"""# {card["name"]}, seed {card["seed"]}{when}
 
 A miniature of {card["namesake"]}: {shape["num_hidden_layers"]} blocks, d_model {shape["hidden_size"]}, \
 {shape["num_attention_heads"]} heads, {shape["num_key_value_heads"]} key-value heads, {card["parameters"]:,} parameters.
@@ -63,11 +71,13 @@ A miniature of {card["namesake"]}: {shape["num_hidden_layers"]} blocks, d_model 
 | interpolated bigram, same tokens | {card["bigram_loss"]:.3f} |
 | unigram, same tokens | {card["unigram_loss"]:.3f} |
 
+That is {bits:.3f} bits per byte of held-out text.
+
 - Data: `{data["text"]}`, {data["corpus_tokens"]:,} tokens; held out: {card["validation_tokens"]:,} tokens.
 - Licence of the text: {data["licence"]}.
 - Training: {card["tokens_seen"]:,} tokens, {card["steps"]:,} steps of {plan["batch_sequences"]} sequences of \
 {plan["sequence_length"]}, AdamW, peak learning rate {plan["learning_rate"]}, \
-the last {plan["decay_share"]:.0%} decaying to zero.
+the last {plan["decay_share"]:.0%} decaying to zero; matrix products in {card["precision"]}.
 - Weights: bfloat16, sha256 `{card.get("sha256", "not recorded")}`.
 - Versions: {versions}.
 
@@ -77,5 +87,18 @@ Held-out loss during training (first 100,000 held-out tokens):
 | --- |{" --- |" * len(curve)}
 | nats/token | {" | ".join(f"{loss:.2f}" for loss in curve.values())} |
 
+Openings of held-out paragraphs and what it **writes** after them (temperature 0.8, top-k 50):
+
+{samples}
+
 It writes plausible short phrases and knows little. Use it to try methods, not to learn about its namesake.
 """
+
+
+def _all_steps(plan: dict[str, Any]) -> int:
+    return math.ceil(plan["tokens"] / (plan["sequence_length"] * plan["batch_sequences"]))
+
+
+def _one_line(sample: dict[str, str]) -> dict[str, str]:
+    """Return a sample as text that Markdown takes literally."""
+    return {name: re.sub(r"([\\*_`\[\]<>#])", r"\\\1", " ".join(text.split())) for name, text in sample.items()}

@@ -2,8 +2,9 @@
 
 `zoo/<name>/` holds one model: `config.json`, `model.safetensors` (bfloat16) and `card.json`. All share the tokenizer
 in `zoo/tokenizer/`; a model that brings its own keeps it in its own folder. Further training seeds are
-`zoo/<name>@seed-N/`, asked for as `<name>@seed:N`; the plain name is seed 0. `<name or folder>@random:N` is a
-random-weight twin: same architecture, same tokenizer, freshly drawn weights.
+`zoo/<name>@seed-N/`, asked for as `<name>@seed:N`; the plain name is seed 0. What a training was like after N steps is
+`…@step-N/`, asked for as `…@step:N`. `<name or folder>@random:N` is a random-weight twin: same architecture, same
+tokenizer, freshly drawn weights.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _CARD_FIELDS = {
     "validation_loss": "validation_loss",
     "bigram_loss": "bigram_loss",
     "unigram_loss": "unigram_loss",
+    "bits_per_byte": "bits_per_byte",
     "parameters": "parameters",
 }
 
@@ -56,27 +58,32 @@ def find_source(name: str) -> Source | None:
     folder = Path(base).expanduser()
     if (folder / "config.json").is_file():
         return Source(name, folder, folder, random_seed)
-    plain, seed = _split_suffix(base, "seed")
-    if not re.fullmatch(r"[\w.-]+", plain):
+    found = re.fullmatch(r"([\w.-]+)(?:@seed:(\d+))?(?:@step:(\d+))?", base)
+    if not found:
         return None
-    folder = ZOO / (f"{plain}@seed-{seed}" if seed else plain)
+    folder = ZOO / folder_name(found[1], int(found[2] or 0), int(found[3]) if found[3] else None)
     if not (folder / _WEIGHTS).is_file():
         return None
     own = (folder / "tokenizer.json").is_file()
     return Source(name, folder, folder if own else ZOO / "tokenizer", random_seed, _read_card(folder))
 
 
+def folder_name(name: str, seed: int, step: int | None) -> str:
+    """Return the folder of a model in the zoo; `step` is None for a finished training."""
+    return name + (f"@seed-{seed}" if seed else "") + ("" if step is None else f"@step-{step}")
+
+
 def list_embedded() -> list[dict[str, Any]]:
     """Return one row per embedded model, read from its card, by name and seed.
 
     Keys: `name` (to load it by), `architecture`, `namesake`, `seed`, `tokens` (seen in training), `validation_loss`,
-    `bigram_loss`, `unigram_loss` (nats per token), `parameters`, and `bytes` of the weights. What the card is silent
-    on is None.
+    `bigram_loss`, `unigram_loss` (nats per token), `bits_per_byte`, `parameters`, and `bytes` of the weights. What the
+    card is silent on is None.
     """
     rows = []
     for weights in ZOO.glob(f"*/{_WEIGHTS}"):
         card = _read_card(weights.parent)
-        name = weights.parent.name.replace("@seed-", "@seed:")
+        name = re.sub(r"@(seed|step)-", r"@\1:", weights.parent.name)
         row = {"name": name, **{key: card.get(field) for key, field in _CARD_FIELDS.items()}}
         rows.append(row | {"bytes": weights.stat().st_size})
     return sorted(rows, key=lambda row: row["name"])

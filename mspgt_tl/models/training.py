@@ -91,6 +91,12 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise ConfigError(f"{path}: not a recipe: {error}.") from error
 
 
+def shared_tokenizer(recipe: Recipe) -> Path | None:
+    """Return the tokenizer that the embedded models share, for an embedded recipe; None for any other."""
+    folder = RECIPES.parent / "tokenizer"
+    return folder if recipe.source.parent == RECIPES and (folder / "tokenizer.json").is_file() else None
+
+
 def read_paragraphs(path: Path) -> Iterator[str]:
     """Yield the prose lines of a text file (`.xz` is decompressed), without headings and short lines."""
     for _, line in read_lines(path):
@@ -222,6 +228,8 @@ class TrainingRun:
     """Shares of the run, in (0, 1), after which the model is kept as it is then, beside the finished one."""
 
     def __post_init__(self) -> None:
+        if self.precision not in (None, "float32", "bfloat16"):
+            raise ConfigError(unknown_name("precision", str(self.precision), ("float32", "bfloat16")))
         if bad := [share for share in self.snapshots if not 0 < share < 1]:
             raise ConfigError(f"Snapshots are shares of a run, between 0 and 1; got {bad[0]}.")
 

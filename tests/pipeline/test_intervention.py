@@ -190,3 +190,34 @@ def test_bad_input_is_refused_before_anything_is_written(
     with pytest.raises(error, match=message):
         intervene(tiny_folder, out=tmp_path / "run", **{**SETTINGS, **changes})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [420, 1400])
+def test_browser_draws_the_page_and_the_slider_changes_the_texts(
+    sweep: Intervention, open_page: Any, width: int
+) -> None:
+    """Without errors, nothing scrolls sideways; another level or sample shows other texts."""
+    assert sweep.folder is not None
+    browser = open_page(sweep.folder / "report.html", width)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+    def shown() -> list[str]:
+        return browser.execute_script(
+            "return [...document.querySelectorAll('#lines td')].map(cell => cell.textContent)"
+        )
+
+    def move(name: str, value: int) -> None:
+        browser.execute_script(
+            f"const e = document.getElementById('{name}'); e.value = {value}; e.dispatchEvent(new Event('input'))"
+        )
+
+    first = shown()
+    clean = sweep.samples.query("condition == 'clean' and sample == 0").iloc[0]
+    assert first[0] == clean["prompt"] + clean["text"] and len(first) == 4
+    move("level", 1)
+    louder = shown()
+    assert louder[0] == first[0] and louder[1:] != first[1:]
+    move("which", 3)
+    assert shown()[0] != first[0]
