@@ -32,16 +32,14 @@ def models(
     table = Table(title="Embedded models (loss in nats/token on held-out text)")
     columns = {
         "name": "name",
-        "namesake": "namesake",
         "parameters": "weights",
         "tokens": "tokens",
         "validation_loss": "loss",
         "bigram_loss": "bigram",
         "bits_per_byte": "bits/byte",
-        "bytes": "bytes",
     }
     for key, title in columns.items():
-        table.add_column(title, justify="left" if key in ("name", "namesake") else "right", no_wrap=True)
+        table.add_column(title, justify="left" if key == "name" else "right", no_wrap=True)
     for card in cards:
         table.add_row(*(_cell(card.get(key)) for key in columns))
     out.print(table)

@@ -52,8 +52,6 @@ def add_to_zoo(folder: Path, *, zoo: Path | None = None) -> Path:
 def render_card(card: dict[str, Any]) -> str:
     """Return a card as Markdown for a reader."""
     shape, plan, data = card["architecture"], card["training"], card["data"]
-    every = max(1, len(card["eval_curve"]) // 8)
-    curve = dict([*card["eval_curve"][::every], *card["eval_curve"][-1:]])
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
     when = "" if card.get("finished", True) else f", after {card['steps']:,} of {_all_steps(plan):,} steps"
     bits = card.get("bits_per_byte")
@@ -81,17 +79,25 @@ the last {plan["decay_share"]:.0%} decaying to zero; matrix products in {card["p
 - Weights: bfloat16, sha256 `{card.get("sha256", "not recorded")}`.
 - Versions: {versions}.
 
-Held-out loss during training (first 100,000 held-out tokens):
+{_render_curve(card["eval_curve"])}Openings of held-out paragraphs and what it **writes** after them (temperature 0.8, top-k 50):
+
+{samples}
+
+It writes plausible short phrases and knows little. Use it to try methods, not to learn about its namesake.
+"""
+
+
+def _render_curve(points: list[list[float]]) -> str:
+    if not points:
+        return ""
+    every = max(1, len(points) // 8)
+    curve = dict([*points[::every], *points[-1:]])
+    return f"""Held-out loss during training (first 100,000 held-out tokens):
 
 | step | {" | ".join(f"{step:,}" for step in curve)} |
 | --- |{" --- |" * len(curve)}
 | nats/token | {" | ".join(f"{loss:.2f}" for loss in curve.values())} |
 
-Openings of held-out paragraphs and what it **writes** after them (temperature 0.8, top-k 50):
-
-{samples}
-
-It writes plausible short phrases and knows little. Use it to try methods, not to learn about its namesake.
 """
 
 
