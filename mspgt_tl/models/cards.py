@@ -79,7 +79,8 @@ the last {plan["decay_share"]:.0%} decaying to zero; matrix products in {card["p
 - Weights: bfloat16, sha256 `{card.get("sha256", "not recorded")}`.
 - Versions: {versions}.
 
-{_render_curve(card["eval_curve"])}Openings of held-out paragraphs and what it **writes** after them (temperature 0.8, top-k 50):
+{_render_curve(card["eval_curve"])}\
+Openings of held-out paragraphs and what it **writes** after them (temperature 0.8, top-k 50):
 
 {samples}
 

@@ -31,7 +31,13 @@ from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
 from mspgt_tl.models.pretrained import Backend, encode, load
 from mspgt_tl.pipeline.detection import Detection, load_run
 from mspgt_tl.pipeline.inputs import identify, open_corpus
-from mspgt_tl.stats import PairedEffect, correct_p_values, paired_effect
+from mspgt_tl.pipeline.sweep_tables import (
+    arrange_table_2,
+    compare_conditions,
+    conditions_table,
+    pack_conditions,
+    read_condition,
+)
 from mspgt_tl.store import MANIFEST, Run
 
 if TYPE_CHECKING:
@@ -41,14 +47,6 @@ if TYPE_CHECKING:
 SAMPLES, STATISTICS, TABLE_2, PARTS, REPORT = "samples.parquet", "statistics.csv", "table2.csv", "parts", "report.html"
 SEARCHED = 8
 """Sentences that are read in search of prompts, as a multiple of the samples; many are too short."""
-PAPER_METRICS = {
-    "self_bleu": "Diversity (Self-BLEU)",
-    "sentence_length_variance": "Structure (Var)",
-    "type_token_ratio": "Lexical (TTR)",
-    "prompt_coherence": "Coherence (SBERT)",
-    "languagetool": "Grammaticality (LanguageTool)",
-}
-"""The paper's five metrics, as its Table 2 heads them; with the scales they make the confirmatory family."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def load_intervention(folder: str | Path) -> Intervention:
     if not (run.folder / STATISTICS).is_file():
         raise StoreError(f"{folder} has not finished: run the same `mspgt intervene` again to resume it.")
     return Intervention(
-        _as_table(run.arrays("conditions")),
+        conditions_table(run.arrays("conditions")),
         run.arrays("effects"),
         run.arrays("ledger"),
         pd.read_parquet(run.folder / SAMPLES),
@@ -194,18 +192,17 @@ class _Sweep:
     def run_all(self, metrics: Mapping[str, type[TextMetric]]) -> None:
         """Run every stage that is not finished yet."""
         self.make_hooks = self._hook_maker()
-        conditions = [
-            _read_condition(row) for row in _as_table(self.run.stage("conditions", self._conditions)).to_dict("records")
-        ]
+        table = conditions_table(self.run.stage("conditions", self._conditions))
+        conditions = [read_condition(row) for row in table.to_dict("records")]
         self.run.stage("ledger", lambda: self._ledger(conditions))
         self.run.stage("effects", self._effects)
         usable = [c for c in conditions if math.isfinite(c.sigma)]
         self._decode(usable)
-        table = self._read_parts()
+        texts = self._read_parts()
         for name, kind in metrics.items():
             metric = self._make_metric(kind)
-            self.run.stage(f"metric-{name}", lambda metric=metric: self._measure(metric, table, usable))
-        self._write_tables(table, usable, list(metrics))
+            self.run.stage(f"metric-{name}", lambda metric=metric: self._measure(metric, texts, usable))
+        self._write_tables(texts, usable, list(metrics))
 
     def _hook_maker(self) -> HookMaker:
         config = self.config
@@ -254,7 +251,7 @@ class _Sweep:
             largest=largest_sigma(self.config.kind),
             progress=lambda done, total: self.progress("doses", done, total),
         )
-        return _pack_conditions(solved)
+        return pack_conditions(solved)
 
     def _ledger(self, conditions: Sequence[Condition]) -> xr.Dataset:
         import xarray as xr
@@ -405,80 +402,6 @@ class _Sweep:
         self.run.write(STATISTICS, lambda path: statistics.to_csv(path, index=False))
 
 
-def compare_conditions(
-    conditions: Sequence[Condition], measured: Mapping[str, xr.Dataset], config: InterveneConfig
-) -> pd.DataFrame:
-    """Compare every condition with the clean one, sample by sample, and correct for the number of tests.
-
-    The confirmatory family is the paper's: its five metrics at each scale, at the compared level of the main dose;
-    their permutation p-values are corrected by Holm's method, all others by Benjamini and Hochberg's.
-    """
-    import pandas as pd
-
-    rows = []
-    for name, data in measured.items():
-        clean = data.sel(condition=CLEAN)
-        for condition in conditions:
-            if condition.name == CLEAN:
-                continue
-            own = data.sel(condition=condition.name)
-            effect = paired_effect(
-                clean["per_sample"].values, own["per_sample"].values, seed=config.seed, resamples=config.resamples
-            )
-            reason = " ".join(filter(None, [effect.reason, str(own["reason"].values)]))
-            rows.append(
-                {
-                    "metric": name,
-                    "condition": condition.name,
-                    "scale": condition.scale,
-                    "dose": condition.dose,
-                    "level": condition.level,
-                    "sigma": condition.sigma,
-                    "is_control": condition.is_control,
-                    "confirmatory": name in PAPER_METRICS
-                    and not condition.is_control
-                    and (condition.dose, condition.level) == (config.dose, config.compared_level),
-                    **{
-                        field: getattr(effect, field)
-                        for field in PairedEffect.__dataclass_fields__
-                        if field != "reason"
-                    },
-                    "reason": reason,
-                }
-            )
-    table = pd.DataFrame(rows)
-    corrected = np.full(len(table), np.nan)
-    confirmatory = table["confirmatory"].to_numpy(dtype=bool)
-    p_values = table["permutation_p"].to_numpy(dtype=float)
-    corrected[confirmatory] = correct_p_values(p_values[confirmatory], "holm")
-    corrected[~confirmatory] = correct_p_values(p_values[~confirmatory], "fdr_bh")
-    table["p_corrected"] = corrected
-    table["correction"] = np.where(confirmatory, "Holm", "Benjamini-Hochberg")
-    return table
-
-
-def arrange_table_2(statistics: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Return the confirmatory changes as the paper's Table 2 lays them out: scales by metrics, in per cent.
-
-    A star marks a corrected p below 0.05; a dash, what could not be computed.
-    """
-    import pandas as pd
-
-    chosen = statistics[statistics["confirmatory"]]
-    cells = {(row["scale"], row["metric"]): _change_text(row) for row in chosen.to_dict("records")}
-    scales = list(dict.fromkeys(chosen["scale"]))
-    columns = {title: [cells.get((scale, name), "–") for scale in scales] for name, title in PAPER_METRICS.items()}
-    table = pd.DataFrame(columns, index=pd.Index([s.capitalize() for s in scales], name="Scale"))
-    table.attrs["level"] = level
-    return table
-
-
-def _change_text(row: Mapping[Any, Any]) -> str:
-    if not math.isfinite(row["change"]):
-        return "–"
-    return f"{row['change']:+.2f}%{'*' if row['p_corrected'] < 0.05 else ''}"
-
-
 def _as_detection(model: Any) -> Detection | None:
     if isinstance(model, Detection):
         return model
@@ -532,23 +455,3 @@ def _full_names(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         renamed.get(name, short.get(name, "") + name): value for name, value in options.items() if value is not None
     }
-
-
-def _pack_conditions(conditions: Sequence[Condition]) -> xr.Dataset:
-    import xarray as xr
-
-    columns = {field: [getattr(c, field) for c in conditions] for field in Condition.__dataclass_fields__}
-    columns["blocks"] = [f"{c.blocks[0]}-{c.blocks[-1]}" if c.blocks else "" for c in conditions]
-    return xr.Dataset({name: ("condition", values) for name, values in columns.items()})
-
-
-def _as_table(data: xr.Dataset) -> pd.DataFrame:
-    table = data.to_dataframe().reset_index(drop=True)
-    table["is_control"] = table["is_control"].astype(bool)
-    return table
-
-
-def _read_condition(row: Mapping[Any, Any]) -> Condition:
-    first, _, last = str(row["blocks"]).partition("-")
-    blocks = tuple(range(int(first), int(last) + 1)) if first else ()
-    return Condition(**{**row, "blocks": blocks})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mspgt_tl.models import embedded
 from mspgt_tl.models.cards import add_to_zoo
 from mspgt_tl.models.ngram import ngram_losses
 from mspgt_tl.models.pretrained import load
-from mspgt_tl.models.training import Recipe, TrainingRun, load_recipe, train
+from mspgt_tl.models.training import Recipe, TrainingRun, load_recipe, read_paragraphs, train
 
 RECIPE = """
 name = "tiny"
@@ -52,7 +53,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_of(texts: Path, out: Path, **changes: int) -> TrainingRun:
+def run_of(texts: Path, out: Path, **changes: Any) -> TrainingRun:
     """Return a run of the tiny recipe."""
     recipe = load_recipe(str(texts / "recipe.toml"))
     return TrainingRun(recipe, texts / "train.txt", texts / "valid.txt", out, licence="none needed", **changes)
@@ -121,13 +122,85 @@ def test_unfinished_model_does_not_enter_the_zoo(tmp_path: Path) -> None:
         add_to_zoo(tmp_path, zoo=tmp_path / "zoo")
 
 
-def test_embedded_recipes_are_sound() -> None:
-    """Every shipped recipe parses and fits its stated size."""
-    recipe = load_recipe("llama2-mini")
+@pytest.mark.parametrize("name", ["llama2-mini", "llama3-mini", "qwen1.5-mini", "qwen2.5-mini"])
+def test_embedded_recipes_are_sound(name: str) -> None:
+    """Every shipped recipe parses, and they differ in architecture alone."""
+    recipe = load_recipe(name)
     assert isinstance(recipe, Recipe)
-    assert recipe.architecture["num_hidden_layers"] == 12
-    assert recipe.architecture["hidden_size"] == 128
-    assert recipe.training.steps * 16 * 256 >= recipe.training.tokens
+    assert recipe.training == load_recipe("llama2-mini").training
+    assert (recipe.architecture["num_hidden_layers"], recipe.architecture["hidden_size"]) == (12, 128)
+    assert recipe.training.steps * 16 * 256 >= recipe.training.tokens >= 12_000_000
+    assert recipe.architecture["model_type"] == ("llama" if name.startswith("llama") else "qwen2")
+    assert recipe.architecture["num_key_value_heads"] == (2 if name in ("llama3-mini", "qwen2.5-mini") else 4)
+
+
+@pytest.mark.parametrize("name", [row["name"] for row in embedded.list_embedded()])
+def test_embedded_models_are_what_their_cards_say(name: str) -> None:
+    """They load with their hash checked, fit the size limit, and a finished one beats the bigram model."""
+    row = next(row for row in embedded.list_embedded() if row["name"] == name)
+    model = load(name)
+    assert sum(p.numel() for n, p in model.named_parameters() if not n.startswith("b_") and ".b_" not in n) > 3e6
+    assert row["bytes"] <= 6.5e6
+    if "@step:" not in name:
+        assert row["tokens"] >= 12_000_000
+        assert row["validation_loss"] < row["bigram_loss"] - 0.5 < row["unigram_loss"]
+
+
+def test_all_weights_together_are_small_enough() -> None:
+    """Shipped as package data: at most 80 MB."""
+    assert sum(row["bytes"] for row in embedded.list_embedded()) <= 80e6
+
+
+def test_snapshots_are_models_of_their_own(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a share of the run has made is kept beside the finished model, and enters the zoo under its step."""
+    monkeypatch.setattr(embedded, "ZOO", tmp_path / "zoo")
+    finished = train(run_of(texts, tmp_path / "run", seed=3, snapshots=(0.25,)), save_every=40, evaluate_every=40)
+    snapshot = tmp_path / "run" / "step-40"
+    early, late = (json.loads((folder / "card.json").read_text("utf-8")) for folder in (snapshot, finished))
+    assert (early["steps"], early["finished"], late["finished"]) == (40, False, True)
+    assert early["validation_loss"] > late["validation_loss"]
+    assert early["tokens_seen"] == late["tokens_seen"] // 4
+    assert [step for step, _ in early["eval_curve"]] == [40]
+    for folder in (snapshot, finished):
+        add_to_zoo(folder, zoo=tmp_path / "zoo")
+    names = [row["name"] for row in embedded.list_embedded()]
+    assert names == ["tiny@seed:3", "tiny@seed:3@step:40"]
+    assert "after 40 of 160 steps" in (tmp_path / "zoo" / "tiny@seed-3@step-40" / "README.md").read_text("utf-8")
+    assert all(load(name).cfg.n_layers == 2 for name in names)
+
+
+def test_card_figures_agree_with_each_other(finished: Path, texts: Path) -> None:
+    """Bits per byte follow from the loss, and five samples continue openings of the held-out text."""
+    card = json.loads((finished / "card.json").read_text("utf-8"))
+    n_bytes = sum(len(text.encode()) for text in read_paragraphs(texts / "valid.txt"))
+    nats = card["validation_loss"] * card["validation_tokens"]
+    assert card["bits_per_byte"] == pytest.approx(nats / math.log(2) / n_bytes)
+    held_out = (texts / "valid.txt").read_text("utf-8")
+    assert len(card["samples"]) == 5
+    assert all(sample["prompt"].strip() in held_out and sample["continuation"] for sample in card["samples"])
+
+
+def test_bfloat16_trains_about_as_well(texts: Path, finished: Path, tmp_path: Path) -> None:
+    """Half of the digits in matrix products, and 160 steps at a high rate: another path to about the same loss."""
+    cards = [
+        json.loads((folder / "card.json").read_text("utf-8"))
+        for folder in (finished, train(run_of(texts, tmp_path, precision="bfloat16")))
+    ]
+    assert cards[1]["precision"] == "bfloat16"
+    assert cards[1]["validation_loss"] == pytest.approx(cards[0]["validation_loss"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"snapshots": (0.5, 1.5)}, "between 0 and 1; got 1.5"),
+        ({"precision": "float16"}, "Unknown precision 'float16'"),
+    ],
+)
+def test_bad_run_settings_are_named(texts: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """Before anything is read."""
+    with pytest.raises(ConfigError, match=message):
+        run_of(texts, tmp_path, **changes)
 
 
 @pytest.mark.parametrize(
