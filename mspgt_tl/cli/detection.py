@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from mspgt_tl.cli.console import JsonFlag, app, out, parse_numbers, plain, progress_bars
+from mspgt_tl.cli.console import JsonFlag, app, out, parse_numbers, parse_settings, plain, progress_bars
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.detection import Detection
@@ -44,6 +44,9 @@ def detect(
     null: Annotated[
         list[str] | None, typer.Option(help="Model null to run as well: random:SEED, labels, tokens. Repeatable.")
     ] = None,
+    rivals: Annotated[
+        bool, typer.Option("--rivals", help="Also say where other readings of depth put boundaries, on the same pass.")
+    ] = False,
     max_length: Annotated[int | None, typer.Option(min=4, help="Tokens a sentence is cut to.")] = None,
     batch_positions: Annotated[int | None, typer.Option(min=1, help="Positions per forward pass.")] = None,
     backend: Annotated[str, typer.Option(help="hooked (HookedTransformer) or bridge (TransformerBridge).")] = "hooked",
@@ -56,7 +59,7 @@ def detect(
     from mspgt_tl import pipeline
     from mspgt_tl.config import override, read_settings
 
-    settings = override(read_settings(config) if config else {}, _parse_settings(set_ or []))
+    settings = override(read_settings(config) if config else {}, parse_settings(set_ or []))
     folder = out_folder or Path("runs") / f"{Path(model).name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     with progress_bars() as bars:
         result = pipeline.detect(
@@ -67,6 +70,7 @@ def detect(
             out=folder,
             config=settings,
             nulls=null or [],
+            rivals=rivals,
             backend=cast(Any, backend),
             device=device,
             dtype=dtype,
@@ -82,24 +86,6 @@ def detect(
     print_detection(result, as_json=as_json)
 
 
-def _parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """Read NAME=VALUE pairs; a value is TOML, or else a plain string."""
-    import tomllib
-
-    from mspgt_tl.errors import ConfigError
-
-    settings = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--set needs NAME=VALUE, got '{pair}'.")
-        try:
-            settings[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            settings[name.strip()] = value
-    return settings
-
-
 def print_detection(result: Detection, *, as_json: bool) -> None:
     """Print a detection's verdict, table and where its report lies."""
     summary = _summarise(result)
@@ -107,8 +93,8 @@ def print_detection(result: Detection, *, as_json: bool) -> None:
         print(json.dumps(summary, indent=1))
         return
     table = Table(title=f"Boundaries of {summary['model']} ({summary['n_layers']} blocks, rule {summary['rule']})")
-    for column in ("gap", "depth", "95 % interval", "p", "found in", "verdict"):
-        table.add_column(column, justify="left" if column == "verdict" else "right")
+    for column in ("gap", "depth", "95 % interval", "p", "found in", "audit", "verdict"):
+        table.add_column(column, justify="left" if column in ("audit", "verdict") else "right")
     for row in summary["boundaries"]:
         interval = row["interval"]
         table.add_row(
@@ -117,6 +103,7 @@ def print_detection(result: Detection, *, as_json: bool) -> None:
             "–" if interval is None else f"{interval[0]:.0f} … {interval[1]:.0f}",
             "–" if row["p_value"] is None else f"{row['p_value']:.3f}",
             "–" if row["presence"] is None else f"{row['presence']:.0%}",
+            row["grade"] or "–",
             row["verdict"],
         )
     if summary["boundaries"]:
@@ -128,14 +115,51 @@ def print_detection(result: Detection, *, as_json: bool) -> None:
     for name, null in summary["nulls"].items():
         places = ", ".join(f"gap {gap} ({verdict})" for gap, verdict in null) or "no boundary"
         out.print(f"· null {name}: {places}", highlight=False)
+    if summary["rivals"]:
+        _print_rivals(summary["rivals"], summary["n_layers"])
     if summary["report"]:
         out.print(f"Dashboard: {summary['report']}", soft_wrap=True, highlight=False)
+
+
+def _print_rivals(rows: list[dict[str, Any]], n_layers: int) -> None:
+    """Print where rival readings put their boundaries, and how far these lie from the fused ones."""
+    from mspgt_tl.boundaries import MIN_RELIABILITY
+    from mspgt_tl.cli.compare import new_table, number, span
+
+    table = new_table(f"Rival readings of {n_layers} blocks (existence is not tested)")
+    for column in ("rival", "boundaries with 95 % interval", "rank correlation with the fused curve"):
+        table.add_column(column, overflow="fold")
+    near = new_table("Distance to the rival's nearest boundary; share of resamples within one gap (by chance)")
+    near.add_column("rival", overflow="fold")
+    for gap in (one["found"] for one in rows[0]["agreement"]):
+        near.add_column(f"from gap {gap}")
+        near.add_column("within one")
+    for row in rows:
+        pairs = zip(row["boundaries"], row["intervals"], strict=True)
+        places = ", ".join(f"{gap} ({span(low, high, '.0f')})" for gap, (low, high) in pairs)
+        flat = row["reliability"] is not None and row["reliability"] < MIN_RELIABILITY
+        low, high = row["correlation_interval"]
+        correlation = f"{number(row['correlation'], '+.2f')} ({span(low, high, '+.2f')})"
+        table.add_row(row["rival"], places or ("flat" if flat else "none"), correlation)
+        cells = [
+            (
+                f"{number(one['distance'], '+.0f')} ({span(one['interval'][0], one['interval'][1], '+.0f')})",
+                f"{number(one['within_one'], '.0%')} ({number(one['chance'], '.0%')})",
+            )
+            for one in row["agreement"]
+        ]
+        near.add_row(row["rival"], *(cell for pair in cells for cell in pair))
+    out.print(table)
+    if rows[0]["agreement"]:
+        out.print(near)
 
 
 def _summarise(result: Detection) -> dict[str, Any]:
     import numpy as np
 
     from mspgt_tl.pipeline import REPORT
+    from mspgt_tl.verdicts.comparison import json_values
+    from mspgt_tl.verdicts.rivals import rival_rows
 
     def finite(value: float) -> float | None:
         return None if np.isnan(value) else float(value)
@@ -149,6 +173,7 @@ def _summarise(result: Detection) -> dict[str, Any]:
             "interval": None if np.isnan(found.intervals[i]).any() else found.intervals[i].tolist(),
             "presence": finite(found.presence[i]),
             "near_tie": found.near_ties[i],
+            "grade": str(result.data["grade"].values[i]) if "grade" in result.data else None,
         }
         for i, gap in enumerate(found.boundaries)
     ]
@@ -163,6 +188,7 @@ def _summarise(result: Detection) -> dict[str, Any]:
             name: list(zip(data["boundary"].values.tolist(), data["verdict"].values.tolist(), strict=True))
             for name, data in result.nulls.items()
         },
+        "rivals": json_values(rival_rows(result.rivals)) if result.rivals is not None else [],
         "run": str(result.folder) if result.folder else None,
         "report": str((result.folder / REPORT).resolve()) if result.folder else None,
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.activations import WordVectors, assign_blocks, observe_corpus, usable_sentences, word_vectors
+from mspgt_tl.audit import audit, audit_signals
 from mspgt_tl.boundaries import Boundaries
 from mspgt_tl.config import DetectConfig, make_config, override, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Treebank
@@ -24,12 +25,15 @@ from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, op
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import split_blocks
 from mspgt_tl.store import Run, pack_sums, unpack_sums
+from mspgt_tl.verdicts.rivals import make_rivals, weigh_rivals
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
 REPORT = "report.html"
+RIVALS = "rivals"
+"""Stage of the rival readings."""
 DEV_BLOCKS = 80
 """Bootstrap blocks of the treebank's dev split."""
 
@@ -48,6 +52,8 @@ class Detection:
     """Results of the model nulls that were asked for, by name."""
     folder: Path | None
     """The run's folder, if it has one."""
+    rivals: xr.Dataset | None = None
+    """Where rival readings of depth put their boundaries, if they were asked for; see `weigh_rivals`."""
 
     @property
     def found(self) -> Boundaries:
@@ -87,7 +93,9 @@ class Detection:
         """
         run = Run.create(Path(folder), self.manifest["identity"])
         if self.folder is None or run.folder.resolve() != self.folder.resolve():
-            for name, data in {"result": self.data, **{f"null-{k}": v for k, v in self.nulls.items()}}.items():
+            stages = {"result": self.data, **{f"null-{k}": v for k, v in self.nulls.items()}}
+            stages |= {RIVALS: self.rivals} if self.rivals is not None else {}
+            for name, data in stages.items():
                 run.stage(name, lambda data=data: data)
             run.note(**self.manifest["notes"])
         return write_report(replace(self, folder=run.folder, manifest=run.manifest))
@@ -115,7 +123,8 @@ def load_run(folder: str | Path) -> Detection:
     if "result" not in run.manifest["stages"]:
         raise StoreError(f"{folder} has not finished: run the same `mspgt detect` again to resume it.")
     nulls = {s.removeprefix("null-"): run.arrays(s) for s in run.manifest["stages"] if s.startswith("null-")}
-    return Detection(run.arrays("result"), run.manifest, nulls, run.folder)
+    rivals = run.arrays(RIVALS) if RIVALS in run.manifest["stages"] else None
+    return Detection(run.arrays("result"), run.manifest, nulls, run.folder, rivals)
 
 
 def detect(
@@ -127,6 +136,7 @@ def detect(
     out: str | Path | None = None,
     config: DetectConfig | Mapping[str, Any] | None = None,
     nulls: Sequence[str] = (),
+    rivals: bool = False,
     backend: Backend = "hooked",
     device: str | None = None,
     dtype: str | None = None,
@@ -145,6 +155,8 @@ def detect(
         config: a `DetectConfig`, or nested settings as in a TOML file.
         nulls: model nulls to run beside it: `random:SEED` (the architecture with random weights), `labels`
             (shuffled treebank labels) and `tokens` (shuffled words).
+        rivals: also watch the rival readings of depth (`mspgt_tl.verdicts.rivals`) on the same pass; the result is the
+            same with and without them.
         skip_bad: keep the good rest of a treebank with malformed lines.
         options: settings by dotted or plain name, such as `sentences=2000` or `rule="paper"`.
 
@@ -167,10 +179,13 @@ def detect(
     }
     inputs = Inputs(hooked, text, trees)
     variants = {name: null_inputs(name, inputs, model, load_alike, seed) for name in nulls}
+    others = make_rivals(hooked) if rivals else {}
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
     try:
         run = Run.create(folder, identity)
-        result = run.stage("result", lambda: _detect_once(run, Prefixes(), inputs, settings, progress))
+        result = run.stage("result", lambda: _detect_once(run, Prefixes(), inputs, settings, progress, others))
+        if others:
+            run.stage(RIVALS, lambda: _weigh_rivals(run, inputs, others, result, settings, progress))
         null_results = {}
         for name, make_inputs in variants.items():
             stage = f"null-{name.replace(':', '-')}"
@@ -181,7 +196,8 @@ def detect(
                 return _detect_once(run, prefixes, changed, settings, progress)
 
             null_results[stage.removeprefix("null-")] = run.stage(stage, compute)
-        detection = Detection(result, run.manifest, null_results, folder if out is not None else None)
+        weighed = run.arrays(RIVALS) if RIVALS in run.manifest["stages"] else None
+        detection = Detection(result, run.manifest, null_results, folder if out is not None else None, weighed)
         if out is not None:
             write_report(detection)
         return detection
@@ -206,34 +222,62 @@ def _detect_once(
     inputs: Inputs,
     config: DetectConfig,
     progress: Progress | None,
+    rivals: Mapping[str, StreamSignal] | None = None,
 ) -> xr.Dataset:
-    """Run every stage that is not finished yet and return the labelled result."""
-    model = inputs.model
+    """Run every stage that is not finished yet and return the labelled result; rivals only watch the same pass."""
     signals = make_signals(config.signals)
     streamed = {name: s for name, s in signals.items() if isinstance(s, StreamSignal)}
+    audited = audit_signals(config.signals)
+    watched = _stream_sums(run, prefixes.text, inputs, {**streamed, **audited, **(rivals or {})}, config, progress)
+    sums = {name: watched[name] for name in streamed}
+    sums["probe"], skipped = _probe_sums(run, prefixes.trees, inputs.model, inputs.treebank, config, progress)
+    result = weigh_evidence(signals, sums, config.boundaries, seed=config.seed, reasons=skipped)
+    return result.merge(audit(result, watched, config.signals, config.boundaries), combine_attrs="override")
 
-    def read_signals() -> dict[str, Sums]:
-        sentences = usable_sentences(model, inputs.corpus.sentences, config.stream)
-        blocks = assign_blocks(len(sentences), seed=config.seed)
-        run.note(
-            **{f"{prefixes.text}sentences": len(blocks.order), f"{prefixes.text}blocks": [blocks.count, blocks.size]}
-        )
-        return observe_corpus(
-            model, sentences, streamed, blocks=blocks, seed=config.seed, config=config.stream, progress=progress
-        )
 
+def _weigh_rivals(
+    run: Run,
+    inputs: Inputs,
+    rivals: Mapping[str, StreamSignal],
+    result: xr.Dataset,
+    config: DetectConfig,
+    progress: Progress | None,
+) -> xr.Dataset:
+    sums = _stream_sums(run, "", inputs, rivals, config, progress)
+    return weigh_rivals(result, rivals, sums, config.boundaries, seed=config.seed)
+
+
+def _stream_sums(
+    run: Run,
+    prefix: str,
+    inputs: Inputs,
+    signals: Mapping[str, StreamSignal],
+    config: DetectConfig,
+    progress: Progress | None,
+) -> dict[str, Sums]:
+    """Return the sums of signals over the text, each a stage; those not finished are read in one pass."""
+    unfinished = {name: s for name, s in signals.items() if f"{prefix}{name}" not in run.manifest["stages"]}
     passed: dict[str, Sums] = {}
 
     def sums_of(name: str) -> xr.Dataset:
         if not passed:
-            passed.update(read_signals())
+            sentences = usable_sentences(inputs.model, inputs.corpus.sentences, config.stream)
+            blocks = assign_blocks(len(sentences), seed=config.seed)
+            run.note(**{f"{prefix}sentences": len(blocks.order), f"{prefix}blocks": [blocks.count, blocks.size]})
+            passed.update(
+                observe_corpus(
+                    inputs.model,
+                    sentences,
+                    unfinished,
+                    blocks=blocks,
+                    seed=config.seed,
+                    config=config.stream,
+                    progress=progress,
+                )
+            )
         return pack_sums(passed[name])
 
-    sums: dict[str, Sums] = {
-        name: unpack_sums(run.stage(f"{prefixes.text}{name}", lambda name=name: sums_of(name))) for name in streamed
-    }
-    sums["probe"], skipped = _probe_sums(run, prefixes.trees, model, inputs.treebank, config, progress)
-    return weigh_evidence(signals, sums, config.boundaries, seed=config.seed, reasons=skipped)
+    return {name: unpack_sums(run.stage(f"{prefix}{name}", lambda name=name: sums_of(name))) for name in signals}
 
 
 def _probe_sums(

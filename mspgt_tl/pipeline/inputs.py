@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from mspgt_tl.config import DetectConfig, hash_plain
 from mspgt_tl.contracts import CausalModel, TextCorpus, Tree, Treebank
 from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
+from mspgt_tl.corpora.shuffling import shuffle_labels, shuffle_words
 from mspgt_tl.corpora.text import read_text_corpus
 from mspgt_tl.corpora.treebank import read_treebank
 from mspgt_tl.errors import ConfigError, CorpusError
@@ -134,38 +134,3 @@ def null_inputs(
         raise ConfigError("A random-weight null needs a model given by name or folder, not a loaded object.")
     twin = f"{str(model).partition('@')[0]}@random:{number}"
     return lambda: replace(inputs, model=load_alike(twin))
-
-
-def shuffle_words(corpus: TextCorpus, *, seed: int) -> TextCorpus:
-    """Return the corpus with the words of every sentence in random order: its vocabulary without its syntax."""
-    rng = np.random.default_rng([seed, 3])
-    shuffled = tuple(" ".join(rng.permutation(sentence.split())) for sentence in corpus.sentences)
-    return TextCorpus(f"{corpus.name} (shuffled words)", shuffled, sha256("\n".join(shuffled).encode()).hexdigest())
-
-
-def shuffle_labels(treebank: Treebank, *, seed: int) -> Treebank:
-    """Return the treebank with the labels of every layer dealt anew over the words or arguments of each split."""
-    rng = np.random.default_rng([seed, 4])
-
-    def deal(trees: tuple[Tree, ...]) -> tuple[Tree, ...]:
-        words = [word for tree in trees for word in tree.words]
-        decks = {name: iter(_shuffled([getattr(w, name) for w in words], rng)) for name in ("upos", "deprel", "ner")}
-        roles = iter(_shuffled([a.role for tree in trees for a in tree.arguments or ()], rng))
-        return tuple(
-            replace(
-                tree,
-                words=tuple(replace(w, **{name: next(deck) for name, deck in decks.items()}) for w in tree.words),
-                arguments=None
-                if tree.arguments is None
-                else tuple(replace(a, role=next(roles)) for a in tree.arguments),
-            )
-            for tree in trees
-        )
-
-    return replace(
-        treebank, name=f"{treebank.name} (shuffled labels)", train=deal(treebank.train), dev=deal(treebank.dev)
-    )
-
-
-def _shuffled(values: list[Any], rng: np.random.Generator) -> list[Any]:
-    return [values[i] for i in rng.permutation(len(values))]

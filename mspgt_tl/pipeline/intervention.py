@@ -98,7 +98,8 @@ def intervene(
         model: anything `load` takes, a `Detection`, or the folder of one, whose boundaries then cut the scales.
         corpus: as for `detect`; prompts are the openings of its sentences.
         scales: such as `"0-3,4-8,9-11"`, or blocks by name; needed unless a detection gives them.
-        out: folder of the run; a run that was killed resumes there, with the same bytes. None keeps nothing on disk.
+        out: folder of the run; a run that was killed resumes there, with the same bytes, and a finished one can be
+            given other metrics. None keeps nothing on disk.
         config: an `InterveneConfig`, or nested settings as in a TOML file.
         options: settings by dotted or plain name, such as `samples=200`, `sigmas=(0.1,)`, `dose="kl"`.
 
@@ -115,9 +116,12 @@ def intervene(
     most = max(SEARCHED * settings.samples, settings.scale_sentences, settings.effect_sentences)
     text = open_corpus(corpus, most)
     prompts = _choose_prompts(hooked, text, settings)
+    # Which metrics are measured changes no other number, so a folder can be given more of them later.
+    config_of_numbers = to_plain(settings)
+    del config_of_numbers["metrics"]["names"]
     identity = {
         "command": "intervene",
-        "config": to_plain(settings),
+        "config": config_of_numbers,
         "model": identify(hooked),
         "corpus": {"name": text.name, "sha256": text.sha256},
         "scales": {name: [stretch[0], stretch[-1]] for name, stretch in blocks.items()},

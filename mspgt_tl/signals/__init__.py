@@ -1,5 +1,21 @@
 """Signals: curves over depth whose peaks may be boundaries. Importing the package fills the registry of signals."""
 
-from mspgt_tl.signals import attention_jsd, cka, probe
+from mspgt_tl.signals import (
+    attention_jsd,
+    block_influence,
+    cka,
+    intrinsic_dimension,
+    logit_lens,
+    matrix_entropy,
+    probe,
+)
 
-__all__ = ["attention_jsd", "cka", "probe"]
+__all__ = [
+    "attention_jsd",
+    "block_influence",
+    "cka",
+    "intrinsic_dimension",
+    "logit_lens",
+    "matrix_entropy",
+    "probe",
+]

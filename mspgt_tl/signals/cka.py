@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
 from mspgt_tl.errors import DataError
+from mspgt_tl.signals.rows import BlockRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,38 +74,20 @@ def linear_cka(x: Float[Tensor, "row d_x"], y: Float[Tensor, "row d_y"], *, debi
 
 @dataclass
 class _Accumulator:
-    """Gathers one row per sentence and turns each full block into its HSIC of all layer pairs.
-
-    HSIC is not a sum over sentences, so rows wait here until their block is complete; the stream finishes a block
-    before it goes far beyond it, so only a few blocks wait at any time.
-    """
+    """Turns each full block of one row per sentence into its HSIC of all layer pairs: HSIC is no sum over sentences."""
 
     n_layers: int
     block_sizes: Int[np.ndarray, "block"]
 
     def __post_init__(self) -> None:
         self.hsic = np.zeros((len(self.block_sizes), self.n_layers, self.n_layers))
-        self.waiting: dict[int, list[Tensor]] = {}
+        self.rows = BlockRows(self.block_sizes)
 
     def observe(self, batch: Batch) -> None:
-        import torch
-
-        every = torch.arange(len(batch.block), device=batch.drawn.device)
-        rows = torch.stack([resid[every, batch.drawn] for resid in batch.resid])
-        for block in np.unique(batch.block):
-            members = torch.from_numpy(np.flatnonzero(batch.block == block)).to(rows.device)
-            waiting = self.waiting.setdefault(int(block), [])
-            waiting.append(rows[:, members])
-            if sum(part.shape[1] for part in waiting) == self.block_sizes[block]:
-                self._finish(int(block))
-
-    def _finish(self, block: int) -> None:
-        import torch
-
-        rows = torch.cat(self.waiting.pop(block), dim=1)
-        n = rows.shape[1]
-        flat = centred_kernels(rows).flatten(1)
-        self.hsic[block] = (flat @ flat.T).cpu().numpy() / (n * (n - 3))
+        for full in self.rows.add(batch):
+            n = full.rows.shape[1]
+            flat = centred_kernels(full.rows).flatten(1)
+            self.hsic[full.block] = (flat @ flat.T).cpu().numpy() / (n * (n - 3))
 
     def sums(self) -> Mapping[str, np.ndarray]:
         return {"hsic": self.hsic}

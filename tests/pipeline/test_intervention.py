@@ -109,6 +109,19 @@ def test_a_finished_sweep_is_read_again(sweep: Intervention, tiny_folder: Path) 
         intervene(tiny_folder, out=sweep.folder, **{**SETTINGS, "samples": 11})
 
 
+def test_metrics_can_be_added_to_a_finished_sweep(sweep: Intervention, tiny_folder: Path, tmp_path: Path) -> None:
+    """No text is generated again; the tables hold the metrics asked for last."""
+    assert sweep.folder is not None
+    folder = tmp_path / "run"
+    shutil.copytree(sweep.folder, folder)
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "parts").iterdir()}
+    more = intervene(tiny_folder, out=folder, **{**SETTINGS, "metrics": ("self_bleu", "repetition_rate")})
+    assert before == {path.name: path.stat().st_mtime_ns for path in (folder / "parts").iterdir()}
+    assert set(more.statistics["metric"]) == {"self_bleu", "repetition_rate"}
+    one, other = (run.statistics.query("metric == 'self_bleu'")["change"] for run in (sweep, more))
+    np.testing.assert_array_equal(one, other)
+
+
 def test_damaged_part_is_made_again(sweep: Intervention, tiny_folder: Path, tmp_path: Path) -> None:
     """With a chunk and all that follows from it gone, the rest gives the same samples, byte for byte."""
     assert sweep.folder is not None

@@ -1,0 +1,209 @@
+"""`mspgt predictions`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from mspgt_tl.cli.compare import (
+    Architectures,
+    EffectsFile,
+    Families,
+    checked_count,
+    new_table,
+    number,
+    read_pairs,
+    span,
+)
+from mspgt_tl.cli.console import JsonFlag, app, out, plain
+
+if TYPE_CHECKING:
+    from mspgt_tl.verdicts import Evidence, Judgement, PredictionSet
+
+COLOURS = {"supported": "green", "refuted": "red", "undecided": "yellow"}
+
+
+@app.command()
+def predictions(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN...]", help="Finished detections to judge them on.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Set to take: paper-v2, paper-v3, mspgt. Repeatable. Default: all."),
+    ] = None,
+    file: Annotated[list[Path] | None, typer.Option(help="TOML file of predictions of your own. Repeatable.")] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="Judge them on the paper's own tables.")] = False,
+    effects: EffectsFile = None,
+    measurements: Annotated[
+        Path | None, typer.Option(help="CSV of measured quantities: model,quantity,value,low,high.")
+    ] = None,
+    family: Families = None,
+    architecture: Architectures = None,
+    count: Annotated[
+        str, typer.Option(help="Boundaries that count: supported by the test of existence, or all that were found.")
+    ] = "supported",
+    as_json: JsonFlag = False,
+) -> None:
+    """List the predictions, or judge them: supported, refuted or undecided, beside what chance alone would pass."""
+    from mspgt_tl.errors import ConfigError
+    from mspgt_tl.verdicts import SETS, load_set, read_predictions
+
+    names = sets if sets is not None else ([] if file else list(SETS))
+    chosen = [load_set(name) for name in names] + [read_predictions(path) for path in file or ()]
+    data = bool(runs or effects or measurements)
+    if reference and data:
+        raise ConfigError("--reference judges the paper's own tables: give it, or runs and tables, not both.")
+    if not reference and not data:
+        _list(chosen, as_json=as_json)
+        return
+    evidence = _gather(
+        runs or [],
+        effects,
+        measurements,
+        read_pairs("--family", family),
+        read_pairs("--architecture", architecture),
+        checked_count(count),
+    )
+    _judge(chosen, _reference() if reference else evidence, with_tables=reference, as_json=as_json)
+
+
+def _reference() -> Evidence:
+    from mspgt_tl.verdicts import paper_evidence
+
+    return paper_evidence()
+
+
+def _gather(
+    runs: Sequence[Path],
+    effects: Path | None,
+    measurements: Path | None,
+    families: dict[str, str],
+    architectures: dict[str, str],
+    count: str,
+) -> Evidence:
+    from mspgt_tl.verdicts import Evidence, read_effects, read_measurements, read_runs
+
+    located = read_runs(runs, families=families, architectures=architectures)
+    return Evidence(
+        tuple(model.counting(cast(Any, count)) for model in located),
+        read_effects(effects) if effects else None,
+        read_measurements(measurements) if measurements else None,
+        name=f"{len(located)} runs, boundaries {count}",
+    )
+
+
+def _list(chosen: Sequence[PredictionSet], *, as_json: bool) -> None:
+    from mspgt_tl.verdicts import chance_rate
+    from mspgt_tl.verdicts.comparison import json_values
+
+    rates = {id(p): (chance_rate(p, 2), chance_rate(p, max(2, p.min_n))) for s in chosen for p in s.predictions}
+    if as_json:
+        listing = [
+            s.model_dump(exclude={"predictions"})
+            | {
+                "predictions": [
+                    p.model_dump() | {"chance_at_2": rates[id(p)][0], "chance_at_min_n": rates[id(p)][1]}
+                    for p in s.predictions
+                ]
+            }
+            for s in chosen
+        ]
+        print(json.dumps(json_values(listing), indent=1))
+        return
+    for s in chosen:
+        table = new_table(f"{s.name}, version {s.version}, frozen {s.frozen}: {s.title}")
+        for column in ("id", "claim", "passes if", "min n", "chance n = 2", "chance min n"):
+            right = column.startswith(("min", "chance"))
+            table.add_column(column, justify="right" if right else "left", no_wrap=column in ("id", "min n"))
+        for p in s.predictions:
+            condition = f"{p.statistic} {p.boundary or p.metric or p.quantity or ''} {p.condition}"
+            table.add_row(
+                *map(plain, (p.id, p.claim, condition)), str(p.min_n), *(number(rate) for rate in rates[id(p)])
+            )
+        out.print(table)
+    out.print(
+        "Chance: how often one group of n models passes when boundaries are random and effects are noise.",
+        highlight=False,
+    )
+
+
+def _judge(chosen: Sequence[PredictionSet], evidence: Evidence, *, with_tables: bool, as_json: bool) -> None:
+    from mspgt_tl.verdicts import judge, recomputed_table3
+    from mspgt_tl.verdicts.comparison import drift, json_values
+    from mspgt_tl.verdicts.positions import paper_models
+
+    judged = [(s, judge(s, evidence)) for s in chosen]
+    qwen = drift([model for model in paper_models() if model.family == "Qwen"], 1).value
+    if as_json:
+        result: dict[str, Any] = {
+            "evidence": evidence.name,
+            "sets": [
+                {"name": s.name, "version": s.version, "sha256": s.sha256, "judgements": [j.to_plain() for j in found]}
+                for s, found in judged
+            ],
+        }
+        if with_tables:
+            result["table_3"] = recomputed_table3()
+            result["drift_points"] = qwen
+        print(json.dumps(json_values(result), indent=1))
+        return
+    if with_tables:
+        _print_table3(qwen)
+    for s, found in judged:
+        _print_judgements(s, found, evidence)
+
+
+def _print_table3(drift_points: float) -> None:
+    from mspgt_tl.verdicts import recomputed_table3
+
+    table = new_table("Table 3 from Table 1 (CV: population form)")
+    for column in ("family", "", "mean L-I", "CV L-I", "mean I-G", "CV I-G"):
+        table.add_column(column, justify="left" if column in ("family", "") else "right")
+    for family, rows in recomputed_table3().items():
+        for kind, title in (("published", "published"), ("rounded", "from rounded %"), ("exact", "unrounded")):
+            row = rows[kind]
+            table.add_row(
+                family,
+                title,
+                number(row["mean_LI"]),
+                number(row["cv_LI"], ".3f" if kind != "published" else ".2f"),
+                number(row["mean_IG"]),
+                number(row["cv_IG"], ".3f" if kind != "published" else ".2f"),
+            )
+    out.print(table)
+    out.print(f"· I-G drift, Qwen1.5-7B to Qwen2.5-7B: {drift_points:.1f} points of depth", highlight=False)
+
+
+def _print_judgements(chosen: PredictionSet, judged: Sequence[Judgement], evidence: Evidence) -> None:
+    table = new_table(f"{chosen.name} (version {chosen.version}) on {evidence.name}")
+    for column in ("id", "verdict", "at its word", "group", "n", "estimate", "95 % interval", "chance"):
+        right = column in ("n", "estimate", "chance")
+        table.add_column(
+            column, justify="right" if right else "left", no_wrap=column in ("id", "verdict", "at its word")
+        )
+    for j in judged:
+        head = (plain(j.prediction.id), f"[{COLOURS[j.verdict]}]{j.verdict}[/]", j.point_verdict)
+        telling = [g for g in j.groups if g.point is not None]
+        if len(telling) != 1:
+            table.add_row(*head, j.prediction.quantifier if telling else "", str(j.n), "–", "–", number(j.chance))
+        for g in telling:
+            table.add_row(
+                *(head if len(telling) == 1 else ("", f" {g.verdict}", " passes" if g.point else " fails")),
+                plain(g.name),
+                str(g.found.n),
+                number(g.found.value, ".3g"),
+                span(g.found.low, g.found.high, ".3g"),
+                number(g.chance),
+            )
+    out.print(table)
+    for j in judged:
+        said = [g.reason for g in j.groups if g.reason and g.reason not in j.reason]
+        why = "; ".join(dict.fromkeys([*said, *([j.reason] if j.reason else [])]))
+        line = " ".join(part for part in (f"{why}." if why else "", j.further and f"To decide: {j.further}") if part)
+        if line:
+            out.print(f"· {plain(j.prediction.id)}: {plain(line)}", highlight=False, soft_wrap=True)

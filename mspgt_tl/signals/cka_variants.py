@@ -1,0 +1,126 @@
+"""Representation change under other choices of rows and channels, in the same pass as `cka` itself.
+
+It is no signal of its own: the artefact audit asks whether a boundary survives these choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mspgt_tl.contracts import Batch, StreamSignal
+from mspgt_tl.signals.cka import centred_kernels
+from mspgt_tl.signals.rows import BlockRows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MASSIVE = 100.0
+"""A channel is massive where it exceeds so many times the layer's median magnitude (Sun et al. 2024)."""
+OF_DRAWN = ("massive masked", "whitened")
+"""Variants of the rows that `cka` itself reads."""
+OF_OTHERS = ("another token", "last token", "BOS kept")
+"""Variants that read other rows."""
+
+
+def mask_massive(rows: Float[Tensor, "layer row d"]) -> Float[Tensor, "layer row d"]:
+    """Return rows with every channel that is massive at any layer set to zero, at all layers.
+
+    At all layers, or the mask itself would change the geometry where the first massive activation appears.
+    """
+    size = rows.abs()
+    median = size.flatten(1).median(dim=1).values
+    massive = (size.amax(dim=1) > MASSIVE * median[:, None]).any(dim=0)
+    return rows * ~massive
+
+
+def whiten(rows: Float[Tensor, "layer row d"]) -> Float[Tensor, "layer row row"]:
+    """Return rows whose kernel is G (G + λ)⁻¹: directions count alike once their variance exceeds the average, λ.
+
+    With more channels than rows, full whitening would make all layers alike; hence the ridge.
+    """
+    import torch
+
+    x = rows.double()
+    x = x - x.mean(dim=1, keepdim=True)
+    values, vectors = torch.linalg.eigh(x @ x.transpose(1, 2))
+    values = values.clamp(min=0)
+    ridge = values.mean(dim=1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+    return vectors * (values / (values + ridge)).sqrt()[:, None, :]
+
+
+@dataclass
+class _Accumulator:
+    n_layers: int
+    block_sizes: Int[np.ndarray, "block"]
+    waiting: dict[str, BlockRows] = field(default_factory=dict)
+    found: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def observe(self, batch: Batch) -> None:
+        for full in self._rows("drawn").add(batch):
+            self._keep("massive masked", full.block, mask_massive(full.rows))
+            self._keep("whitened", full.block, whiten(full.rows))
+        for name, drawn in _other_rows(batch).items():
+            for full in self._rows(name).add(replace(batch, drawn=drawn)):
+                self._keep(name, full.block, full.rows)
+
+    def _rows(self, name: str) -> BlockRows:
+        return self.waiting.setdefault(name, BlockRows(self.block_sizes))
+
+    def _keep(self, name: str, block: int, rows: Tensor) -> None:
+        n = rows.shape[1]
+        flat = centred_kernels(rows).flatten(1)
+        sums = self.found.setdefault(name, np.zeros((len(self.block_sizes), 2, self.n_layers)))
+        sums[block, 0] = (flat * flat).sum(dim=1).cpu().numpy() / (n * (n - 3))
+        sums[block, 1, 1:] = (flat[:-1] * flat[1:]).sum(dim=1).cpu().numpy() / (n * (n - 3))
+
+    def sums(self) -> Mapping[str, np.ndarray]:
+        return self.found
+
+
+def _other_rows(batch: Batch) -> dict[str, Int[Tensor, "batch"]]:
+    """Return other positions to stand for each sentence; fixed by the sentence alone, so batches change nothing."""
+    import torch
+
+    device = batch.drawn.device
+    lengths = batch.is_token.sum(dim=1)
+    n_bos = lengths - batch.is_data.sum(dim=1)
+    sentence = torch.from_numpy(np.asarray(batch.sentence)).to(device)
+    one, two = (((sentence + 1) * factor % 2**32).double() / 2**32 for factor in (2654435761, 2246822519))
+    rows = {
+        "another token": n_bos + ((lengths - n_bos) * one).floor().long(),
+        "last token": lengths - 1,
+    }
+    if bool(n_bos.any()):
+        rows["BOS kept"] = torch.where(two * lengths < 1, torch.zeros_like(lengths), batch.drawn)
+    return rows
+
+
+@dataclass(frozen=True)
+class CkaVariants(StreamSignal):
+    """One minus CKA of neighbouring layers, once for every variant. Unit: ratio, about [0, 1]."""
+
+    name: ClassVar[str] = "cka_variants"
+    title: ClassVar[str] = "Representation change under other choices"
+    unit: ClassVar[str] = "1 − CKA"
+    source: ClassVar[str] = "eq. 3 (R); variants N"
+    needs: ClassVar[frozenset[str]] = frozenset({"resid"})
+
+    variant: str = OF_DRAWN[0]
+    """Which one `curves` returns."""
+
+    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Accumulator:
+        return _Accumulator(n_layers, block_sizes)
+
+    def curves(
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+    ) -> Float[np.ndarray, "resample gap"]:
+        total = np.einsum("rb,bkl->rkl", weights, sums[self.variant])
+        own, shared = total[:, 0], total[:, 1, 1:]
+        product = own[:, :-1] * own[:, 1:]
+        safe = product > 0
+        return np.where(safe, 1 - shared / np.sqrt(np.where(safe, product, 1)), np.nan)

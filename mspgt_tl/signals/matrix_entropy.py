@@ -1,0 +1,72 @@
+"""Rival reading 4: how evenly the tokens of a sentence spread over directions (matrix entropy; Skean et al. 2025).
+
+The Gram matrix of a sentence's residual vectors, divided by its trace, has eigenvalues that sum to one; their Shannon
+entropy is 0 where all tokens point one way and ln(tokens) where all are orthogonal and equally long. It is computed
+sentence by sentence (their "prompt entropy", the limit α → 1), without centring, as they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
+from mspgt_tl.signals.sums import MeanSums, jumps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def matrix_entropy(rows: Float[Tensor, "*any pos d_model"], is_data: Bool[Tensor, "*any pos"]) -> Float[Tensor, "*any"]:
+    """Return the entropy of the trace-normalised Gram matrix of the data rows (Skean et al. 2025, eq. 1, α → 1).
+
+    Unit: nats, in [0, ln min(pos, d_model)]; nan where all rows are zero.
+
+    >>> import torch
+    >>> matrix_entropy(torch.eye(4)[None], torch.ones(1, 4, dtype=torch.bool))
+    tensor([1.3863], dtype=torch.float64)
+    """
+    import torch
+
+    x = rows.double() * is_data[..., None]
+    # The smaller of the two products has the same eigenvalues other than zero.
+    gram = x @ x.mT if x.shape[-2] <= x.shape[-1] else x.mT @ x
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    share = torch.linalg.eigvalsh(gram / torch.where(trace > 0, trace, 1)[..., None, None]).clamp(min=0)
+    return torch.where(trace > 0, torch.special.entr(share).sum(-1), torch.nan)
+
+
+@dataclass
+class _Entropies(MeanSums):
+    def observe(self, batch: Batch) -> None:
+        import torch
+
+        found = torch.stack([matrix_entropy(resid, batch.is_data) for resid in batch.resid], dim=1)
+        self.add(batch.block, found, torch.ones(len(found), dtype=torch.long))
+
+
+@SIGNALS.register
+@dataclass(frozen=True)
+class MatrixEntropy(StreamSignal):
+    """How far the mean matrix entropy of a sentence moves from layer to layer.
+
+    Unit: nats, in [0, ln(tokens of the longest sentence)]; 0 means that both layers spread alike.
+    """
+
+    name: ClassVar[str] = "matrix_entropy"
+    title: ClassVar[str] = "Matrix entropy jumps"
+    unit: ClassVar[str] = "nats"
+    source: ClassVar[str] = "Skean et al. 2025, prompt entropy; N"
+    needs: ClassVar[frozenset[str]] = frozenset({"resid"})
+
+    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Entropies:
+        return _Entropies(len(block_sizes), n_layers)
+
+    def curves(
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+    ) -> Float[np.ndarray, "resample gap"]:
+        return jumps(MeanSums.mean(sums, weights))

@@ -1,0 +1,290 @@
+"""Models side by side: where their boundaries lie, how far that differs, and whether families explain it (Table 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mspgt_tl.errors import DataError
+from mspgt_tl.stats import LEVEL, correct_p_values
+from mspgt_tl.verdicts.effects import SCALES, Bounded, brittleness, doses, read_effects
+from mspgt_tl.verdicts.families import coefficient_of_variation, cv_interval, label_permutation
+from mspgt_tl.verdicts.positions import RANKS, Count, Located, read_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+MIN_DRAWS = 100
+"""With fewer bootstrap draws of both boundaries, a pair is not tested."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several models compared. Frames have one row for what their name says; positions are fractions of depth."""
+
+    located: tuple[Located, ...]
+    models: pd.DataFrame
+    """Model and boundary: gap, relative, interval of both, verdict, reason."""
+    families: pd.DataFrame
+    """Family and boundary: n, mean, cv (ddof = 0), its interval over models, drift in points and its interval."""
+    pairs: pd.DataFrame
+    """Pair of models and boundary: difference in points, interval, p, p after Holm's correction."""
+    labels: pd.DataFrame
+    """Boundary: p of the family labels by permutation, and the smallest p that so many models could give."""
+    brittleness: pd.DataFrame
+    """Metric, scale and dose: ratio of the most to the least affected family, and its interval."""
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return positions by model and boundary, and draws where there are any, as a labelled dataset."""
+        import xarray as xr
+
+        length = max((len(m.draws) for m in self.located), default=0)
+        draws = np.full((len(self.located), length, 2), math.nan)
+        for row, model in zip(draws, self.located, strict=True):
+            row[: len(model.draws)] = model.draws
+        return xr.Dataset(
+            {
+                "gap": (("model", "boundary"), np.array([m.gaps for m in self.located])),
+                "relative": (("model", "boundary"), np.array([m.relative for m in self.located])),
+                "interval": (("model", "boundary", "bound"), np.array([m.intervals for m in self.located])),
+                "draw": (("model", "resample", "boundary"), draws),
+                "n_layers": ("model", [m.n_layers for m in self.located]),
+            },
+            coords={
+                "model": [m.name for m in self.located],
+                "family": ("model", [m.family for m in self.located]),
+                "architecture": ("model", [m.architecture for m in self.located]),
+                "boundary": list(RANKS),
+                "bound": ["low", "high"],
+            },
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return every table as lists of rows that JSON can hold; what is not finite becomes None or "inf"."""
+        tables = {
+            name: getattr(self, name).to_dict("records")
+            for name in ("models", "families", "pairs", "labels", "brittleness")
+        }
+        return json_values(tables)
+
+
+def json_values(value: Any) -> Any:
+    """Return a value as JSON can hold it: nan becomes None, an infinite number "inf" or "-inf"."""
+    if isinstance(value, Mapping):
+        return {str(key): json_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [json_values(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def compare(
+    runs: Sequence[str | Path | Located],
+    *,
+    families: Mapping[str, str] | None = None,
+    architectures: Mapping[str, str] | None = None,
+    effects: str | Path | pd.DataFrame | None = None,
+    count: Count = "found",
+    seed: int = 0,
+) -> Comparison:
+    """Compare the boundaries of two or more models, and the effects of noise in their scales if given.
+
+    Args:
+        runs: folders of finished detections, or located models.
+        families: family by model name or folder; see `read_runs`.
+        effects: table of effects; see `read_effects`.
+        count: `"supported"` takes only boundaries that passed the existence test.
+        seed: of permutations that are too many to look at.
+
+    Raises:
+        StoreError, ConfigError: as `read_runs`.
+        DataError: fewer than two models, or a bad table of effects.
+    """
+    if len(runs) < 2:
+        raise DataError(f"A comparison needs two or more runs, got {len(runs)}. Detect another model first.")
+    folders = [run for run in runs if not isinstance(run, Located)]
+    read = iter(read_runs(folders, families=families, architectures=architectures)) if folders else iter(())
+    located = tuple((run if isinstance(run, Located) else next(read)).counting(count) for run in runs)
+    return Comparison(
+        located,
+        models=_model_frame(located),
+        families=_family_frame(located),
+        pairs=_pair_frame(located),
+        labels=_label_frame(located, seed),
+        brittleness=_brittleness_frame(read_effects(effects)) if effects is not None else _frame([], _BRITTLENESS),
+    )
+
+
+def grouped(located: Sequence[Located], by: str, rank: int) -> dict[str, list[Located]]:
+    """Return the models that have this boundary, by `family`, `architecture` or `all`."""
+    groups: dict[str, list[Located]] = {}
+    for model in located:
+        if np.isfinite(model.gaps[rank]):
+            groups.setdefault("all" if by == "all" else getattr(model, by), []).append(model)
+    return groups
+
+
+def positions(models: Sequence[Located], rank: int) -> Float[np.ndarray, "model"]:
+    """Return relative positions of one boundary."""
+    return np.array([model.relative[rank] for model in models])
+
+
+def resolution(models: Sequence[Located]) -> float:
+    """Return the standard deviation that a gap's width of one layer alone gives, as a fraction of depth."""
+    return math.sqrt(float(np.mean([1 / (12 * model.n_layers**2) for model in models])))
+
+
+def difference(first: Located, second: Located, rank: int) -> tuple[Bounded, float]:
+    """Return first minus second in percentage points of depth with its bootstrap interval, and the two-sided p.
+
+    All pairs of draws are compared, as if the models' sentences were independent; those of one corpus are not, and
+    then the interval is somewhat too wide. p is at least 1 / (draws + 1).
+    """
+    value = 100 * float(first.relative[rank] - second.relative[rank])
+    drawn = [model.draws[np.isfinite(model.draws[:, rank]), rank] / model.n_layers for model in (first, second)]
+    n = min(len(d) for d in drawn)
+    if n < MIN_DRAWS:
+        return Bounded(value, math.nan, math.nan, n, f"{n} bootstrap draws; {MIN_DRAWS} are needed"), math.nan
+    every = 100 * np.subtract.outer(drawn[0], drawn[1]).ravel()
+    low, high = np.quantile(every, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    tail = min(float((every <= 1e-9).mean()), float((every >= -1e-9).mean()))
+    return Bounded(value, float(low), float(high), n), min(1.0, max(2 * tail, 1 / (n + 1)))
+
+
+def drift(models: Sequence[Located], rank: int) -> Bounded:
+    """Return the largest difference between two of the models in percentage points (P), with its interval over text.
+
+    The interval is that of the pair that lies farthest apart. Over several models the largest difference is picked, so
+    it grows with their number even when nothing but noise moves them.
+    """
+    if len(models) < 2:
+        return Bounded(math.nan, math.nan, math.nan, len(models), f"{len(models)} models; 2 are needed")
+    order = sorted(models, key=lambda model: model.relative[rank])
+    found, _ = difference(order[-1], order[0], rank)
+    return Bounded(found.value, found.low, found.high, len(models), found.reason)
+
+
+_MODEL = ("model", "family", "boundary", "gap", "n_layers", "relative", "low", "high", "verdict", "reason")
+_FAMILY = ("family", "boundary", "n", "mean", "cv", "cv_low", "cv_high", "drift", "drift_low", "drift_high", "reason")
+_PAIR = ("first", "second", "boundary", "difference", "low", "high", "p", "p_holm", "reason")
+_LABEL = ("boundary", "n", "p", "smallest_p", "reason")
+_BRITTLENESS = ("metric", "scale", "dose", "n", "ratio", "low", "high", "reason")
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    # Reasons are text or None; pandas would turn a column of None into nan.
+    return pd.DataFrame(list(rows), columns=list(columns)).astype({"reason": object})
+
+
+def _model_frame(located: Sequence[Located]) -> pd.DataFrame:
+    rows = [
+        {
+            "model": model.name,
+            "family": model.family,
+            "boundary": boundary,
+            "gap": model.gaps[rank],
+            "n_layers": model.n_layers,
+            "relative": model.relative[rank],
+            "low": model.intervals[rank, 0] / model.n_layers,
+            "high": model.intervals[rank, 1] / model.n_layers,
+            "verdict": model.verdicts[rank],
+            "reason": model.reason or "",
+        }
+        for model in located
+        for rank, boundary in enumerate(RANKS)
+    ]
+    return _frame(rows, _MODEL)
+
+
+def _family_frame(located: Sequence[Located]) -> pd.DataFrame:
+    rows = []
+    for family in dict.fromkeys(model.family for model in located):
+        for rank, boundary in enumerate(RANKS):
+            models = grouped(located, "family", rank).get(family, [])
+            values = positions(models, rank)
+            low, high = cv_interval(values, resolution=resolution(models)) if models else (math.nan, math.nan)
+            moved = drift(models, rank)
+            rows.append(
+                {
+                    "family": family,
+                    "boundary": boundary,
+                    "n": len(models),
+                    "mean": float(values.mean()) if models else math.nan,
+                    "cv": coefficient_of_variation(values),
+                    "cv_low": low,
+                    "cv_high": high,
+                    "drift": moved.value,
+                    "drift_low": moved.low,
+                    "drift_high": moved.high,
+                    "reason": moved.reason or "",
+                }
+            )
+    return _frame(rows, _FAMILY)
+
+
+def _pair_frame(located: Sequence[Located]) -> pd.DataFrame:
+    rows = []
+    for rank, boundary in enumerate(RANKS):
+        there = [model for model in located if np.isfinite(model.gaps[rank])]
+        tested = [(a, b, *difference(a, b, rank)) for a, b in combinations(there, 2)]
+        corrected = correct_p_values([p for *_, p in tested], "holm")
+        rows += [
+            {
+                "first": a.name,
+                "second": b.name,
+                "boundary": boundary,
+                "difference": found.value,
+                "low": found.low,
+                "high": found.high,
+                "p": p,
+                "p_holm": holm,
+                "reason": found.reason or "",
+            }
+            for (a, b, found, p), holm in zip(tested, corrected, strict=True)
+        ]
+    return _frame(rows, _PAIR)
+
+
+def _label_frame(located: Sequence[Located], seed: int) -> pd.DataFrame:
+    rows = []
+    for rank, boundary in enumerate(RANKS):
+        # Twins would be a family of their own that is easily told apart.
+        there = grouped([model for model in located if not model.random_weights], "all", rank).get("all", [])
+        p, smallest = label_permutation(positions(there, rank), [model.family for model in there], seed=seed)
+        why = "two families are needed, one of them with two models" if math.isnan(p) else ""
+        rows.append({"boundary": boundary, "n": len(there), "p": p, "smallest_p": smallest, "reason": why})
+    return _frame(rows, _LABEL)
+
+
+def _brittleness_frame(table: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for metric in dict.fromkeys(table["metric"]):
+        for scale in SCALES:
+            for dose in doses(table):
+                found = brittleness(table, metric, scale=scale, dose=dose)
+                rows.append(
+                    {
+                        "metric": metric,
+                        "scale": scale,
+                        "dose": dose,
+                        "n": found.n,
+                        "ratio": found.value,
+                        "low": found.low,
+                        "high": found.high,
+                        "reason": found.reason or "",
+                    }
+                )
+    return _frame(rows, _BRITTLENESS)

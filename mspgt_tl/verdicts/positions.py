@@ -1,0 +1,217 @@
+"""Where one model's boundaries lie, as a comparison of models needs it: by rank, with bootstrap draws.
+
+A result stores the resampled signals, not the resampled peaks. Weights and gains are stored too, so the peaks of every
+resample are picked again here, as the detection did.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from mspgt_tl.boundaries import pick_peaks, scale_signals
+from mspgt_tl.contracts import VERDICTS
+from mspgt_tl.errors import ConfigError, StoreError, unknown_name
+from mspgt_tl.store import Run
+from mspgt_tl.verdicts.reference import paper_tables
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+RANKS = ("LI", "IG")
+"""Local to Intermediate, Intermediate to Global."""
+SUPPORTED = VERDICTS[0]
+
+Count = Literal["found", "supported"]
+"""Which boundaries count: every peak that was found, or only those that exist by the test of the detection."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """One model's two boundaries; `nan` throughout where there are not exactly two, with the reason."""
+
+    name: str
+    family: str
+    architecture: str
+    n_layers: int
+    gaps: Float[np.ndarray, "2"]
+    """Absolute positions, in 1 … n_layers-1."""
+    intervals: Float[np.ndarray, "2 2"]
+    """95 % bootstrap intervals over text, in gaps."""
+    verdicts: tuple[str, str]
+    """As the detection gave them; empty where there is no such boundary."""
+    draws: Float[np.ndarray, "resample 2"]
+    """Gaps in every bootstrap resample, nan where it had no such peak; no rows where nothing was resampled."""
+    reason: str | None = None
+    random_weights: bool = False
+
+    @property
+    def relative(self) -> Float[np.ndarray, "2"]:
+        """Positions as fractions of depth."""
+        return self.gaps / self.n_layers
+
+    @property
+    def exists(self) -> bool | None:
+        """Whether both boundaries passed the existence test; None where it was not made (the published rule)."""
+        if any(verdict and verdict not in VERDICTS for verdict in self.verdicts):
+            return None
+        return self.verdicts == (SUPPORTED, SUPPORTED)
+
+    def counting(self, count: Count) -> Located:
+        """Return the model with its positions taken away unless they count."""
+        if count == "found" or self.exists or self.reason:
+            return self
+        return replace(
+            self,
+            gaps=np.full(2, math.nan),
+            intervals=np.full((2, 2), math.nan),
+            draws=np.empty((0, 2)),
+            reason=f"its boundaries are not supported by a test of existence ({'; '.join(self.verdicts)})",
+        )
+
+
+def fused_resamples(result: xr.Dataset) -> Float[np.ndarray, "resample gap"]:
+    """Return the fused curve of every bootstrap resample of a detection."""
+    resampled = result["resampled"].to_numpy().astype(np.float64)
+    return np.einsum("s,rsg->rg", result["weight"].to_numpy(), scale_signals(resampled, result["gain"].to_numpy()))
+
+
+def peak_draws(result: xr.Dataset) -> Float[np.ndarray, "resample found"]:
+    """Return the gap of every found boundary in every bootstrap resample of a detection, nan where it was not found.
+
+    A resample with as many peaks as the result gives them in depth order; a single one goes to the nearest boundary.
+    """
+    fused, boundaries = fused_resamples(result), result["boundary"].to_numpy()
+    draws = np.full((len(fused), len(boundaries)), math.nan)
+    for row, curve in zip(draws, fused, strict=True):
+        peaks = pick_peaks(curve) + 1
+        if len(peaks) == len(boundaries):
+            row[:] = peaks
+        elif len(boundaries) == 1 and len(peaks):
+            row[0] = peaks[np.abs(peaks - boundaries[0]).argmin()]
+        elif len(peaks):
+            row[np.abs(boundaries - peaks[0]).argmin()] = peaks[0]
+    return draws
+
+
+def locate(result: xr.Dataset, *, name: str, family: str, architecture: str) -> Located:
+    """Return the two boundaries of a detection's result."""
+    found, n_layers = result["boundary"].to_numpy(), int(result.attrs["n_layers"])
+    if len(found) != 2:
+        few = "no boundary" if len(found) == 0 else f"one boundary, at gap {found[0]}, which may be either"
+        empty = np.full(2, math.nan), np.full((2, 2), math.nan), ("", ""), np.empty((0, 2))
+        return Located(name, family, architecture, n_layers, *empty, reason=few)
+    first, second = (str(verdict) for verdict in result["verdict"].to_numpy())
+    return Located(
+        name,
+        family,
+        architecture,
+        n_layers,
+        found.astype(np.float64),
+        result["interval"].to_numpy().astype(np.float64),
+        (first, second),
+        peak_draws(result),
+    )
+
+
+def read_runs(
+    folders: Sequence[str | Path],
+    *,
+    families: Mapping[str, str] | None = None,
+    architectures: Mapping[str, str] | None = None,
+) -> tuple[Located, ...]:
+    """Return the boundaries of finished detections, run by run.
+
+    Args:
+        families: family by model name (or run folder); others go by the letters that their name begins with.
+        architectures: architecture by model name (or run folder); others go by the name without `@…`, and models
+            named by a folder by their dimensions.
+
+    Raises:
+        StoreError: no run folder, or one that has not finished.
+        ConfigError: a name in `families` or `architectures` that no run has, or a run that is there twice.
+    """
+    for i, folder in enumerate(folders):
+        if Path(folder).resolve() in [Path(other).resolve() for other in folders[:i]]:
+            raise ConfigError(f"The run {folder} is there twice; it would count as two models. Name it once.")
+    runs = [(str(folder), *_read(Path(folder))) for folder in folders]
+    names = _distinct([(folder, str(model["name"])) for folder, model, _ in runs])
+    for given in (families or {}, architectures or {}):
+        for key in given:
+            known = {*names, *(folder for folder, _, _ in runs)}
+            if key not in known:
+                raise ConfigError(unknown_name("model", key, known))
+    located = []
+    for name, (folder, model, result) in zip(names, runs, strict=True):
+        family = _given(families, name, folder) or family_of(str(model["name"]), model.get("random_seed"))
+        kind = _given(architectures, name, folder) or architecture_of(model)
+        found = locate(result, name=name, family=family, architecture=kind)
+        located.append(replace(found, random_weights=model.get("random_seed") is not None))
+    return tuple(located)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
+    run = Run.read(folder)
+    if "result" not in run.manifest["stages"]:
+        raise StoreError(f"{folder} has not finished: run the same `mspgt detect` again to resume it.")
+    result = run.arrays("result")
+    if missing := [name for name in ("resampled", "weight", "gain", "boundary", "interval") if name not in result]:
+        raise StoreError(
+            f"{folder} was written by an older version: its result lacks {', '.join(missing)}. "
+            "Run `mspgt detect` again in a new folder."
+        )
+    return run.manifest["identity"]["model"], result
+
+
+def _given(names: Mapping[str, str] | None, name: str, folder: str) -> str | None:
+    return (names or {}).get(name) or (names or {}).get(folder)
+
+
+def _distinct(named: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the models' names, with the run's folder where two runs are of one model."""
+    names = [name for _, name in named]
+    return [name if names.count(name) == 1 else f"{name} ({folder})" for folder, name in named]
+
+
+def family_of(name: str, random_seed: int | None = None) -> str:
+    """Return the family that a model's name tells: the letters that it begins with, in lower case.
+
+    >>> family_of("meta-llama/Llama-2-7b-hf"), family_of("qwen2.5-mini@seed:1"), family_of("llama2-mini@random:0", 0)
+    ('llama', 'qwen', 'llama (random weights)')
+    """
+    found = re.match(r"[^\W\d_]+", name.rstrip("/").rpartition("/")[2])
+    family = found[0].lower() if found else name
+    return family if random_seed is None else f"{family} (random weights)"
+
+
+def architecture_of(model: Mapping[str, Any]) -> str:
+    """Return what training runs of one architecture share: the name without seed, or the dimensions of a folder."""
+    name, twin = str(model["name"]), " (random weights)" if model.get("random_seed") is not None else ""
+    if Path(name.partition("@")[0]).name == name.partition("@")[0]:
+        return name.partition("@")[0] + twin
+    sizes = [model.get(key) for key in ("n_layers", "d_model", "n_heads", "n_key_value_heads")]
+    return f"{model.get('architecture')} {'×'.join(map(str, sizes))}{twin}"
+
+
+def paper_models() -> tuple[Located, ...]:
+    """Return Table 1 of the paper as located models; it has no draws and no interval by model."""
+    return tuple(
+        Located(
+            row["model"],
+            row["family"],
+            row["model"],
+            row["n_layers"],
+            np.array([row["b_LI"], row["b_IG"]], dtype=np.float64),
+            np.full((2, 2), math.nan),
+            ("accepted", "accepted"),
+            np.empty((0, 2)),
+        )
+        for row in paper_tables()["boundaries"]
+    )
