@@ -7,26 +7,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mspgt_tl.boundaries import Boundaries, find_boundaries
-    from mspgt_tl.config import DetectConfig
+    from mspgt_tl.config import DetectConfig, InterveneConfig
     from mspgt_tl.errors import MspgtError
-    from mspgt_tl.interventions import Positions, activation_scales, generate, noise_hooks
+    from mspgt_tl.interventions import (
+        Positions,
+        activation_scales,
+        disturbance_hooks,
+        generate,
+        measure_activations,
+        next_token_effects,
+        noise_hooks,
+    )
     from mspgt_tl.models.embedded import list_embedded
     from mspgt_tl.models.pretrained import load
-    from mspgt_tl.pipeline import Detection, detect, load_run
+    from mspgt_tl.pipeline import Detection, Intervention, detect, intervene, load_intervention, load_run
 
 __all__ = [
     "Boundaries",
     "DetectConfig",
     "Detection",
+    "InterveneConfig",
+    "Intervention",
     "MspgtError",
     "Positions",
     "activation_scales",
     "detect",
+    "disturbance_hooks",
     "find_boundaries",
     "generate",
+    "intervene",
     "list_embedded",
     "load",
+    "load_intervention",
     "load_run",
+    "measure_activations",
+    "next_token_effects",
     "noise_hooks",
 ]
 
@@ -34,20 +49,38 @@ _HOME = {
     "Boundaries": "boundaries",
     "DetectConfig": "config",
     "Detection": "pipeline",
+    "InterveneConfig": "config",
+    "Intervention": "pipeline",
     "MspgtError": "errors",
     "Positions": "interventions",
     "activation_scales": "interventions",
     "detect": "pipeline",
+    "disturbance_hooks": "interventions",
     "find_boundaries": "boundaries",
     "generate": "interventions",
+    "intervene": "pipeline",
     "list_embedded": "models.embedded",
     "load": "models.pretrained",
+    "load_intervention": "pipeline",
     "load_run": "pipeline",
+    "measure_activations": "interventions",
+    "next_token_effects": "interventions",
     "noise_hooks": "interventions",
 }
 
 
-_PARTS = ("boundaries", "corpora", "dashboard", "errors", "interventions", "metrics", "models", "signals")
+_PARTS = (
+    "boundaries",
+    "corpora",
+    "dashboard",
+    "errors",
+    "interventions",
+    "metrics",
+    "models",
+    "signals",
+    "theory",
+    "verdicts",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -173,7 +173,7 @@ def find_boundaries(
         reasons.append("No boundary: every signal was left out.")
     elif len(peaks) == 0:
         reasons.append(f"No boundary: the fused curve has no peak of prominence {PROMINENCE}.")
-    place = _bootstrap_places(peaks, resampled, used, gain, reasons)
+    place = _bootstrap_places(peaks, fused, resampled, used, gain, rule, reasons)
     p_values, contrast, threshold = _existence(shown, used, peaks, rule, seed, n_null, reasons)
     return Boundaries(
         boundaries=tuple(int(p) + 1 for p in peaks),
@@ -254,22 +254,29 @@ class _Places:
 
 def _bootstrap_places(
     peaks: np.ndarray,
+    fused: np.ndarray,
     resampled: np.ndarray | None,
     weights: np.ndarray,
     gain: np.ndarray,
+    rule: Rule,
     reasons: list[str],
 ) -> _Places:
-    """Pick again in every resample and summarise where each boundary went."""
+    """Pick again in every resample and summarise where each boundary went.
+
+    The interval asks where *this* boundary is: in each resample, the highest gap of its section. The published rule
+    asks where the first and the second peak are, so its intervals also span rivals (docs/calibration.md).
+    """
     n = len(peaks)
     intervals, presence, mode_mass = np.full((n, 2), np.nan), np.full(n, np.nan), np.full(n, np.nan)
     if resampled is None or not weights.any():
         if n:
             reasons.append("Intervals are nan: they need bootstrap resamples, and only curves were given.")
         return _Places(intervals, presence, mode_mass, (None,) * n, np.full(3, np.nan))
-    shown = scale_signals(resampled, gain)
-    picked = [pick_peaks(row) for row in np.einsum("s,rsg->rg", weights, shown)]
+    refused = np.einsum("s,rsg->rg", weights, scale_signals(resampled, gain))
+    picked = [pick_peaks(row) for row in refused]
     counts = np.bincount([len(p) for p in picked], minlength=3)[:3] / len(picked)
     places = np.array([_match(peaks, p) for p in picked]).reshape(len(picked), n)
+    local = _highest_by_section(peaks, fused, refused)
     rivals: list[int | None] = []
     for i in range(n):
         found = places[~np.isnan(places[:, i]), i]
@@ -284,15 +291,24 @@ def _bootstrap_places(
         if presence[i] < MIN_PRESENCE:
             reasons.append(f"Gap {peaks[i] + 1} has no interval: found in only {presence[i]:.0%} of the resamples.")
         else:
-            intervals[i] = np.quantile(found, [0.025, 0.975], method="inverted_cdf") + 1
+            drawn = found if rule == "paper" else local[:, i]
+            intervals[i] = np.quantile(drawn, [0.025, 0.975], method="inverted_cdf") + 1
     return _Places(intervals, presence, mode_mass, tuple(rivals), counts)
+
+
+def _highest_by_section(peaks: np.ndarray, fused: np.ndarray, refused: np.ndarray) -> Int[np.ndarray, "resample peak"]:
+    """Return each resample's highest gap in the section of each boundary; two sections meet in the valley between."""
+    if len(peaks) < 2:
+        return np.repeat(refused.argmax(axis=1)[:, None], len(peaks), axis=1)
+    cut = int(peaks[0] + 1 + fused[peaks[0] + 1 : peaks[1]].argmin())
+    return np.stack([refused[:, :cut].argmax(axis=1), cut + refused[:, cut:].argmax(axis=1)], axis=1)
 
 
 def _match(peaks: np.ndarray, picked: np.ndarray) -> list[float]:
     """Assign a resample's peaks to the boundaries: in depth order, a single one to the nearest."""
     if len(picked) == len(peaks):
         return [float(p) for p in picked]
-    if len(picked) == 0:
+    if len(picked) == 0 or len(peaks) == 0:
         return [np.nan] * len(peaks)
     if len(peaks) == 1:
         return [float(picked[np.abs(picked - peaks[0]).argmin()])]

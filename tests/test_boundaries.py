@@ -142,6 +142,26 @@ def test_interval_needs_the_boundary_in_most_resamples() -> None:
     assert any("only 25%" in reason for reason in found.reasons)
 
 
+def test_curve_without_a_peak_can_have_resamples_with_one() -> None:
+    """A fused curve without a prominent peak is "not found", whatever its resamples show."""
+    curves = np.array([[0.0, 0.7, 0.7, 0.7, 0.7], [0.6, 0.1, 0.7, 0.0, 0.2], [0.4, 0.4, 0.1, 0.4, 0.6]])
+    noisy = resamples(curves, 0.1)
+    found = find_boundaries(curves, resampled=noisy)
+    assert found.boundaries == ()
+    assert found.peak_counts[1:].sum() > 0
+    assert found.intervals.shape == (0, 2)
+
+
+def test_interval_of_one_boundary_does_not_span_the_other() -> None:
+    """Resamples that swap the first peak for a rival behind the second widen the published interval only."""
+    curves = planted((4, 10), noise=0)
+    noisy = resamples(curves, 0.0)
+    noisy[::5, :, 3], noisy[::5, :, 13] = 0.2, 0.8
+    assert find_boundaries(curves, resampled=noisy).intervals.tolist() == [[4, 4], [10, 10]]
+    published = find_boundaries(curves, resampled=noisy, rule="paper").intervals
+    assert (published[:, 1] > [4, 10]).all()
+
+
 NULLS: dict[str, Callable[[Rng, int], np.ndarray]] = {
     "white": lambda rng, n: rng.standard_normal((3, n)),
     "heavy-tailed": lambda rng, n: np.abs(rng.standard_t(2, size=(3, n))),

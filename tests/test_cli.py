@@ -19,11 +19,25 @@ def mspgt(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+COMMANDS = (
+    "calibrate",
+    "compare",
+    "detect",
+    "export-treebank",
+    "intervene",
+    "models",
+    "predictions",
+    "report",
+    "theory",
+    "train",
+)
+
+
 def test_every_command_has_help_and_is_in_the_readme() -> None:
     """`--help` describes each command, and the README shows each."""
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     overview = mspgt("--help").stdout
-    for command in ("detect", "report", "models", "train", "export-treebank"):
+    for command in COMMANDS:
         assert command in overview
         assert mspgt(command, "--help").returncode == 0
         assert f"mspgt {command}" in readme

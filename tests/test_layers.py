@@ -13,7 +13,7 @@ ORDER = (
     {"pipeline"},
     {"dashboard"},
     {"calibration", "theory", "verdicts"},
-    {"evidence"},
+    {"audit", "evidence"},
     {"boundaries", "interventions", "metrics", "signals"},
     {"activations"},
     {"models"},

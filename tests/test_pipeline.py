@@ -64,7 +64,8 @@ def test_manifest_says_what_the_numbers_depend_on(result: Detection) -> None:
     assert identity["model"]["weight_processing"] == "none"
     assert (identity["model"]["dtype"], identity["model"]["device"]) == ("float32", "cpu")
     assert result.manifest["packages"]["transformer-lens"].startswith("3.")
-    assert set(result.manifest["stages"]) == {"cka", "attention_jsd", "result", *(f"probe-{task}" for task in TASKS)}
+    read = {"cka", "attention_jsd", "audit-cka", "audit-attention"}
+    assert set(result.manifest["stages"]) == {*read, "result", *(f"probe-{task}" for task in TASKS)}
 
 
 def test_runs_read_back_equal(result: Detection, tmp_path: Path) -> None:

@@ -4,7 +4,29 @@ Each module registers its commands on the app as it is imported. Heavy imports w
 `mspgt --help` answers at once.
 """
 
-from mspgt_tl.cli import detection, models, treebank
+from mspgt_tl.cli import (
+    calibrate,
+    compare,
+    detection,
+    intervene,
+    models,
+    predictions,
+    report,
+    theory,
+    treebank,
+)
 from mspgt_tl.cli.console import app, main
 
-__all__ = ["app", "detection", "main", "models", "treebank"]
+__all__ = [
+    "app",
+    "calibrate",
+    "compare",
+    "detection",
+    "intervene",
+    "main",
+    "models",
+    "predictions",
+    "report",
+    "theory",
+    "treebank",
+]

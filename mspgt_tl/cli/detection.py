@@ -1,4 +1,4 @@
-"""`mspgt detect` and `mspgt report`."""
+"""`mspgt detect`."""
 
 from __future__ import annotations
 
@@ -192,16 +192,3 @@ def _summarise(result: Detection) -> dict[str, Any]:
         "run": str(result.folder) if result.folder else None,
         "report": str((result.folder / REPORT).resolve()) if result.folder else None,
     }
-
-
-@app.command()
-def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    as_json: JsonFlag = False,
-) -> None:
-    """Draw a run's dashboard anew and print its result."""
-    from mspgt_tl.pipeline import load_run, write_report
-
-    result = load_run(run)
-    write_report(result)
-    print_detection(result, as_json=as_json)

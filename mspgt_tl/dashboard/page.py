@@ -10,6 +10,7 @@ import numpy as np
 
 from mspgt_tl.boundaries import WeightMap
 from mspgt_tl.contracts import GAP, SIGNAL, TASK
+from mspgt_tl.dashboard.audit import audit_section
 from mspgt_tl.dashboard.curves import contrast_figure, evidence_figure, nulls_figure, signals_figure
 from mspgt_tl.dashboard.definitions import (
     CKA_MAP,
@@ -60,6 +61,7 @@ def render_report(data: xr.Dataset, manifest: Mapping[str, Any], nulls: Mapping[
     sections = [
         *_found_sections(data),
         *_boundary_sections(data),
+        *audit_section(data),
         *_layer_sections(data, identity),
         *_null_sections(data, nulls),
         Section("All numbers by gap", "", tables=[_gap_table(data)], folded=True),

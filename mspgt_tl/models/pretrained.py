@@ -19,7 +19,7 @@ import contextlib
 import copy
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,8 +77,9 @@ def load(
 
     Args:
         name_or_path_or_model: an embedded model (`NAME`, `NAME@seed:N`), a Hugging Face folder, either with
-            `@random:SEED` for its random-weight twin, a name that TransformerLens knows (fetched from the hub), a
-            transformers model, or a TransformerLens model, which is returned itself.
+            `@random:SEED` for its random-weight twin, a planted model
+            (`planted:LAYERS:GAP,GAP[@seed:N]`, see `models.synthetic`), a name that TransformerLens knows (fetched from
+            the hub), a transformers model, or a TransformerLens model, which is returned itself.
         backend: `bridge` builds a `TransformerBridge`; given a transformers model, it wraps that object in place.
         device: the CPU unless given; an object stays where it is.
         dtype: float32 on the CPU and bfloat16 elsewhere unless given; an object keeps its own.
@@ -96,6 +97,8 @@ def load(
         place = choose_device(device or "cpu")
         kind = choose_dtype(dtype, place)
         with memory_errors(str(given)):
+            if str(given).startswith("planted:"):
+                return _load_planted(str(given), backend, place, kind)
             source = find_source(str(given))
             if source is None:
                 return _load_from_hub(str(given), backend, place, kind)
@@ -205,6 +208,17 @@ def _load_source(source: Source, backend: Backend, device: torch.device, dtype: 
     )
 
 
+def _load_planted(name: str, backend: Backend, device: torch.device, dtype: torch.dtype) -> CausalModel:
+    import torch
+
+    from mspgt_tl.models.synthetic import PlantedModel
+
+    if backend != "hooked" or device.type != "cpu" or dtype != torch.float32:
+        raise ConfigError(f"'{name}' exists with backend hooked, on the CPU and in float32 only.")
+    plan, seed = PlantedModel.from_name(name)
+    return plan.build(seed=seed)
+
+
 def _load_from_hub(name: str, backend: Backend, device: torch.device, dtype: torch.dtype) -> CausalModel:
     from transformer_lens import HookedTransformer
     from transformer_lens.loading_from_pretrained import make_model_alias_map
@@ -287,6 +301,28 @@ def _build_hooked(
         refactor_factored_attn_matrices=False,
     )
     return model
+
+
+def from_state(
+    settings: Mapping[str, Any], state: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase, name: str
+) -> CausalModel:
+    """Return a `HookedTransformer` with these weights, on the CPU in float32.
+
+    Raises:
+        ModelError: weights are missing, or there are too many.
+    """
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    cfg = HookedTransformerConfig(**settings, model_name=name, device="cpu", init_weights=False)
+    with _no_deprecation():
+        model = HookedTransformer(cfg)
+    missing = model.load_state_dict(dict(state), strict=False)
+    if missing.unexpected_keys:
+        raise ModelError(f"'{name}' has no weights {', '.join(missing.unexpected_keys[:3])}.")
+    forgotten = sorted(set(missing.missing_keys) & {key for key, _ in model.named_parameters()})
+    if forgotten:
+        raise ModelError(f"'{name}' needs weights {', '.join(forgotten[:3])}.")
+    return _finish(model, tokenizer, name)
 
 
 def _build_bridge(hf_model: Any, tokenizer: Any, name: str, device: torch.device, dtype: torch.dtype) -> Any:

@@ -24,7 +24,7 @@ from mspgt_tl.models.pretrained import Backend, load
 from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import split_blocks
-from mspgt_tl.store import Run, pack_sums, unpack_sums
+from mspgt_tl.store import MANIFEST, Run, pack_sums, unpack_sums
 from mspgt_tl.verdicts.rivals import make_rivals, weigh_rivals
 
 if TYPE_CHECKING:
@@ -125,6 +125,21 @@ def load_run(folder: str | Path) -> Detection:
     nulls = {s.removeprefix("null-"): run.arrays(s) for s in run.manifest["stages"] if s.startswith("null-")}
     rivals = run.arrays(RIVALS) if RIVALS in run.manifest["stages"] else None
     return Detection(run.arrays("result"), run.manifest, nulls, run.folder, rivals)
+
+
+def as_detection(model: Any) -> Detection | None:
+    """Return a detection, or the one in a run's folder; None for anything else, which is then a model.
+
+    Raises:
+        StoreError: the folder holds a run of another kind, or an unfinished one.
+    """
+    if isinstance(model, Detection):
+        return model
+    if not (isinstance(model, str | Path) and (Path(model) / MANIFEST).is_file()):
+        return None
+    if Run.read(Path(model)).manifest["identity"].get("command") != "detect":
+        raise StoreError(f"{model} holds no detection: give the folder of a finished `mspgt detect`, or a model.")
+    return load_run(model)
 
 
 def detect(

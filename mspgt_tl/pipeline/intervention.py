@@ -29,7 +29,7 @@ from mspgt_tl.interventions.sweep import (
 )
 from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
 from mspgt_tl.models.pretrained import Backend, encode, load
-from mspgt_tl.pipeline.detection import Detection, load_run
+from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import identify, open_corpus
 from mspgt_tl.pipeline.sweep_tables import (
     arrange_table_2,
@@ -38,7 +38,7 @@ from mspgt_tl.pipeline.sweep_tables import (
     pack_conditions,
     read_condition,
 )
-from mspgt_tl.store import MANIFEST, Run
+from mspgt_tl.store import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,7 @@ def intervene(
     plain = to_plain(config) if isinstance(config, InterveneConfig) else dict(config or {})
     settings = make_config(override(plain, {"seed": seed, **_full_names(options)}), InterveneConfig)
     metrics = {name: METRICS[name] for name in _metric_names(settings)}  # unknown names are refused at once
-    detection = _as_detection(model)
+    detection = as_detection(model)
     given: Any = model if detection is None else detection.manifest["identity"]["model"]["name"]
     hooked = load(given, backend=backend, device=device, dtype=dtype)
     blocks = _choose_scales(scales, detection, int(hooked.cfg.n_layers))
@@ -404,14 +404,6 @@ class _Sweep:
         statistics = compare_conditions(conditions, measured, self.config)
         self.run.write(TABLE_2, lambda path: arrange_table_2(statistics, self.config.compared_level).to_csv(path))
         self.run.write(STATISTICS, lambda path: statistics.to_csv(path, index=False))
-
-
-def _as_detection(model: Any) -> Detection | None:
-    if isinstance(model, Detection):
-        return model
-    if isinstance(model, str | Path) and (Path(model) / MANIFEST).is_file():
-        return load_run(model)
-    return None
 
 
 def _choose_scales(scales: Any, detection: Detection | None, n_layers: int) -> dict[str, range]:

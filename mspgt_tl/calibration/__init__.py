@@ -1,0 +1,1 @@
+"""How often the instrument is right: models whose answer is known, measured and judged many times."""

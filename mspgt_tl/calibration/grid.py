@@ -1,0 +1,216 @@
+"""Which cases are measured: null models of every kind, and planted boundaries over strength, depth and nuisance.
+
+A cell is one row of the published table. Its cases differ in everything that is drawn: weights, gaps, text, trees,
+probes, resamples. All are models run from text to curves; cells simulated as curves are listed apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from mspgt_tl.calibration.measure import Effort, Measured, Reading, measure_model, read_model, shuffled_depth
+from mspgt_tl.calibration.simulate import CurveCell, curve_cells
+from mspgt_tl.config import ProbeConfig
+from mspgt_tl.contracts import CausalModel
+from mspgt_tl.errors import ConfigError, unknown_name
+from mspgt_tl.models.pretrained import load
+from mspgt_tl.models.synthetic import Nuisances, PlantedModel, Strengths
+
+Kind = Literal[
+    "planted", "flat", "jittered", "drifting", "massive", "random weights", "shuffled labels", "shuffled depth"
+]
+NULLS = tuple(kind for kind in get_args(Kind) if kind != "planted")
+SHUFFLES = 20
+"""Shuffles of each draw of text and trees: of depth they cost nothing, of labels only the probes."""
+SPACING = 3
+"""Planted pairs lie at least this many gaps apart."""
+CHUNK = 10
+"""Cases that are computed and stored together."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table: cases of one kind under one condition."""
+
+    name: str
+    kind: Kind
+    cases: int
+    n_layers: int = 12
+    strength: float = 1.0
+    places: Literal["pair", "close", "ends", "one"] = "pair"
+    """Planted gaps: a random pair, one exactly 3 gaps apart, first and last gap, or a single random gap."""
+    nuisances: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `Nuisances`; `"random"` as an onset or rival draws a gap."""
+    model: str = ""
+    """Embedded model of the real kinds."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the cell as plain values."""
+        return asdict(self)
+
+    @property
+    def is_null(self) -> bool:
+        """Whether no boundary is there to be found."""
+        return self.kind != "planted"
+
+    def chunks(self) -> list[range]:
+        """Return the case numbers, chunk by chunk."""
+        return [range(start, min(start + CHUNK, self.cases)) for start in range(0, self.cases, CHUNK)]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All cells of a calibration and how much data each case is measured on."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    effort: Effort
+    curves: tuple[CurveCell, ...] = ()
+    """Cells that are simulated as curves, without models."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measured case and its right answer."""
+
+    measured: Measured
+    planted: tuple[int, ...] = ()
+    rivals: tuple[int, ...] = ()
+    """Gaps that are nearly boundaries: to name them is neither right nor a false alarm."""
+
+
+def make_grid(size: str, *, model: str = "llama2-mini") -> Grid:
+    """Return a grid by name: `full` is what the documentation publishes, `quick` what the test suite repeats.
+
+    Raises:
+        ConfigError: no grid of that name.
+    """
+    if size == "full":
+        return Grid(size, (*_null_cells(400, model), *_power_cells(40)), Effort(), curve_cells(100))
+    if size == "quick":
+        probe = ProbeConfig(hidden=16, epochs=4, batch=64, repeats=1)
+        cells = (
+            Cell("jittered", "jittered", 10, n_layers=8),
+            Cell("massive onset", "massive", 8, n_layers=8, nuisances={"massive_onset": "random"}),
+            Cell("strength 1, 10 blocks", "planted", 8, n_layers=10),
+        )
+        curves = (CurveCell(15, "close", 0.1, 0.1, 40), CurveCell(15, "none", 0.3, 0.05, 80))
+        return Grid(size, cells, Effort(probe=probe, resamples=100), curves)
+    raise ConfigError(unknown_name("grid", size, ("full", "quick")))
+
+
+def _null_cells(cases: int, model: str) -> list[Cell]:
+    drift = {"jitter": 0.2, "drift": 3.0}
+    onset = {"massive_onset": "random", "sink": 0.8, "sink_onset": "massive_onset"}
+    return [
+        Cell("flat", "flat", cases, nuisances={"jitter": 0.0}),
+        Cell("jittered", "jittered", cases),
+        Cell("smoothly drifting", "drifting", cases, nuisances=drift),
+        Cell("massive onset", "massive", cases, nuisances={"massive_onset": "random"}),
+        Cell("massive onset with sinks", "massive", cases, nuisances=onset),
+        Cell("random weights", "random weights", cases, model=model),
+        Cell("shuffled labels", "shuffled labels", cases, model=model),
+        Cell("shuffled depth", "shuffled depth", cases, model=model),
+    ]
+
+
+def _power_cells(cases: int) -> list[Cell]:
+    cells = [
+        Cell(f"strength {strength:g}, {depth} blocks", "planted", cases, n_layers=depth, strength=strength)
+        for depth in (8, 12, 24, 48)
+        for strength in (0.25, 0.5, 0.75, 1.0)
+    ]
+    nuisances = {"norm_growth": 1.15, "massive_onset": "random", "sink": 0.7}
+    conditions: dict[str, dict[str, Any]] = {
+        "jitter 0.02": {"nuisances": {"jitter": 0.02}},
+        "jitter 0.1": {"nuisances": {"jitter": 0.1}},
+        "3 gaps apart": {"places": "close"},
+        "first and last gap": {"places": "ends"},
+        "one boundary": {"places": "one"},
+        "rival of 0.9": {"places": "one", "nuisances": {"rival": "random"}},
+        "growth, massive, sink": {"nuisances": nuisances},
+    }
+    for label, options in conditions.items():
+        cells += [Cell(f"{label}, strength {s:g}", "planted", cases, strength=s, **options) for s in (0.5, 1.0)]
+    cells.append(
+        Cell(
+            "3 gaps apart, 24 blocks, jitter 0.1",
+            "planted",
+            cases,
+            n_layers=24,
+            places="close",
+            nuisances={"jitter": 0.1},
+        )
+    )
+    return cells
+
+
+def case_seed(seed: int, cell: Cell, index: int) -> int:
+    """Return the seed of one case: the same whatever else the grid holds, and in whatever order it runs."""
+    key = f"{seed}\0{cell.name}\0{index}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big")
+
+
+def measure_case(cell: Cell, index: int, effort: Effort, *, seed: int) -> Case:
+    """Draw one case of a cell and measure it."""
+    own, shared = case_seed(seed, cell, index), case_seed(seed, cell, index // SHUFFLES)
+    if cell.kind == "shuffled depth":
+        return Case(shuffled_depth(_measured_once(cell.model, effort, shared), seed=own))
+    if cell.kind == "shuffled labels":
+        return Case(_read_once(cell.model, effort, shared).with_shuffled_labels(seed=own))
+    if cell.kind == "random weights":
+        return Case(measure_model(load(f"{cell.model}@random:{own}"), effort, seed=own))
+    plan = draw_plan(cell, seed=own)
+    rivals = (plan.nuisances.rival,) if plan.nuisances.rival else ()
+    return Case(measure_model(plan.build(seed=own), effort, seed=own), plan.boundaries, rivals)
+
+
+def draw_plan(cell: Cell, *, seed: int) -> PlantedModel:
+    """Draw the planted gaps and onsets of one case."""
+    rng = np.random.default_rng([seed, 20])
+    gaps = _draw_gaps(cell, rng) if cell.kind == "planted" else ()
+    values = dict(cell.nuisances)
+    if values.get("massive_onset") == "random":
+        values["massive_onset"] = int(rng.integers(1, cell.n_layers))
+    if values.get("sink_onset") == "massive_onset":
+        values["sink_onset"] = values["massive_onset"]
+    if values.get("rival") == "random":
+        free = [gap for gap in range(1, cell.n_layers) if all(abs(gap - g) >= SPACING for g in gaps)]
+        values["rival"] = int(rng.choice(free))
+    strength = Strengths(*(3 * [cell.strength]))
+    return PlantedModel(cell.n_layers, gaps, strength, replace(Nuisances(), **values))
+
+
+def _draw_gaps(cell: Cell, rng: np.random.Generator) -> tuple[int, ...]:
+    last = cell.n_layers - 1
+    if cell.places == "ends":
+        return (1, last)
+    if cell.places == "one":
+        return (int(rng.integers(1, last + 1)),)
+    if cell.places == "close":
+        first = int(rng.integers(1, last - SPACING + 1))
+        return (first, first + SPACING)
+    first, second = np.sort(rng.choice(last - SPACING + 1, 2, replace=False))
+    return (int(first) + 1, int(second) + SPACING)
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str) -> CausalModel:
+    return load(name)
+
+
+@lru_cache(maxsize=2)
+def _measured_once(name: str, effort: Effort, seed: int) -> Measured:
+    """Measure a real model once for all shuffles of a draw that this process makes."""
+    return measure_model(_loaded(name), effort, seed=seed)
+
+
+@lru_cache(maxsize=1)
+def _read_once(name: str, effort: Effort, seed: int) -> Reading:
+    return read_model(_loaded(name), effort, seed=seed)

@@ -1,0 +1,219 @@
+"""A calibration: many models of known answer, measured in parallel, chunk by chunk, in a folder that resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mspgt_tl.calibration.detectors import DETECTORS
+from mspgt_tl.calibration.grid import Case, Cell, Grid, make_grid, measure_case
+from mspgt_tl.calibration.measure import NAMES, Effort, Measured
+from mspgt_tl.calibration.score import Outcome, judge, score
+from mspgt_tl.calibration.simulate import CurveCell, simulate
+from mspgt_tl.calibration.tables import Row, Target, check_targets, make_frame
+from mspgt_tl.config import hash_plain, to_plain
+from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, Progress
+from mspgt_tl.errors import ConfigError, StoreError
+from mspgt_tl.models.embedded import check_weights, find_source, unknown_model
+from mspgt_tl.store import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+CASE = "case"
+TABLE, REPORT = "calibration.csv", "calibration.html"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often the instrument was right."""
+
+    table: pd.DataFrame
+    """One row a cell and detector."""
+    manifest: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def targets(self) -> list[Target]:
+        """What was promised, and whether it holds."""
+        return check_targets(self.table)
+
+
+def calibrate(
+    size: str = "full",
+    *,
+    out: str | Path,
+    seed: int = 0,
+    jobs: int = 1,
+    model: str = "llama2-mini",
+    measure: bool = True,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Measure every case of a grid, resuming what the folder already holds, then judge all of them anew.
+
+    Args:
+        size: `full` or `quick`.
+        out: the run's folder; tables and the page are written there.
+        jobs: processes; one thread each.
+        model: embedded model whose shuffles and random-weight twins are among the nulls.
+        measure: False judges the cases that are there and measures none.
+
+    Raises:
+        ConfigError: no such grid, or no processes.
+        StoreError: the folder holds another run, or nothing to judge.
+    """
+    if jobs < 1:
+        raise ConfigError(f"At least one process is needed, got jobs={jobs}.")
+    grid = make_grid(size, model=model)
+    source = find_source(model)
+    if source is None:
+        raise unknown_model(model)
+    identity = {
+        "command": "calibrate",
+        "grid": grid.name,
+        "seed": seed,
+        "effort": to_plain(grid.effort),
+        "model": {"name": model, "sha256": check_weights(source)},
+    }
+    run = Run.create(Path(out), identity)
+    if measure:
+        measure_grid(run, grid, seed=seed, jobs=jobs, progress=progress)
+    return judge_grid(run, grid, seed=seed, jobs=jobs, progress=progress)
+
+
+def judge_grid(run: Run, grid: Grid, *, seed: int, jobs: int, progress: Progress | None = None) -> Calibration:
+    """Let every detector judge all cases measured so far, and write tables and page."""
+    from mspgt_tl.dashboard.calibration import render_calibration
+
+    if not run.manifest["stages"]:
+        raise StoreError(f"{run.folder} holds no finished case yet.")
+    work: list[Any] = [(judge_cell, (run.folder, cell)) for cell in grid.cells]
+    work += [(judge_curves, (cell, seed)) for cell in grid.curves]
+    rows = []
+    for done, found in enumerate(_in_parallel(work, jobs), 1):
+        rows += found
+        if progress:
+            progress("judging", done, len(work))
+    order = {name: i for i, name in enumerate([c.name for c in grid.cells] + [c.name for c in grid.curves])}
+    rows.sort(key=lambda row: (order[row.cell], list(DETECTORS).index(row.detector)))
+    result = Calibration(make_frame(rows), run.manifest, run.folder)
+    run.write(TABLE, lambda path: result.table.to_csv(path, index=False))
+    run.write(REPORT, lambda path: path.write_text(render_calibration(result), encoding="utf-8"))
+    return result
+
+
+def _in_parallel(work: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int) -> Iterator[Any]:
+    from joblib import Parallel, delayed
+
+    parallel: Any = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)  # pyright: ignore
+    yield from parallel(delayed(function)(*arguments) for function, arguments in work)
+
+
+def judge_cell(folder: Path, cell: Cell) -> list[Row]:
+    """Let every detector judge the finished cases of a cell."""
+    run = Run.read(folder)
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in DETECTORS}
+    for index, case in read_cases(run, cell):
+        for name, claim in DETECTORS.items():
+            outcomes[name].append(judge(claim(case.measured, index), case.planted, case.rivals))
+    group = "no boundary" if cell.is_null else "planted"
+    return [
+        Row(cell.name, group, name, len(found), cell.cases, cell.strength, cell.n_layers, score(found))
+        for name, found in outcomes.items()
+    ]
+
+
+def judge_curves(cell: CurveCell, seed: int) -> list[Row]:
+    """Let our verdict, the published rule and `ruptures` judge simulated curves."""
+    names = ("mspgt", "paper", "ruptures")
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
+    for index, (measured, planted) in enumerate(simulate(cell, seed=seed)):
+        for name in names:
+            outcomes[name].append(judge(DETECTORS[name](measured, index), planted))
+    group = "simulated, no boundary" if cell.places == "none" else "simulated"
+    return [
+        Row(cell.name, group, name, len(found), cell.cases, 1.0, cell.n_gaps + 1, score(found))
+        for name, found in outcomes.items()
+    ]
+
+
+def measure_grid(run: Run, grid: Grid, *, seed: int, jobs: int, progress: Progress | None = None) -> None:
+    """Measure every chunk that the run does not hold yet."""
+    chunks = sorted(((c, chunk) for c in grid.cells for chunk in c.chunks()), key=_turn)
+    missing = [(cell, chunk) for cell, chunk in chunks if stage_name(cell, chunk) not in run.manifest["stages"]]
+    done, total = sum(len(c) for _, c in chunks) - sum(len(c) for _, c in missing), sum(len(c) for _, c in chunks)
+    if progress:
+        progress("cases", done, total)
+    work = [(measure_chunk, (cell, chunk, grid.effort, seed)) for cell, chunk in missing]
+    for name, dataset in _in_parallel(work, jobs):
+        run.stage(name, lambda dataset=dataset: dataset)
+        done += dataset.sizes[CASE]
+        if progress:
+            progress("cases", done, total)
+
+
+def _turn(item: tuple[Cell, range]) -> float:
+    """Return when a chunk's turn comes: all cells grow together, large and shallow ones faster.
+
+    An unfinished run then has the whole table, with fewer cases.
+    """
+    cell, chunk = item
+    return chunk.start / cell.cases**0.5 * cell.n_layers
+
+
+def stage_name(cell: Cell, chunk: range) -> str:
+    """Return the stage that holds these cases; it changes with anything in the cell but their number."""
+    plain = {name: value for name, value in cell.plain().items() if name != "cases"}
+    return f"cases-{hash_plain(plain)[:10]}-{chunk.start}-{chunk.stop}"
+
+
+def measure_chunk(cell: Cell, chunk: range, effort: Effort, seed: int) -> tuple[str, xr.Dataset]:
+    """Measure some cases of a cell in this process, on one thread."""
+    import torch
+    import xarray as xr
+
+    torch.set_num_threads(1)
+    cases = [measure_case(cell, index, effort, seed=seed) for index in chunk]
+    gaps = np.full((len(cases), 2), np.nan)
+    rivals = np.full(len(cases), np.nan)
+    for row, case in enumerate(cases):
+        gaps[row, : len(case.planted)] = case.planted
+        rivals[row] = case.rivals[0] if case.rivals else np.nan
+    data = xr.Dataset(
+        {
+            "curve": ((CASE, SIGNAL, GAP), np.stack([case.measured.curves for case in cases])),
+            "resampled": (
+                (CASE, RESAMPLE, SIGNAL, GAP),
+                np.stack([case.measured.resampled for case in cases]).astype(np.float32),
+            ),
+            "planted": ((CASE, "found"), gaps),
+            "rival": (CASE, rivals),
+        },
+        coords={CASE: list(chunk), SIGNAL: list(NAMES)},
+        attrs={"cell": cell.name},
+    )
+    return stage_name(cell, chunk), data
+
+
+def read_cases(run: Run, cell: Cell) -> Iterator[tuple[int, Case]]:
+    """Yield the finished cases of a cell with their numbers."""
+    for chunk in cell.chunks():
+        name = stage_name(cell, chunk)
+        if name not in run.manifest["stages"]:
+            continue
+        data = run.arrays(name)
+        for row, index in enumerate(data[CASE].values):
+            planted, rival = data["planted"].values[row], float(data["rival"].values[row])
+            yield (
+                int(index),
+                Case(
+                    Measured(data["curve"].values[row], data["resampled"].values[row].astype(np.float64)),
+                    tuple(int(gap) for gap in planted[np.isfinite(planted)]),
+                    () if np.isnan(rival) else (int(rival),),
+                ),
+            )

@@ -1,0 +1,421 @@
+"""The stages of a theory run in order: each estimator of `mspgt_tl.theory` on one model and one text."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mspgt_tl.activations import usable_sentences
+from mspgt_tl.config import TheoryConfig, make_config, override, to_plain
+from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
+from mspgt_tl.errors import ConfigError, CorpusError, DataError, StoreError
+from mspgt_tl.interventions.noise import activation_scales
+from mspgt_tl.interventions.scales import NAMES, parse_scales
+from mspgt_tl.models.pretrained import Backend, encode, load
+from mspgt_tl.pipeline.detection import Detection, as_detection
+from mspgt_tl.pipeline.inputs import identify, open_corpus
+from mspgt_tl.store import Run
+from mspgt_tl.theory import labelled
+from mspgt_tl.theory.bottleneck import SCALES, fit_bottleneck
+from mspgt_tl.theory.closure import copy_as_float64, measure_closure
+from mspgt_tl.theory.findings import findings
+from mspgt_tl.theory.fisher import MIN_ROWS, measure_fisher
+from mspgt_tl.theory.mutual_information import channel_information, refuse_beyond, spectrum, v_information
+from mspgt_tl.theory.noise_effects import measure_noise
+from mspgt_tl.theory.rate_distortion import conditional_rate, rank_test, rate_distortion
+from mspgt_tl.theory.streams import Streams, collect_streams, split_texts, unembed
+from mspgt_tl.theory.texts import Texts, read_texts
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+REPORT = "theory.html"
+STAGES = ("scales", "fisher", "closure", "closure-float64", "information", "rates", "bottleneck")
+STREAMS = "streams.partial"
+"""Vectors on disk while a run needs them."""
+THIRDS, GIVEN, DETECTED = "equal thirds", "given", "detected"
+"""Where the scales come from."""
+
+
+@dataclass(frozen=True)
+class Theory:
+    """The result of `run_theory`."""
+
+    parts: Mapping[str, xr.Dataset]
+    """Labelled numbers by stage."""
+    manifest: Mapping[str, Any]
+    folder: Path | None
+
+    @property
+    def scales(self) -> dict[str, range]:
+        """Blocks of the three scales."""
+        return {name: range(first, last + 1) for name, (first, last) in self.manifest["identity"]["scales"].items()}
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """The gaps between the scales; empty where they are mere thirds."""
+        if self.manifest["identity"]["scales_from"] == THIRDS:
+            return ()
+        return tuple(blocks.start for blocks in self.scales.values())[1:]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why something is nan or left out."""
+        return [why for part in self.parts.values() for why in json.loads(part.attrs.get("reasons", "[]"))]
+
+
+def run_theory(
+    model: str | Path | CausalModel | Detection,
+    corpus: str | Path | TextCorpus | Sequence[str] | None = None,
+    *,
+    scales: str | Mapping[str, range] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    config: TheoryConfig | Mapping[str, Any] | None = None,
+    backend: Backend = "hooked",
+    device: str | None = None,
+    dtype: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Theory:
+    """Run every estimator of the theory on a model (docs/theory.md).
+
+    Args:
+        model: anything `load` takes, a `Detection`, or the folder of one, whose two boundaries then cut the scales.
+        corpus: as for `detect`; generated sentences by default.
+        scales: three ranges of blocks such as `"0-3,4-8,9-11"`, without gaps. Without them and without two detected
+            boundaries the blocks are cut into equal thirds, and nothing is tested at boundaries; the result says so.
+        out: folder of the run; a run that was killed resumes there. None keeps nothing on disk.
+        config: a `TheoryConfig`, or nested settings as in a TOML file.
+        options: settings by dotted or plain name, such as `sentences=200`.
+
+    Raises:
+        MspgtError: bad input of any kind, with what was needed, what came and what to do.
+    """
+    plain = to_plain(config) if isinstance(config, TheoryConfig) else dict(config or {})
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = make_config(override(plain, {"seed": seed, **given}), TheoryConfig)
+    detection = as_detection(model)
+    name: Any = model if detection is None else detection.manifest["identity"]["model"]["name"]
+    hooked = load(name, backend=backend, device=device, dtype=dtype)
+    blocks, origin = choose_scales(scales, detection, int(hooked.cfg.n_layers))
+    text = open_corpus(corpus, settings.sentences)
+    sentences = usable_sentences(hooked, text.sentences, settings.stream)
+    texts = _read(hooked, sentences, settings)
+    _check_size(texts, int(hooked.cfg.d_model), settings)  # refuses too short a corpus before anything is written
+    identity = {
+        "command": "theory",
+        "config": to_plain(settings),
+        "model": identify(hooked),
+        "corpus": {"name": text.name, "sha256": text.sha256, "sentences": len(text.sentences)},
+        "scales": {name: [stretch[0], stretch[-1]] for name, stretch in blocks.items()},
+        "scales_from": origin,
+    }
+    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
+    try:
+        run = Run.create(folder, identity)
+        stages = _Stages(run, hooked, sentences, texts, blocks, origin != THIRDS, settings, progress)
+        try:
+            parts = {stage: stages.get(stage) for stage in STAGES}
+        finally:
+            (folder / STREAMS).unlink(missing_ok=True)
+        result = Theory(parts, run.manifest, folder if out is not None else None)
+        if out is not None:
+            write_theory_report(result)
+        return result
+    finally:
+        if out is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def load_theory(folder: str | Path) -> Theory:
+    """Read a finished theory run from its folder.
+
+    Raises:
+        StoreError: no such run is there, or it has not finished.
+    """
+    run = Run.read(Path(folder))
+    if run.manifest["identity"].get("command") != "theory":
+        raise StoreError(f"{folder} holds no theory run.")
+    missing = [stage for stage in STAGES if stage not in run.manifest["stages"]]
+    if missing:
+        raise StoreError(f"{folder} has not finished: run the same `mspgt theory` again to resume it.")
+    return Theory({stage: run.arrays(stage) for stage in STAGES}, run.manifest, run.folder)
+
+
+def write_theory_report(theory: Theory) -> Path:
+    """Draw the page of a theory run into its folder and return its path."""
+    from mspgt_tl.dashboard.theory import render_theory
+
+    if theory.folder is None:
+        raise StoreError("This result has no folder: run it with out=FOLDER.")
+    page = render_theory(theory.parts, theory.manifest)
+    return Run(theory.folder, dict(theory.manifest)).write(REPORT, lambda path: path.write_text(page, encoding="utf-8"))
+
+
+def choose_scales(scales: Any, detection: Detection | None, n_layers: int) -> tuple[dict[str, range], str]:
+    """Return the three scales and where they come from.
+
+    Raises:
+        ConfigError: the ranges given are not three, or leave out blocks; or there are fewer than three blocks.
+    """
+    if scales is not None:
+        chosen = parse_scales(scales, n_layers) if isinstance(scales, str) else dict(scales)
+        every = [block for blocks in chosen.values() for block in blocks]
+        if len(chosen) != len(NAMES) or every != list(range(n_layers)):
+            raise ConfigError(
+                f"Three scales that cover blocks 0 to {n_layers - 1} in order are needed, got {scales!r}."
+            )
+        return dict(zip(NAMES, chosen.values(), strict=True)), GIVEN
+    gaps = [] if detection is None else [int(gap) for gap in detection.data["boundary"].values]
+    if len(gaps) == 2:
+        cuts = (0, *gaps, n_layers)
+        return {name: range(cuts[i], cuts[i + 1]) for i, name in enumerate(NAMES)}, DETECTED
+    if n_layers < len(NAMES):
+        raise ConfigError(f"Three scales need three blocks or more, this model has {n_layers}.")
+    first, second = round(n_layers / 3), round(2 * n_layers / 3)
+    return dict(zip(NAMES, (range(first), range(first, second), range(second, n_layers)), strict=True)), THIRDS
+
+
+def _read(model: CausalModel, sentences: Sequence[str], settings: TheoryConfig) -> Texts:
+    if len(sentences) < MIN_ROWS:
+        raise CorpusError(f"At least {MIN_ROWS} sentences of two tokens are needed, got {len(sentences)}.")
+    stream = settings.stream
+    length = min(stream.max_length, int(model.cfg.n_ctx))
+    return read_texts(model, encode(model, sentences, bos=stream.bos, max_length=length).ids)
+
+
+def _check_size(texts: Texts, width: int, settings: TheoryConfig) -> None:
+    """Raise unless there are tokens enough for the covariances and the fits."""
+    pairs = texts.counts - 1
+    fit = int(split_texts(np.repeat(np.arange(len(texts)), pairs), seed=settings.seed).fit.sum())
+    needed = {10 * width: int(pairs.sum()), max(2 * width, settings.hvib.batch, 10 * settings.hvib.width): fit}
+    for least, found in needed.items():
+        if found < least:
+            where = "in all" if found == pairs.sum() else "in the 60 % of the text that is fitted on"
+            raise CorpusError(
+                f"A stream of {width} dimensions and these settings need {least} tokens {where}, got {found}. "
+                "Use more sentences, or a longer text."
+            )
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """The estimators on one model and text, each a stage of the run."""
+
+    run: Run
+    model: CausalModel
+    sentences: Sequence[str]
+    texts: Texts
+    """The sentences as token ids."""
+    blocks: Mapping[str, range]
+    bounded: bool
+    """Whether the scales end at boundaries, and not at mere thirds."""
+    settings: TheoryConfig
+    progress: Progress | None
+
+    def get(self, stage: str) -> xr.Dataset:
+        """Return a stage's arrays, computed unless they are there."""
+        compute: Callable[[], xr.Dataset] = getattr(self, f"_{stage.replace('-', '_')}")
+        return self.run.stage(stage, compute)
+
+    @cached_property
+    def norms(self) -> dict[int, float]:
+        """Activation scale s_l of every layer."""
+        return dict(enumerate(self.get("scales")["scale"].values.tolist()))
+
+    @cached_property
+    def streams(self) -> Streams:
+        """The stream at every token that another one follows, on disk."""
+        return collect_streams(
+            self.model,
+            self.texts,
+            store=self.run.folder / STREAMS,
+            batch_positions=self.settings.stream.batch_positions,
+            progress=self.progress,
+        )
+
+    def _unembed(self, vectors: Any) -> Any:
+        cfg = self.model.cfg
+        return unembed(self.model, vectors.to(device=cfg.device, dtype=cfg.dtype))
+
+    def _scales(self) -> xr.Dataset:
+        norms = activation_scales(self.model, list(self.sentences), config=self.settings.stream)
+        return labelled.label_scales(norms, self.texts)
+
+    def _fisher(self) -> xr.Dataset:
+        found = measure_fisher(
+            self.model,
+            self.texts,
+            seed=self.settings.seed,
+            samples=self.settings.label_samples,
+            batch_positions=self.settings.stream.batch_positions,
+            progress=self.progress,
+        )
+        return labelled.label_fisher(found, self.norms, self.blocks, resamples=self.settings.resamples)
+
+    def _closure(self) -> xr.Dataset:
+        return self._close(self.model, self.settings.closure_sigmas, self.settings.noise_draws, "closure")
+
+    def _closure_float64(self) -> xr.Dataset:
+        wide = self._wide_model()
+        return self._close(wide, self.settings.closure_sigmas[:1], self.settings.exact_draws, "closure (float64)")
+
+    def _wide_model(self) -> CausalModel:
+        origin = self.run.manifest["identity"]["model"]
+        if origin["backend"] == "bridge":
+            return load(origin["name"], backend="bridge", device=origin["device"], dtype="float64")
+        return copy_as_float64(self.model)
+
+    def _close(self, model: CausalModel, sigmas: Sequence[float], draws: int, stage: str) -> xr.Dataset:
+        found = measure_closure(
+            model,
+            self.texts.first(self.settings.closure_texts),
+            self.norms,
+            seed=self.settings.seed,
+            sets=self.blocks,
+            sigmas=sigmas,
+            samples=self.settings.closure_samples,
+            draws=draws,
+            batch_positions=self.settings.stream.batch_positions,
+            progress=self.progress,
+            stage=stage,
+        )
+        return labelled.label_closure(found)
+
+    def _information(self) -> xr.Dataset:
+        seed, streams = self.settings.seed, self.streams
+        common = {"n_classes": int(self.model.cfg.d_vocab), "seed": seed, "resamples": self.settings.resamples}
+        found = {}
+        for readout in ("ridge", "softmax"):
+            found[readout] = v_information(
+                streams.vectors,
+                streams.following,
+                streams.row,
+                readout=readout,
+                decode=self._unembed if readout == "ridge" else None,
+                progress=self.progress,
+                **common,
+            )
+        channel = {sigma: self._channel(sigma) for sigma in self.settings.channel_sigmas}
+        boundaries = [part.start for part in self.blocks.values()][1:] if self.bounded else []
+        return labelled.label_information(found, channel, boundaries, seed=seed)
+
+    @cached_property
+    def spectra(self) -> dict[int, Any]:
+        """Eigenvalues of every layer's covariance."""
+        return {layer: spectrum(self.streams.vectors[layer]) for layer in self.norms}
+
+    def _channel(self, sigma: float) -> tuple[np.ndarray, list[str]]:
+        values = np.array([channel_information(self.spectra[i], sigma * norm) for i, norm in self.norms.items()])
+        return refuse_beyond(values, len(self.streams.following))
+
+    def _rates(self) -> xr.Dataset:
+        settings = self.settings
+        sets = {f"layer {layer}": (layer,) for layer in self.norms} | dict(self.blocks)
+        effects = measure_noise(
+            self.model,
+            self.texts.first(settings.rate_texts),
+            sets,
+            settings.rate_sigmas,
+            self.norms,
+            seed=settings.seed,
+            batch_positions=settings.stream.batch_positions,
+            progress=self.progress,
+            stage="rates",
+        )
+        found = rate_distortion(effects, self.spectra, self.norms, resamples=settings.resamples)
+        vectors, resolution = self.streams.vectors, float(found.beta_sigmas[found.operating_step])
+        left = [
+            conditional_rate(vectors[layer], vectors[layer - 1], resolution * norm) if layer else np.nan
+            for layer, norm in self.norms.items()
+        ]
+        beta = found.beta[: len(self.norms), found.operating_step]
+        try:
+            test, why = rank_test(beta, np.array(left), seed=settings.seed), ""
+        except DataError as error:
+            test, why = None, f"No comparison of β with conditional entropy: {error}"
+        return labelled.label_rates(found, np.array(left), test, why)
+
+    def _bottleneck(self) -> xr.Dataset:
+        streams, config = self.streams, self.settings.hvib
+        found = fit_bottleneck(
+            {name: streams.vectors[self.blocks[name][-1]] for name in SCALES},
+            streams.vectors[-1],
+            streams.following,
+            streams.row,
+            self._unembed,
+            config,
+            seed=self.settings.seed,
+            resamples=self.settings.resamples,
+            progress=self.progress,
+        )
+        return labelled.label_bottleneck(found, config.width)
+
+
+def summarise(theory: Theory) -> dict[str, Any]:
+    """Return a run's figures as plain values: by layer, by scale, findings in words, reasons for what is missing."""
+    parts, identity = theory.parts, theory.manifest["identity"]
+    n_layers = int(identity["model"]["n_layers"])
+    by_layer = [_row(parts, f"layer {layer}") for layer in range(n_layers)]
+    fisher, info = parts["fisher"], parts["information"]
+    for layer, row in enumerate(by_layer):
+        row |= {
+            "layer": layer,
+            "trace": _plain(fisher["trace"].values[layer]),
+            "sensitivity": _plain(fisher["sensitivity"].values[layer]),
+            "sensitivity_interval": _plain(fisher["sensitivity_interval"].values[:, layer]),
+            "information": _plain(info["information"].values[0, layer]),
+        }
+    by_scale = []
+    for i, (name, blocks) in enumerate(theory.scales.items()):
+        place = SCALES.index(name)
+        by_scale.append(
+            {
+                "scale": name,
+                "blocks": f"{blocks[0]}-{blocks[-1]}",
+                "sensitivity": _plain(fisher["scale_sensitivity"].values[i]),
+                "sensitivity_interval": _plain(fisher["scale_interval"].values[i]),
+                "hvib_rate": _plain(parts["bottleneck"]["rate"].values[-1, place]),
+            }
+            | _row(parts, name)
+        )
+    return {
+        "model": identity["model"]["name"],
+        "tokens": int(fisher.attrs["tokens"]),
+        "scales_from": identity["scales_from"],
+        "layers": by_layer,
+        "scales": by_scale,
+        "findings": findings(parts),
+        "reasons": theory.reasons,
+        "run": str(theory.folder) if theory.folder else None,
+        "report": str((theory.folder / REPORT).resolve()) if theory.folder else None,
+    }
+
+
+def _row(parts: Mapping[str, xr.Dataset], name: str) -> dict[str, Any]:
+    """Return closure and beta of one layer or scale."""
+    narrow, wide, rates = (parts[stage].sel(set=name) for stage in ("closure", "closure-float64", "rates"))
+    step = int(parts["rates"].attrs["operating_step"])
+    return {
+        "closure_float32": _plain(narrow["ratio"].values[0]),
+        "closure_float64": _plain(wide["ratio"].values[0]),
+        "exit_sigma": _plain(narrow["exit_sigma"].values),
+        "beta": _plain(rates["beta"].values[step]),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers that JSON can hold: nan as None."""
+    found = np.asarray(value, dtype=np.float64)
+    if found.ndim:
+        return [_plain(part) for part in found]
+    return float(found) if np.isfinite(found) else None

@@ -1,0 +1,185 @@
+"""What noise of a given size in a layer, or in several, does to next-token predictions: KL and loss, text by text.
+
+The KL is computed from float64 log-probabilities. For a shift δ of the logits it is about ½ Var(δ), so rounding of
+float32 *logits* (1e-6 of them) costs 1e-12, while rounding of float32 *probabilities* would cost 1e-7 and drown every
+σ below about 1e-2.
+
+Cost: one forward pass from the disturbed block on, for every set of layers, σ and draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mspgt_tl.contracts import CausalModel, Progress
+from mspgt_tl.errors import ActivationError, ConfigError
+from mspgt_tl.interventions import noise_hooks
+from mspgt_tl.theory.texts import POSITIONS, TokenBatch, batches, read_texts
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+VOCAB_CHUNK = 1 << 22
+"""Log-probabilities worked on at once: 32 MB in float64."""
+
+
+@dataclass(frozen=True)
+class NoiseEffects:
+    """Sums over the data tokens of every text, for every set of layers, σ and draw of the noise."""
+
+    names: tuple[str, ...]
+    """Of the sets of layers."""
+    layers: tuple[tuple[int, ...], ...]
+    sigmas: Float[np.ndarray, "sigma"]
+    kl: Float[np.ndarray, "set sigma draw row"]
+    """Sum of KL(clean ‖ noised), nats, over data tokens."""
+    loss: Float[np.ndarray, "set sigma draw row"]
+    """Sum of the loss increase, nats, over tokens that another one follows."""
+    clean_loss: Float[np.ndarray, "row"]
+    """Sum of the undisturbed loss."""
+    counts: Int[np.ndarray, "row"]
+    """Data tokens."""
+    predictions: Int[np.ndarray, "row"]
+    """Tokens that another one follows."""
+    seed: int
+
+    @property
+    def mean_kl(self) -> Float[np.ndarray, "set sigma"]:
+        """Mean KL per data token, over texts and draws."""
+        return self.kl.mean(axis=2).sum(axis=-1) / self.counts.sum()
+
+    @property
+    def mean_loss(self) -> Float[np.ndarray, "set sigma"]:
+        """Mean loss increase per scored token, over texts and draws."""
+        return self.loss.mean(axis=2).sum(axis=-1) / self.predictions.sum()
+
+
+def measure_noise(
+    model: CausalModel,
+    tokens: Any,
+    sets: Mapping[str, Sequence[int]],
+    sigmas: Sequence[float],
+    scales: Mapping[int, float],
+    *,
+    seed: int,
+    draws: int = 1,
+    batch_positions: int = POSITIONS,
+    progress: Progress | None = None,
+    stage: str = "noise",
+) -> NoiseEffects:
+    """Disturb each set of layers with noise of each σ and measure next-token KL and loss.
+
+    Noise is σ·s_l·ε at data positions only, so it says nothing of noise on the BOS. One draw of ε serves all σ.
+
+    Args:
+        tokens: as `fisher_trace`.
+        sets: layers to disturb together, by name.
+        sigmas: relative sizes, above 0.
+        scales: s_l of every layer named, as from `activation_scales`.
+        draws: of the noise.
+
+    Raises:
+        ConfigError: unusable layers, sigmas, scales or draws.
+        DataError: unusable tokens.
+        ActivationError: logits are not finite.
+    """
+    texts = read_texts(model, tokens)
+    grid = np.asarray(sigmas, dtype=np.float64)
+    rises = grid.ndim == 1 and len(grid) and bool((np.diff(grid, prepend=0) > 0).all()) and np.isfinite(grid).all()
+    if not rises:
+        raise ConfigError(f"sigmas are above 0 and rise, got {list(sigmas)}.")
+    if draws < 1 or not sets or not all(sets.values()):
+        raise ConfigError("At least one draw and one set of layers, none empty, are needed.")
+    shape = (len(sets), len(grid), draws, len(texts))
+    kl, loss = np.zeros(shape), np.zeros(shape)
+    clean_loss, predictions = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
+    work = len(sets) * len(grid) * draws
+    done = 0
+    for batch in batches(model, texts, positions=batch_positions):
+        runner = _Batch(model, batch)
+        clean_loss[batch.rows], predictions[batch.rows] = runner.clean_loss, runner.predictions
+        for i, (layers, j, draw) in _conditions(sets, len(grid), draws):
+            hooks = noise_hooks(
+                model,
+                layers,
+                float(grid[j]),
+                seed=seed,
+                sample_ids=(batch.rows + draw * len(texts)).tolist(),
+                positions=batch.positions(),
+                scale=scales,
+            )
+            kl[i, j, draw, batch.rows], loss[i, j, draw, batch.rows] = runner.disturb(min(layers), hooks)
+            done += len(batch.rows)
+            if progress:
+                progress(stage, done, work * len(texts))
+    names, chosen = tuple(sets), tuple(tuple(layers) for layers in sets.values())
+    return NoiseEffects(names, chosen, grid, kl, loss, clean_loss, texts.counts, predictions, seed)
+
+
+def _conditions(
+    sets: Mapping[str, Sequence[int]], n_sigmas: int, draws: int
+) -> Iterator[tuple[int, tuple[Sequence[int], int, int]]]:
+    for i, layers in enumerate(sets.values()):
+        for j in range(n_sigmas):
+            for draw in range(draws):
+                yield i, (layers, j, draw)
+
+
+class _Batch:
+    """A batch with its undisturbed stream and log-probabilities, against which noise is measured."""
+
+    def __init__(self, model: Any, batch: TokenBatch) -> None:
+        import torch
+
+        self.model, self.batch = model, batch
+        layers = range(int(model.cfg.n_layers))
+        names = {f"blocks.{layer}.hook_resid_post" for layer in layers}
+        with torch.inference_mode():
+            logits, cache = model.run_with_cache(
+                batch.tokens, names_filter=lambda name: name in names, return_cache_object=False
+            )
+            self.streams = [cache[f"blocks.{layer}.hook_resid_post"] for layer in layers]
+            self.following, self.scored = (part[batch.is_data] for part in batch.targets())
+            self.clean = self._log_probabilities(logits)
+            self.truth = self._pick(self.clean)
+            self.clean_loss = -self._by_row(self.truth)
+            self.predictions = self._by_row(self.scored.double()).astype(np.int64)
+
+    def disturb(self, first: int, hooks: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return every row's summed KL and loss increase under these hooks, the first of them after block `first`."""
+        import torch
+
+        # What lies before the first disturbed block is known already.
+        start: dict[str, int] = {"start_at_layer": first} if first else {}
+        given = self.streams[first - 1] if first else self.batch.tokens
+        with torch.inference_mode(), self.model.hooks(fwd_hooks=hooks):
+            noised = self._log_probabilities(self.model.forward(given, **start))
+            kl = torch.empty(len(noised), dtype=torch.float64, device=noised.device)
+            step = max(1, VOCAB_CHUNK // noised.shape[-1])
+            for at in range(0, len(noised), step):
+                part = slice(at, at + step)
+                kl[part] = (self.clean[part].exp() * (self.clean[part] - noised[part])).sum(-1)
+            return self._by_row(kl), self._by_row(self.truth - self._pick(noised))
+
+    def _log_probabilities(self, logits: Tensor) -> Float[Tensor, "token vocab"]:
+        import torch
+
+        found = logits[self.batch.is_data].double().log_softmax(-1)
+        if not bool(torch.isfinite(found).all()):
+            raise ActivationError("Logits are nan or inf; the noise may be too large for the dtype.")
+        return found
+
+    def _pick(self, logs: Float[Tensor, "token vocab"]) -> Float[Tensor, "token"]:
+        """Return the log-probability of the next token, 0 where there is none."""
+        return logs.gather(-1, self.following[:, None])[:, 0] * self.scored
+
+    def _by_row(self, values: Float[Tensor, "token"]) -> Float[np.ndarray, "batch"]:
+        """Sum over each row's data tokens."""
+        whole = values.new_zeros(self.batch.is_data.shape)
+        whole[self.batch.is_data] = values
+        return whole.sum(-1).cpu().numpy()

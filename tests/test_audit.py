@@ -1,0 +1,94 @@
+"""The artefact audit: variants against slow obvious versions, grades on planted and massive-onset models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mspgt_tl import detect
+from mspgt_tl.audit import grade
+from mspgt_tl.corpora.grammar import generate_treebank
+from mspgt_tl.dashboard import render_report
+from mspgt_tl.models.synthetic import Nuisances, PlantedModel
+from mspgt_tl.pipeline import Detection
+from mspgt_tl.signals.cka import linear_cka
+from mspgt_tl.signals.cka_variants import mask_massive, whiten
+
+QUICK: dict[str, Any] = {
+    "sentences": 400,
+    "signals": {"tasks": ["pos"]},
+    "probe": {"epochs": 6, "hidden": 16, "batch": 64, "repeats": 1},
+    "boundaries": {"resamples": 200, "null_curves": 500},
+}
+
+
+def detected(plan: PlantedModel, seed: int) -> Detection:
+    """Return the whole detection of a planted model."""
+    return detect(plan.build(seed=seed), None, generate_treebank(seed=0, train=150, dev=150), config=QUICK)
+
+
+def test_masking_removes_what_massive_rows_do_to_cka() -> None:
+    """Two massive rows in a shared channel make independent data look alike; masked, they are independent again."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(2, 100, 64, generator=generator)
+    rows[:, [3, 50], 7] = 100.0
+    assert linear_cka(rows[0], rows[1]) > 0.8
+    masked = mask_massive(rows)
+    assert (masked[:, :, 7] == 0).all()
+    assert torch.equal(masked[:, :, :7], rows[:, :, :7])
+    assert abs(linear_cka(masked[0], masked[1])) < 0.1
+
+
+def test_whitening_forgets_the_scale_of_strong_directions() -> None:
+    """A direction a hundred times stronger than the rest counts like the rest; the kernel is G (G + λ)⁻¹."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(1, 40, 8, generator=generator).double()
+    rows[..., 0] *= 100
+    features = whiten(rows)[0]
+    x = rows[0] - rows[0].mean(dim=0)
+    gram = x @ x.T
+    ridge = gram.trace() / len(gram)
+    assert torch.allclose(features @ features.T, gram @ torch.linalg.inv(gram + ridge * torch.eye(40)), atol=1e-6)
+    assert torch.linalg.eigvalsh(features @ features.T).max() <= 1
+
+
+def test_grades_follow_their_rule() -> None:
+    """Massive channels decide where they make the change; else a lost boundary is fragile; one layer off is kept."""
+    kept = {"massive masked": 0.0, "whitened": -1.0, "without cka": 1.0}
+    assert grade(kept, 0.9) == "robust"
+    assert grade(kept, 0.5) == "fragile"
+    assert grade(kept | {"without cka": 2.0}, 0.9) == "fragile"
+    assert grade(kept | {"whitened": np.nan}, 0.9) == "fragile"
+    assert grade(kept | {"massive masked": np.nan}, 0.9) == "fragile"
+    assert grade(kept | {"massive masked": np.nan}, 0.9, massive_share=0.9) == "artefact"
+    assert grade(kept, 0.9, massive_share=0.9, masked_p=0.5) == "artefact"
+    assert grade(kept, 0.9, massive_share=0.9, masked_p=0.01) == "robust"
+    assert grade(kept, 0.9, massive_share=np.nan) == "robust"
+
+
+@pytest.mark.slow
+def test_planted_boundaries_are_no_artefacts() -> None:
+    """All three signals planted: every variant is reported, and no boundary is called an artefact."""
+    result = detected(PlantedModel(10, (3, 7)), seed=3)
+    assert result.boundaries == (3, 7)
+    assert "artefact" not in result.data["grade"].values
+    variants = set(result.data["variant"].values.tolist())
+    assert variants >= {"massive masked", "whitened", "another token", "last token", "BOS kept", "sinks kept"}
+    assert variants >= {"without cka", "without probe", "without attention_jsd"}
+    masked = result.data.sel(variant="massive masked")["audit_gap"].values
+    assert masked.tolist() == [3, 7]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 3])
+def test_massive_onset_is_called_an_artefact(seed: int) -> None:
+    """With nothing planted but massive activations from block 5 on, the peak at gap 5 is called an artefact."""
+    result = detected(PlantedModel(10, (), nuisances=Nuisances(massive_onset=5)), seed=seed)
+    graded = dict(zip(result.boundaries, result.data["grade"].values.tolist(), strict=True))
+    assert graded[5] == "artefact"
+    page = render_report(result.data, result.manifest, {})
+    assert "Could it be an artefact?" in page
+    assert "Gap 5: artefact." in page
