@@ -17,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +28,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np  # noqa: E402
+from models import random_llama  # noqa: E402
 
 N_LAYERS, VOCABULARY, POSITIONS = 12, 4096, 64
 WIDTHS_AND_HEADS = {128: 4, 512: 8}
@@ -37,35 +37,7 @@ PARTS = ("signals", "plain", "memory", "bootstrap", "probes")
 
 def random_model(d_model: int) -> Any:
     """Return a random-weight Llama whose words are numbers, loaded from a folder."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-    from transformers.utils import logging
-
-    import mspgt_tl
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    words = {"<s>": 0, "</s>": 1, "<unk>": 2} | {str(i): i for i in range(3, VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=d_model,
-        intermediate_size=d_model * 8 // 3,
-        num_hidden_layers=N_LAYERS,
-        num_attention_heads=WIDTHS_AND_HEADS[d_model],
-        max_position_embeddings=128,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        LlamaForCausalLM(config).save_pretrained(folder)
-        special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-        return mspgt_tl.load(folder)
+    return random_llama(d_model=d_model, n_layers=N_LAYERS, n_heads=WIDTHS_AND_HEADS[d_model], vocabulary=VOCABULARY)[1]
 
 
 def random_sentences(n: int, *, shortest: int, longest: int) -> list[str]:

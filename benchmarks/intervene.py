@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import statistics
-import tempfile
 from collections.abc import Callable
 from time import process_time
 from typing import Any
@@ -27,42 +26,10 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # before numpy and torch read them
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from models import random_llama  # noqa: E402
+
 VOCABULARY, WIDTH, N_LAYERS, PROMPT = 4096, 192, 12, 32
 LAYERS = range(4, 8)
-
-
-def build_models() -> tuple[Any, Any]:
-    """Return one random-weight Llama as Hugging Face's model and as a `HookedTransformer`."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-    from transformers.utils import logging
-
-    import mspgt_tl
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    words = {"<s>": 0, "</s>": 1, "<unk>": 2} | {str(i): i for i in range(3, VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=512,
-        num_hidden_layers=N_LAYERS,
-        num_attention_heads=6,
-        max_position_embeddings=256,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        reference = LlamaForCausalLM(config).eval()
-        reference.save_pretrained(folder)
-        special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-        return reference, mspgt_tl.load(folder)
 
 
 def make_sides(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
@@ -71,7 +38,7 @@ def make_sides(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
 
     import mspgt_tl
 
-    reference, model = build_models()
+    reference, model = random_llama(d_model=WIDTH, n_layers=N_LAYERS, n_heads=6, vocabulary=VOCABULARY)
     prompts = torch.randint(3, VOCABULARY, (options.prompts, PROMPT), generator=torch.Generator().manual_seed(1))
     mask, sigmas = torch.ones_like(prompts), torch.linspace(0, 0.5, options.conditions, dtype=torch.float64)
     rows = [row for row in prompts.tolist() for _ in sigmas]

@@ -21,6 +21,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # before numpy and torch read them
 
 import numpy as np  # noqa: E402
+from models import random_llama  # noqa: E402
 
 VOCABULARY, POSITIONS, ROWS = 4096, 64, 32
 PARTS = ("fisher", "rest")
@@ -28,25 +29,7 @@ PARTS = ("fisher", "rest")
 
 def random_model(n_layers: int, d_model: int) -> Any:
     """Return a random-weight Llama as a `HookedTransformer`."""
-    import torch
-    from tokenizers import Tokenizer, models
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    import mspgt_tl
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=d_model,
-        intermediate_size=d_model * 8 // 3,
-        num_hidden_layers=n_layers,
-        num_attention_heads=d_model // 32,
-        max_position_embeddings=128,
-    )
-    words = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
-    return mspgt_tl.load(LlamaForCausalLM(config), tokenizer=tokenizer)
+    return random_llama(d_model=d_model, n_layers=n_layers, n_heads=d_model // 32, vocabulary=VOCABULARY)[1]
 
 
 def ratio(call: Callable[[], Any], forward: Callable[[], Any], repeats: int) -> float:

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.box import SIMPLE
-from rich.table import Table
 
-from mspgt_tl.cli.console import JsonFlag, app, out, plain
+from mspgt_tl.cli.console import JsonFlag, app, new_table, out, plain
 
 if TYPE_CHECKING:
     from mspgt_tl.verdicts import Comparison, Located
@@ -188,11 +186,6 @@ def _print_labels(row: Mapping[Any, Any]) -> None:
         f"(the smallest that {row['n']} models in these families can give is {row['smallest_p']:.3g})",
         highlight=False,
     )
-
-
-def new_table(title: str) -> Table:
-    """Return an empty table that stays readable in 80 columns."""
-    return Table(title=plain(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

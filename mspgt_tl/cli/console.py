@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from mspgt_tl.errors import ConfigError, MspgtError
 
@@ -99,3 +101,8 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             settings[name.strip()] = value
     return settings
+
+
+def new_table(title: str) -> Table:
+    """Return an empty table that stays readable in 80 columns."""
+    return Table(title=plain(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.table import Table
 
-from mspgt_tl.cli.console import JsonFlag, app, out, parse_numbers, parse_settings, plain, progress_bars
+from mspgt_tl.cli.console import JsonFlag, app, new_table, out, parse_numbers, parse_settings, plain, progress_bars
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.detection import Detection
@@ -92,9 +91,11 @@ def print_detection(result: Detection, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, indent=1))
         return
-    table = Table(title=f"Boundaries of {summary['model']} ({summary['n_layers']} blocks, rule {summary['rule']})")
-    for column in ("gap", "depth", "95 % interval", "p", "found in", "audit", "verdict"):
-        table.add_column(column, justify="left" if column in ("audit", "verdict") else "right")
+    table = new_table(f"Boundaries of {summary['model']} ({summary['n_layers']} blocks, rule {summary['rule']})")
+    # All of it fits 80 columns, so that no verdict is broken.
+    for column in ("gap", "depth", "95 %", "p", "found", "audit", "verdict"):
+        left = column in ("audit", "verdict")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
     for row in summary["boundaries"]:
         interval = row["interval"]
         table.add_row(
@@ -124,7 +125,7 @@ def print_detection(result: Detection, *, as_json: bool) -> None:
 def _print_rivals(rows: list[dict[str, Any]], n_layers: int) -> None:
     """Print where rival readings put their boundaries, and how far these lie from the fused ones."""
     from mspgt_tl.boundaries import MIN_RELIABILITY
-    from mspgt_tl.cli.compare import new_table, number, span
+    from mspgt_tl.cli.compare import number, span
 
     table = new_table(f"Rival readings of {n_layers} blocks (existence is not tested)")
     for column in ("rival", "boundaries with 95 % interval", "rank correlation with the fused curve"):

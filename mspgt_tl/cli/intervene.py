@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from mspgt_tl.cli.console import JsonFlag, app, out, parse_numbers, parse_settings, plain, progress_bars
+from mspgt_tl.cli.console import JsonFlag, app, new_table, out, parse_numbers, parse_settings, plain, progress_bars
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.intervention import Intervention
@@ -107,14 +106,14 @@ def print_intervention(result: Intervention, *, as_json: bool) -> None:
         )
         return
     level = result.manifest["notes"]["compared_level"]
-    table = Table(title=f"Change at level {level:g}, per cent (* corrected p < 0.05)")
+    table = new_table(f"Change at level {level:g}, per cent (* corrected p < 0.05)")
     table.add_column("scale")
     for title in result.table_2.columns:
         table.add_column(str(title), justify="right")
     for scale, row in zip(result.table_2.index, result.table_2.to_numpy(), strict=True):
         table.add_row(str(scale), *map(str, row))
     out.print(table)
-    shown = Table(title=f"Next token at level {level:g}")
+    shown = new_table(f"Next token at level {level:g}")
     for title in ("target", "blocks", "KL, nats/token", "95 % interval", "loss change", "top-1 agreement"):
         shown.add_column(title, justify="left" if title == "target" else "right")
     for i, name in enumerate(effects["target"].values):

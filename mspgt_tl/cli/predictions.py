@@ -14,12 +14,11 @@ from mspgt_tl.cli.compare import (
     EffectsFile,
     Families,
     checked_count,
-    new_table,
     number,
     read_pairs,
     span,
 )
-from mspgt_tl.cli.console import JsonFlag, app, out, plain
+from mspgt_tl.cli.console import JsonFlag, app, new_table, out, plain
 
 if TYPE_CHECKING:
     from mspgt_tl.verdicts import Evidence, Judgement, PredictionSet

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from mspgt_tl.cli.console import JsonFlag, app, out, plain, progress_bars
+from mspgt_tl.cli.console import JsonFlag, app, new_table, out, parse_settings, plain, progress_bars
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.theory import Theory
@@ -46,7 +46,6 @@ def theory(
     as_json: JsonFlag = False,
 ) -> None:
     """Test what the theory says of a model: Fisher traces, closure, information, rate-distortion, H-VIB."""
-    from mspgt_tl.cli.console import parse_settings
     from mspgt_tl.config import override, read_settings
     from mspgt_tl.pipeline.theory import run_theory
 
@@ -87,7 +86,7 @@ def print_theory(result: Theory, *, as_json: bool) -> None:
 
 
 def _layer_table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"Layers of {summary['model']} (nats per token; {summary['tokens']} tokens)")
+    table = new_table(f"Layers of {summary['model']} (nats per token; {summary['tokens']} tokens)")
     columns = {
         "layer": "layer",
         "sensitivity": "s² tr F",
@@ -106,7 +105,7 @@ def _layer_table(summary: dict[str, Any]) -> Table:
 
 
 def _scale_table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"Scales ({summary['scales_from']})")
+    table = new_table(f"Scales ({summary['scales_from']})")
     columns = {
         "scale": "scale",
         "blocks": "blocks",
