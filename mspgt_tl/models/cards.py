@@ -92,7 +92,7 @@ def _render_curve(points: list[list[float]]) -> str:
     if not points:
         return ""
     every = max(1, len(points) // 8)
-    curve = dict([*points[::every], *points[-1:]])
+    curve = {step: loss for step, loss in [*points[::every], *points[-1:]]}
     return f"""Held-out loss during training (first 100,000 held-out tokens):
 
 | step | {" | ".join(f"{step:,}" for step in curve)} |

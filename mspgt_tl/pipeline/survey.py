@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mspgt_tl.store import MANIFEST
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 TWIN = "@random:"
 
@@ -42,14 +44,14 @@ def survey_models(runs: Path) -> pd.DataFrame:
         row: dict[str, Any] = {"model": card["name"], "tokens": card["tokens"], "loss": card["validation_loss"]}
         row |= {"bigram": card["bigram_loss"], "unigram": card["unigram_loss"], "bits/byte": card["bits_per_byte"]}
         own = found.get(card["name"])
-        twin = next((run for name, run in found.items() if name.startswith(f"{card['architecture']}{TWIN}")), None)
+        twin = _find_twin(found, card["architecture"])
         for task in TASKS:
-            f1, chance = best_f1(own, task), best_f1(twin, task)
+            f1, chance = best_f1(None if own is None else own.data, task), best_f1(twin, task)
             row[f"F1 {task}"] = f1
             row[f"gain {task}"] = None if f1 is None or chance is None else f1 - chance
         rows.append(row | {"boundaries": None if own is None else _describe(own)})
     twins = [
-        {"model": name, **{f"F1 {task}": best_f1(run, task) for task in TASKS}, "boundaries": _describe(run)}
+        {"model": name, **{f"F1 {task}": best_f1(run.data, task) for task in TASKS}, "boundaries": _describe(run)}
         for name, run in sorted(found.items())
         if TWIN in name
     ]
@@ -67,11 +69,24 @@ def _read_runs(runs: Path) -> dict[str, Detection]:
     return found
 
 
-def best_f1(run: Detection | None, task: str) -> float | None:
-    """Return the MLP probes' highest macro-F1 over layers; None without a run, or without a score for the task."""
-    if run is None or task not in run.data[TASK].values:
+def _find_twin(found: Mapping[str, Detection], architecture: str) -> xr.Dataset | None:
+    """Return the result of a random twin of the architecture: a run of its own, or a null beside a model's run."""
+    for name, run in found.items():
+        if name.startswith(f"{architecture}{TWIN}"):
+            return run.data
+    for name, run in found.items():
+        if name.partition("@")[0] == architecture:
+            for null, data in run.nulls.items():
+                if null.startswith("random-"):
+                    return data
+    return None
+
+
+def best_f1(data: xr.Dataset | None, task: str) -> float | None:
+    """Return the MLP probes' highest macro-F1 over layers; None without a result, or without a score for the task."""
+    if data is None or task not in data[TASK].values:
         return None
-    f1 = run.data["f1"].sel({TASK: task}).sel(kind="mlp").values
+    f1 = data["f1"].sel({TASK: task}).sel(kind="mlp").values
     return float(np.nanmax(f1)) if np.isfinite(f1).any() else None
 
 

@@ -36,7 +36,7 @@ def test_survey_joins_cards_and_runs(runs: Path) -> None:
     assert table.loc["llama3-mini", "boundaries"] is None or table.isna().loc["llama3-mini", "boundaries"]
     run = mspgt_tl.load_run(runs / "llama2-mini")
     assert row["F1 pos"] == np.nanmax(run.data["f1"].sel(task="pos", kind="mlp"))
-    assert best_f1(run, "ner") is None
+    assert best_f1(run.data, "ner") is None
     text = as_markdown(survey_models(runs))
     assert text.count("| llama2-mini |") == 3 and "nan" not in text
 
