@@ -79,7 +79,7 @@ def test_detect_prints_verdict_table_and_dashboard(tiny_folder: Path, tmp_path: 
         (["detect", "llama2-mini", "--device", "cuda"], "cuda"),
         (["detect", "llama2-mini", "--null", "nonsense"], "Unknown null"),
         (["report", "nowhere"], "no run folder"),
-        (["train", "--recipe", "llama2-mni", "--text", "t", "--valid", "v", "--out", "o"], "Did you mean 'llama2-mini'"),
+        (["train", "--recipe", "llama2-mni", "--text", "t", "--valid", "v", "--out", "o"], "Did you mean"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

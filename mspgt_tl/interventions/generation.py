@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
-from mspgt_tl.interventions.noise import Hook, Positions
+from mspgt_tl.interventions.noise import Hook, Positions, check_hooked
 from mspgt_tl.models.tokens import pad
 
 if TYPE_CHECKING:
@@ -439,10 +439,7 @@ def _cut(ids: list[int], stop_tokens: Collection[int]) -> list[int]:
 
 
 def _check(model: Any, prompts: Sequence[Sequence[int]], n_ids: int, max_new_tokens: int) -> None:
-    from transformer_lens import HookedTransformer
-
-    if not isinstance(model, HookedTransformer):
-        raise ConfigError(f"Decoding needs a HookedTransformer, not {type(model).__name__}: load(…, backend='hooked').")
+    check_hooked(model, "Decoding")
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens is at least 1, got {max_new_tokens}.")
     if n_ids != len(prompts):

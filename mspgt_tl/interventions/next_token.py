@@ -15,7 +15,7 @@ import numpy as np
 
 from mspgt_tl.contracts import LAYER, CausalModel, Progress
 from mspgt_tl.errors import CorpusError, DataError
-from mspgt_tl.interventions.noise import Hook, Positions
+from mspgt_tl.interventions.noise import Hook, Positions, check_hooked
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.tokens import pad
 from mspgt_tl.stats import ratio_intervals
@@ -70,9 +70,11 @@ def clean_passes(
 
     Raises:
         CorpusError: no sentence has two tokens.
+        ConfigError: the model is not a `HookedTransformer`.
     """
     import torch
 
+    check_hooked(model, "Comparing predictions")
     encoding = encode(model, list(sentences), max_length=min(max_length, int(model.cfg.n_ctx)))
     usable = [i for i, ids in enumerate(encoding.ids) if len(ids) >= 2]
     if not usable:

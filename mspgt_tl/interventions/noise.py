@@ -337,6 +337,15 @@ class _Moments:
         return [math.sqrt(max(0.0, second / n - (first / n) ** 2)) for n, first, second in self.sums]
 
 
+def check_hooked(model: CausalModel, purpose: str) -> None:
+    """Raise unless the model can be stopped before its unembedding and started between blocks."""
+    from transformer_lens import HookedTransformer
+
+    if not isinstance(model, HookedTransformer):
+        kind = type(model).__name__
+        raise ConfigError(f"{purpose} needs a HookedTransformer, not {kind}: load(…, backend='hooked').")
+
+
 def check_layers(layers: Iterable[int], n_layers: int) -> list[int]:
     given = list(layers) if isinstance(layers, Iterable) else [layers]
     try:

@@ -150,3 +150,10 @@ def test_bad_input_is_named(model: Any) -> None:
         next_token_effects(model, SENTENCES, {"a": []}, [0.1], maker(model), seed=0)
     with pytest.raises(CorpusError, match="two tokens"):
         list(clean_passes(model, [""], max_length=64, batch_positions=64))
+
+
+def test_a_bridge_is_refused(tiny_folder: Path) -> None:
+    """It ignores `stop_at_layer` at the last block, so a residual could not be told from logits."""
+    bridge = load(tiny_folder, backend="bridge")
+    with pytest.raises(ConfigError, match="needs a HookedTransformer"):
+        list(clean_passes(bridge, SENTENCES, max_length=64, batch_positions=64))
