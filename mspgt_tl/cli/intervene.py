@@ -107,21 +107,28 @@ def print_intervention(result: Intervention, *, as_json: bool) -> None:
         return
     level = result.manifest["notes"]["compared_level"]
     table = new_table(f"Change at level {level:g}, per cent (* corrected p < 0.05)")
-    table.add_column("scale")
+    table.add_column("scale", no_wrap=True)
     for title in result.table_2.columns:
-        table.add_column(str(title), justify="right")
+        table.add_column(str(title).partition(" (")[0], justify="right", no_wrap=True)
     for scale, row in zip(result.table_2.index, result.table_2.to_numpy(), strict=True):
         table.add_row(str(scale), *map(str, row))
     out.print(table)
-    shown = new_table(f"Next token at level {level:g}")
-    for title in ("target", "blocks", "KL, nats/token", "95 % interval", "loss change", "top-1 agreement"):
-        shown.add_column(title, justify="left" if title == "target" else "right")
-    for i, name in enumerate(effects["target"].values):
-        if effects["group"].values[i] != "layer":
-            row = effects.isel(target=i)
-            interval = f"{float(row['kl_low']):.3g} … {float(row['kl_high']):.3g}"
-            numbers = (f"{float(row[measure]):.3g}" for measure in ("loss_change", "agreement"))
-            shown.add_row(str(name), str(row["blocks"].item()), f"{float(row['kl']):.3g}", interval, *numbers)
+    shown = new_table(f"Next token at level {level:g}: KL in nats/token, with that of other stretches as long")
+    for title in ("scale", "blocks", "KL", "95 %", "controls", "loss", "top-1"):
+        shown.add_column(title, justify="left" if title == "scale" else "right", no_wrap=True)
+    for name in effects["target"].values[effects["group"].values == "scale"]:
+        row = effects.sel(target=name)
+        others = [str(other).startswith(f"{name} control") for other in effects["target"].values]
+        controls = effects["kl"].values[others]
+        shown.add_row(
+            str(name),
+            str(row["blocks"].item()),
+            f"{float(row['kl']):.2g}",
+            f"{float(row['kl_low']):.2g} … {float(row['kl_high']):.2g}",
+            f"{controls.min():.2g} … {controls.max():.2g}" if len(controls) else "–",
+            f"{float(row['loss_change']):+.2g}",
+            f"{float(row['agreement']):.0%}",
+        )
     out.print(shown)
     missing = result.statistics[~result.statistics["change"].notna()].drop_duplicates("metric")
     for row in missing.to_dict("records"):
