@@ -59,9 +59,10 @@ def test_every_rival_is_told(run):
 
 
 def test_the_text_is_read_once(tiny_folder, tmp_path, monkeypatch):
-    """Signals and rivals watch the same pass; asked for later, only the rivals are read."""
+    """Signals, audit and rivals watch the same pass; asked for later, only the rivals are read."""
     from mspgt_tl.pipeline import detection
 
+    always = {"cka", "attention_jsd", "audit-cka", "audit-attention"}
     watched, real = [], detection.observe_corpus
 
     def spy(model, sentences, signals, **options):
@@ -70,10 +71,10 @@ def test_the_text_is_read_once(tiny_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(detection, "observe_corpus", spy)
     first = detect(tiny_folder, out=tmp_path / "together", rivals=True, **QUICK)
-    assert watched == [{"cka", "attention_jsd"} | NAMES]
+    assert watched == [always | NAMES]
     detect(tiny_folder, out=tmp_path / "later", **QUICK)
     later = detect(tiny_folder, out=tmp_path / "later", rivals=True, **QUICK)
-    assert watched[1:] == [{"cka", "attention_jsd"}, NAMES]
+    assert watched[1:] == [always, NAMES]
     assert first.rivals is not None and later.rivals is not None
     np.testing.assert_allclose(later.rivals["curve"], first.rivals["curve"])
 
