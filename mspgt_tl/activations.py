@@ -94,7 +94,7 @@ def stream(
         chosen = blocks.order[start : start + step]
         encoding = encode(model, [sentences[int(i)] for i in chosen], bos=config.bos, max_length=length)
         first = int(encoding.has_bos)
-        for rows in _batches([len(ids) for ids in encoding.ids], config.batch_positions):
+        for rows in batch_by_length([len(ids) for ids in encoding.ids], config.batch_positions):
             lengths = np.array([len(encoding.ids[r]) for r in rows])
             drawn = first + np.floor(draw[chosen[rows]] * (lengths - first)).astype(np.int64)
             yield _forward(
@@ -109,7 +109,7 @@ def stream(
         del encoding  # before the next chunk's is made
 
 
-def _batches(lengths: Sequence[int], positions: int) -> Iterator[Int[np.ndarray, "row"]]:
+def batch_by_length(lengths: Sequence[int], positions: int) -> Iterator[Int[np.ndarray, "row"]]:
     """Yield row indices of similar length whose padded batch has at most `positions` positions."""
     rows: list[int] = []
     # Longest first: a batch that does not fit into memory fails at once, not after an hour.

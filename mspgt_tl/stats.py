@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 LEVEL = 0.95
 """Of every interval."""
@@ -164,8 +164,3 @@ def correct_p_values(
     if known.any():
         corrected[known] = multipletests(given[known], method=method)[1]
     return corrected
-
-
-def is_significant(corrected: Float[np.ndarray, "test"]) -> Bool[np.ndarray, "test"]:
-    """Return which corrected p-values are below 0.05; `nan` is not."""
-    return np.nan_to_num(corrected, nan=1.0) < 1 - LEVEL

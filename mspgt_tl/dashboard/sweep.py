@@ -59,11 +59,10 @@ def response_figure(result: SweepResult, measure: str = "kl") -> go.Figure:
     Raises:
         ConfigError: no such measure in this sweep.
     """
-    metrics = list(dict.fromkeys(result.statistics["metric"]))
+    if measure not in shown_measures(result):
+        raise ConfigError(unknown_name("measure", measure, shown_measures(result)))
     if measure in NEXT_TOKEN:
         return _next_token_figure(result.effects, measure)
-    if measure not in metrics:
-        raise ConfigError(unknown_name("measure", measure, [*NEXT_TOKEN, *metrics]))
     return _metric_figure(result, measure)
 
 

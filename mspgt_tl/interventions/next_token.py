@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from mspgt_tl.activations import batch_by_length
 from mspgt_tl.contracts import LAYER, CausalModel, Progress
 from mspgt_tl.errors import CorpusError, DataError
 from mspgt_tl.interventions.noise import Hook, Positions, check_hooked
@@ -79,7 +80,8 @@ def clean_passes(
     usable = [i for i, ids in enumerate(encoding.ids) if len(ids) >= 2]
     if not usable:
         raise CorpusError("No sentence has two tokens, so there is no next token to predict.")
-    for rows in batch_by_length({i: len(encoding.ids[i]) for i in usable}, batch_positions):
+    for batch in batch_by_length([len(encoding.ids[i]) for i in usable], batch_positions):
+        rows = [usable[row] for row in batch]
         tokens, mask = pad([encoding.ids[i] for i in rows], side="right", pad_id=0)
         tokens, mask = tokens.to(model.cfg.device), mask.to(model.cfg.device)
         with torch.inference_mode():
@@ -91,18 +93,6 @@ def clean_passes(
         predicts[:, -1] = False
         positions = (mask.cumsum(-1) - 1).masked_fill(~is_token, -1)
         yield CleanPass(torch.tensor(rows), tokens, positions, predicts, is_data, resid)
-
-
-def batch_by_length(lengths: Mapping[int, int], positions: int) -> Iterator[list[int]]:
-    """Yield keys of similar length whose padded batch has at most `positions` positions, longest first."""
-    rows: list[int] = []
-    for key in sorted(lengths, key=lambda k: (-lengths[k], k)):
-        if rows and lengths[rows[0]] * (len(rows) + 1) > positions:
-            yield rows
-            rows = []
-        rows.append(key)
-    if rows:
-        yield rows
 
 
 def _run_clean(model: Any, tokens: Int[Tensor, "batch pos"]) -> list[Tensor]:
