@@ -116,6 +116,62 @@ def pick_peaks(fused: Float[np.ndarray, "gap"], *, prominence: float = PROMINENC
     return np.sort(peaks[best] - 1)
 
 
+def pick_peaks_by_row(
+    fused: Float[np.ndarray, "row gap"], *, prominence: float = PROMINENCE
+) -> Float[np.ndarray, "row 2"]:
+    """Return what `pick_peaks` does for every row, all rows at once; nan where a row has fewer than two peaks.
+
+    Six times faster than row by row (measured, 200 resamples of 11 gaps); nearly all of the time of a bootstrap.
+    """
+    low = fused.min(axis=1, keepdims=True)
+    padded = np.concatenate([low, fused, low], axis=1)
+    row, peak = _local_maxima(padded)
+    height = padded[row, peak]
+    # No prominence exceeds the height above the row's minimum.
+    high = height - low[row, 0] >= prominence
+    row, peak, height = row[high], peak[high], height[high]
+    rise = height - np.maximum(_lowest_beside(padded, row, peak, -1), _lowest_beside(padded, row, peak, 1))
+    high = rise >= prominence
+    row, peak, rise = row[high], peak[high], rise[high]
+    # The two most prominent of each row; of equal ones the first in depth.
+    order = np.lexsort((peak, -rise, row))
+    row, peak = row[order], peak[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    best = rank < 2
+    picked = np.full((len(fused), 2), np.nan)
+    picked[row[best], rank[best]] = peak[best] - 1
+    return np.sort(picked, axis=1)  # nan goes last
+
+
+def _local_maxima(curves: Float[np.ndarray, "row place"]) -> tuple[Int[np.ndarray, "peak"], Int[np.ndarray, "peak"]]:
+    """Return row and place of all local maxima but the ends; the middle of a plateau, rounded down, as scipy does."""
+    places = np.arange(curves.shape[1])
+    rises, falls = curves[:, 1:] > curves[:, :-1], curves[:, 1:] < curves[:, :-1]
+    # Where the run of equal values around each place starts.
+    start = np.maximum.accumulate(np.where(rises | falls, places[1:], 0), axis=1)
+    row, end = np.nonzero(falls[:, 1:])
+    end += 1
+    first = start[row, end - 1]
+    risen = (first > 0) & rises[row, first - 1]
+    return row[risen], (first[risen] + end[risen]) // 2
+
+
+def _lowest_beside(
+    curves: Float[np.ndarray, "row place"], row: Int[np.ndarray, "peak"], peak: Int[np.ndarray, "peak"], step: int
+) -> Float[np.ndarray, "peak"]:
+    """Return the lowest value on one side of each peak, up to where the curve is higher than the peak."""
+    walled = np.pad(curves, ((0, 0), (1, 1)), constant_values=np.inf)
+    place, height = peak + 1, curves[row, peak]
+    lowest, going = height.copy(), np.arange(len(peak))
+    while len(going):
+        place = place + step
+        value = walled[row[going], place[going]]
+        on = value <= height[going]
+        going, value = going[on], value[on]
+        lowest[going] = np.minimum(lowest[going], value)
+    return lowest
+
+
 def reliability(
     curves: Float[np.ndarray, "signal gap"], resampled: Float[np.ndarray, "resample signal gap"]
 ) -> Float[np.ndarray, "signal"]:
@@ -273,9 +329,9 @@ def _bootstrap_places(
             reasons.append("Intervals are nan: they need bootstrap resamples, and only curves were given.")
         return _Places(intervals, presence, mode_mass, (None,) * n, np.full(3, np.nan))
     refused = np.einsum("s,rsg->rg", weights, scale_signals(resampled, gain))
-    picked = [pick_peaks(row) for row in refused]
-    counts = np.bincount([len(p) for p in picked], minlength=3)[:3] / len(picked)
-    places = np.array([_match(peaks, p) for p in picked]).reshape(len(picked), n)
+    picked = pick_peaks_by_row(refused)
+    counts = np.bincount(np.isfinite(picked).sum(axis=1), minlength=3) / len(picked)
+    places = _match(peaks, picked)
     local = _highest_by_section(peaks, fused, refused)
     rivals: list[int | None] = []
     for i in range(n):
@@ -304,16 +360,22 @@ def _highest_by_section(peaks: np.ndarray, fused: np.ndarray, refused: np.ndarra
     return np.stack([refused[:, :cut].argmax(axis=1), cut + refused[:, cut:].argmax(axis=1)], axis=1)
 
 
-def _match(peaks: np.ndarray, picked: np.ndarray) -> list[float]:
-    """Assign a resample's peaks to the boundaries: in depth order, a single one to the nearest."""
-    if len(picked) == len(peaks):
-        return [float(p) for p in picked]
-    if len(picked) == 0 or len(peaks) == 0:
-        return [np.nan] * len(peaks)
-    if len(peaks) == 1:
-        return [float(picked[np.abs(picked - peaks[0]).argmin()])]
-    nearest = np.abs(peaks - picked[0]).argmin()
-    return [float(picked[0]) if i == nearest else np.nan for i in range(len(peaks))]
+def _match(
+    peaks: Int[np.ndarray, "boundary"], picked: Float[np.ndarray, "resample 2"]
+) -> Float[np.ndarray, "resample boundary"]:
+    """Assign each resample's peaks to the boundaries: in depth order, a single one to the nearest."""
+    n, count = len(peaks), np.isfinite(picked).sum(axis=1)
+    places = np.full((len(picked), n), np.nan)
+    places[count == n] = picked[count == n, :n]
+    if n == 1:
+        found = picked[count == 2]
+        nearest = np.abs(found - peaks[0]).argmin(axis=1)
+        places[count == 2, 0] = found[np.arange(len(found)), nearest]
+    if n == 2:
+        found = picked[count == 1, 0]
+        nearest = np.abs(peaks - found[:, None]).argmin(axis=1)
+        places[np.flatnonzero(count == 1), nearest] = found
+    return places
 
 
 def _existence(

@@ -318,9 +318,13 @@ def _check_names(settings: Mapping[str, Any], kind: type, prefix: str) -> None:
     for name, value in settings.items():
         if name not in known:
             raise ConfigError(unknown_name("option", prefix + name, (prefix + k for k in known)))
-        factory = known[name].default_factory
+        factory, entry = known[name].default_factory, known[name].metadata.get("entry")
         if isinstance(value, Mapping) and dataclasses.is_dataclass(factory):
             _check_names(value, factory, f"{prefix}{name}.")  # pyright: ignore[reportArgumentType]
+        elif isinstance(value, Mapping) and entry is not None:
+            for key, inner in value.items():
+                if isinstance(inner, Mapping):
+                    _check_names(inner, entry, f"{prefix}{name}.{key}.")
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import binom
 
-from mspgt_tl.boundaries import find_boundaries, normalise, pick_peaks, reliability, weight_map
+from mspgt_tl.boundaries import (
+    find_boundaries,
+    normalise,
+    pick_peaks,
+    pick_peaks_by_row,
+    reliability,
+    weight_map,
+)
 from mspgt_tl.errors import ConfigError, DataError
 
 Rng = np.random.Generator
@@ -237,6 +244,18 @@ def test_peaks_are_at_most_two_and_in_order(fused: np.ndarray) -> None:
 def test_two_most_prominent_peaks_win() -> None:
     """Of three peaks the least prominent goes, whatever its place."""
     assert pick_peaks(np.array([0, 0.5, 0, 1, 0, 0.8, 0])).tolist() == [3, 5]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(2, 24)), elements=st.floats(0, 1)),
+    st.sampled_from([0, 1, 16]),
+)
+def test_peaks_of_all_rows_are_those_of_each_row(fused: np.ndarray, decimals: int) -> None:
+    """Picked at once or one by one, the peaks are the same, plateaus and ties included."""
+    fused = fused.round(decimals)
+    for row, picked in zip(fused, pick_peaks_by_row(fused), strict=True):
+        assert picked[np.isfinite(picked)].tolist() == pick_peaks(row).tolist()
 
 
 def test_weight_map_covers_the_simplex() -> None:

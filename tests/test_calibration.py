@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,7 @@ from typer.testing import CliRunner
 
 from mspgt_tl.calibration.grid import NULLS, Cell, Grid, case_seed, draw_plan, make_grid, measure_case
 from mspgt_tl.calibration.measure import Effort, Measured, shuffled_depth
+from mspgt_tl.calibration.simulate import CurveCell
 from mspgt_tl.cli import app
 from mspgt_tl.config import ProbeConfig
 from mspgt_tl.errors import ConfigError, StoreError, UnknownModelError
@@ -22,6 +26,19 @@ from mspgt_tl.pipeline.calibration import REPORT, TABLE, Calibration, calibrate,
 from mspgt_tl.store import Run
 
 TINY = Effort(train_trees=60, dev_trees=60, probe=ProbeConfig(hidden=8, epochs=2, repeats=1), resamples=100)
+
+SMALL = Grid(
+    "small",
+    tuple(Cell(f"strength {s:g}", "planted", 1, n_layers=6, strength=s) for s in (0.25, 0.5, 0.75, 1.0)),
+    TINY,
+    (CurveCell(11, "pair", 0.1, 0.1, 4),),
+)
+
+
+def calibrate_small(folder: str | Path) -> None:
+    """Run a calibration of four small models, telling on the standard output how many are on disk."""
+    with patch.object(calibration, "make_grid", lambda _size, *, model: SMALL):
+        calibrate("small", out=folder, progress=lambda stage, done, total: print(stage, done, flush=True))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +118,27 @@ def test_interrupted_grid_keeps_finished_chunks(tmp_path: Path, monkeypatch: pyt
     case = measure_case(cells[0], 1, TINY, seed=0)
     stored = dict(calibration.read_cases(run, cells[0]))[1]
     assert np.array_equal(case.measured.curves, stored.measured.curves)
+
+
+@pytest.mark.slow
+def test_killed_calibration_resumes_to_the_same_table(tmp_path: Path) -> None:
+    """A process killed in the middle loses the chunk at work, and the table in the end is the same to the last byte."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    # A patched grid does not reach another process, so that one runs this file's own function.
+    code = "import runpy, sys; runpy.run_path(sys.argv[1])['calibrate_small'](sys.argv[2])"
+    command = [sys.executable, "-c", code, __file__, str(killed)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line == "cases 1\n")
+        process.kill()
+    assert process.returncode != 0
+    kept = {path: path.stat().st_mtime_ns for path in (killed / f"{s}.nc" for s in Run.read(killed).manifest["stages"])}
+    assert 0 < len(kept) < len(SMALL.cells)
+    assert not (killed / TABLE).exists()
+    calibrate_small(killed)
+    calibrate_small(whole)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (killed / TABLE).read_bytes() == (whole / TABLE).read_bytes()
 
 
 def test_cases_differ_and_repeat() -> None:

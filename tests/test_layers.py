@@ -10,6 +10,7 @@ import mspgt_tl
 PACKAGE = Path(mspgt_tl.__file__).parent
 ORDER = (
     {"cli"},
+    {"study"},
     {"pipeline"},
     {"dashboard"},
     {"calibration", "theory", "verdicts"},

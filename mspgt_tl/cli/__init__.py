@@ -12,6 +12,7 @@ from mspgt_tl.cli import (
     models,
     predictions,
     report,
+    study,
     theory,
     treebank,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "models",
     "predictions",
     "report",
+    "study",
     "theory",
     "treebank",
 ]

@@ -54,6 +54,8 @@ class ProgressBars:
     def __call__(self, stage: str, done: float, total: float) -> None:
         if stage not in self.tasks:
             self.tasks[stage] = self.bars.add_task(stage, total=total, rate="")
+        if self.bars.tasks[self.tasks[stage]].finished and done < total:
+            self.bars.reset(self.tasks[stage], total=total)  # the next run of a study has the same stages
         elapsed = self.bars.tasks[self.tasks[stage]].elapsed or 0
         rate = f"{done / elapsed:,.0f}/s" if elapsed > 1 and total > 100 else ""
         self.bars.update(self.tasks[stage], completed=done, total=total, rate=rate)

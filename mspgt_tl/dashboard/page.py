@@ -23,6 +23,7 @@ from mspgt_tl.dashboard.definitions import (
     WEIGHTS,
 )
 from mspgt_tl.dashboard.layers import cka_figure, probe_figure, probed_tasks, weight_figure
+from mspgt_tl.dashboard.rivals import rivals_section
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, render_sheet
 from mspgt_tl.dashboard.words import (
     MISSING,
@@ -43,13 +44,19 @@ if TYPE_CHECKING:
 MARKS = {"supported": "✓", "accepted": "✓", "not found": "✗", "not accepted": "✗"}
 
 
-def render_report(data: xr.Dataset, manifest: Mapping[str, Any], nulls: Mapping[str, xr.Dataset]) -> str:
+def render_report(
+    data: xr.Dataset,
+    manifest: Mapping[str, Any],
+    nulls: Mapping[str, xr.Dataset],
+    rivals: xr.Dataset | None = None,
+) -> str:
     """Return the report of a detection as one self-contained HTML page.
 
     Args:
         data: the labelled result.
         manifest: the run's manifest; parts that it lacks are left out of the page.
         nulls: results of model nulls by name.
+        rivals: rival readings of depth, where they were watched.
     """
     headline, sentences = verdict_words(data)
     identity = manifest.get("identity", {})
@@ -64,6 +71,7 @@ def render_report(data: xr.Dataset, manifest: Mapping[str, Any], nulls: Mapping[
         *audit_section(data),
         *_layer_sections(data, identity),
         *_null_sections(data, nulls),
+        *rivals_section(data, rivals),
         Section("All numbers by gap", "", tables=[_gap_table(data)], folded=True),
     ]
     title, heading = f"Boundaries of {model}", f"Processing scales of {model}"

@@ -107,7 +107,7 @@ def write_report(detection: Detection) -> Path:
 
     if detection.folder is None:
         raise StoreError("This detection has no folder yet: save(folder) writes it and its report.")
-    page = render_report(detection.data, detection.manifest, detection.nulls)
+    page = render_report(detection.data, detection.manifest, detection.nulls, detection.rivals)
     return Run(detection.folder, dict(detection.manifest)).write(
         REPORT, lambda path: path.write_text(page, encoding="utf-8")
     )
@@ -152,6 +152,7 @@ def detect(
     config: DetectConfig | Mapping[str, Any] | None = None,
     nulls: Sequence[str] = (),
     rivals: bool = False,
+    reuse: str | Path | None = None,
     backend: Backend = "hooked",
     device: str | None = None,
     dtype: str | None = None,
@@ -172,6 +173,8 @@ def detect(
             (shuffled treebank labels) and `tokens` (shuffled words).
         rivals: also watch the rival readings of depth (`mspgt_tl.verdicts.rivals`) on the same pass; the result is the
             same with and without them.
+        reuse: folder of another detection of the same model; its probes are taken over, not trained again, where it
+            saw the same treebank with the same settings.
         skip_bad: keep the good rest of a treebank with malformed lines.
         options: settings by dotted or plain name, such as `sentences=2000` or `rule="paper"`.
 
@@ -198,6 +201,8 @@ def detect(
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
     try:
         run = Run.create(folder, identity)
+        if reuse is not None:
+            _adopt_probes(run, Run.read(Path(reuse)), settings)
         result = run.stage("result", lambda: _detect_once(run, Prefixes(), inputs, settings, progress, others))
         if others:
             run.stage(RIVALS, lambda: _weigh_rivals(run, inputs, others, result, settings, progress))
@@ -219,6 +224,14 @@ def detect(
     finally:
         if out is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _adopt_probes(run: Run, donor: Run, config: DetectConfig) -> None:
+    """Take over the probes of a run on another text: they depend on the model, the treebank and the settings alone."""
+    own, other = run.manifest["identity"], donor.manifest["identity"]
+    if all(own[part] == other.get(part) for part in ("command", "config", "model", "treebank")):
+        for task in config.signals.tasks:
+            run.adopt(f"probe-{task}", donor)
 
 
 def _full_names(options: Mapping[str, Any]) -> dict[str, Any]:

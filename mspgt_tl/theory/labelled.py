@@ -116,7 +116,11 @@ def label_information(
     for sigma, (values, why) in channel.items():
         name = f"Gaussian channel, sigma {sigma:g}"
         curves[name] = (values, unknown, [f"{name}: {reason}" for reason in why])
-    tests = {name: slope_test(values, boundaries, seed=seed) for name, (values, _, _) in curves.items()}
+    drawn = {f"next token, {name} readout": info.resampled for name, info in found.items()}
+    tests = {
+        name: slope_test(values, boundaries, seed=seed, resampled=drawn.get(name))
+        for name, (values, _, _) in curves.items()
+    }
     reasons = [reason for _, _, parts in curves.values() for reason in parts]
     known = [name for name, (values, _, _) in curves.items() if np.isfinite(values).any()]
     reasons += dict.fromkeys(reason for name in known for reason in tests[name].reasons)
@@ -129,6 +133,7 @@ def label_information(
             "jump": ((CURVE, GAP), np.stack([t.jump for t in tests.values()])),
             "statistic": (CURVE, np.array([t.statistic for t in tests.values()])),
             "elsewhere": (CURVE, np.array([t.elsewhere for t in tests.values()])),
+            "excess_interval": ((CURVE, BOUND), np.array([t.excess_interval for t in tests.values()])),
             "p_value": (CURVE, np.array([t.p_value for t in tests.values()])),
             "smallest_p": (CURVE, np.array([t.smallest_p for t in tests.values()])),
         },

@@ -67,6 +67,8 @@ class Information:
     readout: Readout
     reasons: tuple[str, ...]
     seed: int
+    resampled: Float[np.ndarray, "resample layer"]
+    """The value in every bootstrap resample of the measured texts."""
 
 
 def v_information(
@@ -137,10 +139,11 @@ def _summarise(
     sums, counts = sum_by_text(truth - constant, row)
     n = int(counts.sum())
     weights = bootstrap_counts(len(counts), resamples, seed=seed)
-    interval = np.quantile(weights @ sums.T / (weights @ counts)[:, None], [0.025, 0.975], axis=0)
+    resampled = weights @ sums.T / (weights @ counts)[:, None]
+    interval = np.quantile(resampled, [0.025, 0.975], axis=0)
     value, reasons = refuse_beyond(sums.sum(axis=-1) / n, n)
     interval[:, np.isnan(value)] = np.nan
-    return Information(value, interval, float(-constant.mean()), n, readout, tuple(reasons), seed)
+    return Information(value, interval, float(-constant.mean()), n, readout, tuple(reasons), seed, resampled)
 
 
 def refuse_beyond(
@@ -341,6 +344,8 @@ class SlopeTest:
     """Mean jump over the boundaries."""
     elsewhere: float
     """Mean jump over the other gaps."""
+    excess_interval: tuple[float, float]
+    """95 % bootstrap interval of `statistic - elsewhere`; nan without resamples. Noise lengthens jumps everywhere."""
     p_value: float
     """Share of choices of as many gaps that jump as much; nan where `reasons` says why."""
     smallest_p: float
@@ -348,7 +353,13 @@ class SlopeTest:
     reasons: tuple[str, ...]
 
 
-def slope_test(curve: Float[np.ndarray, "layer"], boundaries: Sequence[int], *, seed: int) -> SlopeTest:
+def slope_test(
+    curve: Float[np.ndarray, "layer"],
+    boundaries: Sequence[int],
+    *,
+    seed: int,
+    resampled: Float[np.ndarray, "resample layer"] | None = None,
+) -> SlopeTest:
     """Test prediction 1.2 on a curve of information over layers (eq. 27–28; test R).
 
     The p-value is exact over all choices of as many gaps, or over `MAX_SUBSETS` random ones where there are more.
@@ -362,9 +373,7 @@ def slope_test(curve: Float[np.ndarray, "layer"], boundaries: Sequence[int], *, 
     chosen = sorted(set(boundaries))
     if not all(1 <= gap < n_layers for gap in chosen):
         raise DataError(f"Boundaries are gaps from 1 to {n_layers - 1}, got {list(boundaries)}.")
-    slope = np.diff(curve)
-    jump = np.full(n_layers - 1, np.nan)
-    jump[1:-1] = np.abs(slope[2:] - slope[:-2])
+    slope, jump = np.diff(curve), _jumps(curve)
     known = [gap for gap in range(1, n_layers) if np.isfinite(jump[gap - 1])]
     inside = [gap for gap in chosen if gap in known]
     reasons = []
@@ -374,9 +383,10 @@ def slope_test(curve: Float[np.ndarray, "layer"], boundaries: Sequence[int], *, 
     if not chosen:
         reasons.append("Nothing is tested at boundaries: there are none.")
     if not inside or len(inside) == len(known):
-        return SlopeTest(slope, jump, np.nan, np.nan, np.nan, np.nan, tuple(reasons))
+        return SlopeTest(slope, jump, np.nan, np.nan, (np.nan, np.nan), np.nan, np.nan, tuple(reasons))
     statistic = jump[np.array(inside) - 1].mean()
     rest = [gap for gap in known if gap not in inside]
+    interval = (np.nan, np.nan) if resampled is None else _excess_interval(resampled, inside, rest)
     count = math.comb(len(known), len(inside))
     choices = list(itertools.combinations(known, len(inside))) if count <= MAX_SUBSETS else None
     if choices is None:
@@ -389,4 +399,21 @@ def slope_test(curve: Float[np.ndarray, "layer"], boundaries: Sequence[int], *, 
     if smallest > 0.05:
         reasons.append(f"With {len(known)} gaps the slope test cannot give less than p = {smallest:.3f}.")
     elsewhere = float(jump[np.array(rest) - 1].mean())
-    return SlopeTest(slope, jump, float(statistic), elsewhere, p_value, smallest, tuple(reasons))
+    return SlopeTest(slope, jump, float(statistic), elsewhere, interval, p_value, smallest, tuple(reasons))
+
+
+def _jumps(curve: Float[np.ndarray, "*resample layer"]) -> Float[np.ndarray, "*resample gap"]:
+    """Return |slope(b+1) − slope(b−1)| at every gap, nan at the first and the last."""
+    slope = np.diff(curve, axis=-1)
+    jump = np.full(slope.shape, np.nan)
+    jump[..., 1:-1] = np.abs(slope[..., 2:] - slope[..., :-2])
+    return jump
+
+
+def _excess_interval(
+    resampled: Float[np.ndarray, "resample layer"], inside: Sequence[int], rest: Sequence[int]
+) -> tuple[float, float]:
+    jump = _jumps(resampled)
+    excess = jump[:, np.array(inside) - 1].mean(axis=1) - jump[:, np.array(rest) - 1].mean(axis=1)
+    low, high = np.quantile(excess, [0.025, 0.975])
+    return float(low), float(high)

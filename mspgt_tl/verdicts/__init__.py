@@ -1,6 +1,7 @@
 """Agreement across models, and predictions judged: supported, refuted or undecided, beside what chance would pass."""
 
 from mspgt_tl.verdicts.comparison import Comparison, compare
+from mspgt_tl.verdicts.dependence import Dependence, Observed, compare_corpora
 from mspgt_tl.verdicts.effects import read_effects, sweep_effects
 from mspgt_tl.verdicts.families import FamilyRow, cv_interval, family_table, label_permutation
 from mspgt_tl.verdicts.judging import Judgement, judge
@@ -12,14 +13,17 @@ from mspgt_tl.verdicts.registry import SETS, Prediction, PredictionSet, load_set
 __all__ = [
     "SETS",
     "Comparison",
+    "Dependence",
     "Evidence",
     "FamilyRow",
     "Judgement",
     "Located",
+    "Observed",
     "Prediction",
     "PredictionSet",
     "chance_rate",
     "compare",
+    "compare_corpora",
     "cv_interval",
     "family_table",
     "judge",

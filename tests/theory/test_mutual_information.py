@@ -167,6 +167,18 @@ def test_slope_test_finds_planted_kinks() -> None:
     assert slope_test(curve, (6, 7), seed=0).p_value == 1
 
 
+def test_excess_interval_holds_the_planted_excess() -> None:
+    """Resamples around a curve with two kinks give an interval around the excess of their jumps."""
+    slope = np.where(np.arange(23) < 8, 0.1, np.where(np.arange(23) < 15, 0.5, 0.2))
+    curve = np.concatenate([[0.0], np.cumsum(slope)])
+    drawn = curve + np.random.default_rng(0).normal(scale=1e-3, size=(500, 24))
+    found = slope_test(curve, (8, 15), seed=0, resampled=drawn)
+    low, high = found.excess_interval
+    assert low < found.statistic - found.elsewhere < high
+    assert high - low < 0.02
+    assert np.isnan(slope_test(curve, (8, 15), seed=0).excess_interval).all()
+
+
 def test_slope_test_keeps_its_level() -> None:
     """On random curves with boundaries picked in advance, p < 0.05 in at most 5 %, within Monte-Carlo error."""
     rng = np.random.default_rng(0)

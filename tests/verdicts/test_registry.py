@@ -9,6 +9,7 @@ from mspgt_tl.verdicts.registry import SETS, load_set, read_predictions
 
 FROZEN = {
     ("paper-v2", 1): "991007be85cdd251416d57dee5c4336597125a55405ddb9be098ae510d911c48",
+    ("paper-v2", 2): "d191efbf67bb24e0f2fe1db0df5fe4cff2dc75ab558b90e7edc3d4dccc746834",
     ("paper-v3", 1): "63f6340116137fab2b934dec6a6cfec3d25c635c6385cb37e0cfc424a51d0ad2",
     ("mspgt", 1): "7bef245793e567922af4e2136772b57f4b804061e7244f50266d80162f891a22",
 }

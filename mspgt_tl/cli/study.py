@@ -1,0 +1,182 @@
+"""`mspgt study`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mspgt_tl.cli.compare import read_pairs
+from mspgt_tl.cli.console import JsonFlag, app, err, new_table, out, parse_settings, plain, progress_bars
+
+if TYPE_CHECKING:
+    from mspgt_tl.study import Estimate, Study, StudyConfig
+
+
+@app.command()
+def study(
+    source: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A TOML file, or a study that comes along: miniature, paper.")
+    ] = "miniature",
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder; an interrupted study resumes there. Default: runs/study-NAME.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The study's short profile: little text, few samples.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan with its time, memory and disk, and run nothing.")
+    ] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report", help="Only draw the report anew from what has finished in --out.")
+    ] = False,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--corpus",
+            metavar="NAME=TEXT",
+            help="A further corpus, before the study's own: a text file or hf:NAME[@SPLIT][#COLUMN]. Repeatable.",
+        ),
+    ] = None,
+    treebank: Annotated[
+        list[str] | None,
+        typer.Option("--treebank", metavar="NAME=FOLDER", help="Treebank that goes with a corpus. Repeatable."),
+    ] = None,
+    nulls: Annotated[
+        list[str] | None,
+        typer.Option("--null", metavar="NAME=NULL", help="Null of a corpus, such as wikitext=tokens. Repeatable."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. detect.sentences=1000. Repeatable."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a whole study: all its models on all its corpora, noise, theory, predictions, and one report."""
+    from mspgt_tl.study import load_study, read_study, run_study, write_study_report
+
+    folder = out_folder or Path("runs") / f"study-{Path(source).stem}{'-quick' if quick else ''}"
+    if report_only:
+        done = load_study(folder)
+    else:
+        config = read_study(
+            source,
+            quick=quick,
+            corpora=read_pairs("--corpus", corpus),
+            treebanks=read_pairs("--treebank", treebank),
+            nulls=read_pairs("--null", nulls),
+            settings=parse_settings(set_ or []),
+        )
+        if dry_run:
+            _print_plan(config, as_json=as_json)
+            return
+        with progress_bars() as bars:
+            done = run_study(
+                config,
+                out=folder,
+                name=Path(source).stem,
+                jobs=jobs,
+                progress=bars,
+                said=lambda line: err.print(plain(line), highlight=False, soft_wrap=True),
+            )
+    page, told = write_study_report(done)
+    _print_study(done, page, told, as_json=as_json)
+    if done.unfinished:
+        raise typer.Exit(1)
+
+
+def _print_plan(config: StudyConfig, *, as_json: bool) -> None:
+    from mspgt_tl.study import estimate_study
+
+    estimate = estimate_study(config)
+    if as_json:
+        print(json.dumps(_plain_plan(estimate), indent=1))
+        return
+    table = new_table(f"{config.title}: {len(estimate.costs)} runs, in this order")
+    for column in ("stage", "corpus", "model", "time", "memory", "disk", "meanwhile"):
+        left = column in ("stage", "corpus", "model")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "model", overflow="fold")
+    for step, cost in estimate.costs.items():
+        row = map(plain, (step.stage, step.corpus, step.model))
+        table.add_row(
+            *row, duration(cost.seconds), *map(size, (cost.memory_bytes, cost.disk_bytes, cost.scratch_bytes))
+        )
+    whole = estimate.total
+    sizes = map(size, (whole.memory_bytes, whole.disk_bytes, whole.scratch_bytes))
+    table.add_row("all", "", "", duration(whole.seconds), *sizes, style="bold")
+    out.print(table)
+    for model, reason in estimate.reasons.items():
+        out.print(f"· {plain(model)}: {plain(reason)}", highlight=False, soft_wrap=True)
+    for reason in dict.fromkeys(
+        c.reason for s, c in estimate.costs.items() if c.reason and s.model not in estimate.reasons
+    ):
+        out.print(f"· {plain(reason)}", highlight=False, soft_wrap=True)
+    out.print(
+        "One run after the other, on this machine; timed on random blocks of each model's shape, right to a factor of "
+        "about two. Meanwhile: disk that is free again after the run. Nothing has been run.",
+        highlight=False,
+    )
+
+
+def _plain_plan(estimate: Estimate) -> dict[str, Any]:
+    from mspgt_tl.verdicts.comparison import json_values
+
+    steps = [
+        {
+            "step": step.name,
+            "after": step.after,
+            "seconds": cost.seconds,
+            "memory_bytes": cost.memory_bytes,
+            "disk_bytes": cost.disk_bytes,
+            "scratch_bytes": cost.scratch_bytes,
+            "reason": cost.reason,
+        }
+        for step, cost in estimate.costs.items()
+    ]
+    whole = estimate.total
+    return json_values(
+        {"steps": steps, "seconds": whole.seconds, "memory_bytes": whole.memory_bytes, "disk_bytes": whole.disk_bytes}
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a newcomer reads it.
+
+    >>> duration(42), duration(600), duration(9000), duration(float("nan"))
+    ('42 s', '10 min', '2.5 h', '?')
+    """
+    if math.isnan(seconds):
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Return bytes as a newcomer reads them.
+
+    >>> size(532), size(7e6), size(3.2e9)
+    ('1 kB', '7 MB', '3.2 GB')
+    """
+    if math.isnan(count):
+        return "?"
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
+def _print_study(done: Study, page: Path, told: list[str], *, as_json: bool) -> None:
+    if as_json:
+        steps = {name: vars(outcome) for name, outcome in done.outcomes.items()}
+        print(json.dumps({"conclusions": told, "steps": steps, "report": str(page.resolve())}, indent=1))
+        return
+    for sentence in told:
+        out.print(f"· {plain(sentence)}", highlight=False)
+    for outcome in done.unfinished:
+        out.print(f"[red]Not finished[/] {plain(outcome.step)}: {plain(outcome.reason)}", highlight=False)
+    out.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
+    out.print(f"Tables: {page.resolve().parent / 'tables'} (CSV and LaTeX)", soft_wrap=True, highlight=False)

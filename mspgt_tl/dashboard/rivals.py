@@ -1,0 +1,93 @@
+"""Rival readings of depth on the page: where each puts its boundaries, beside the fused ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mspgt_tl.boundaries import MIN_RELIABILITY
+from mspgt_tl.contracts import GAP
+from mspgt_tl.dashboard.drawing import RUN_COLOURS, SYMBOLS, blank_figure, gap_axis, thin_boundaries
+from mspgt_tl.dashboard.sheet import Plot, Section, Table
+from mspgt_tl.dashboard.words import MISSING, number, percent
+from mspgt_tl.verdicts.rivals import RIVAL, rival_rows
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import xarray as xr
+
+DEFINITION = (
+    "Each rival is one signal on the same pass, resampled with the same draws; it is never fused, and a signal alone "
+    "cannot be tested for existence. Block influence: 1 − cosine before and after a block (ShortGPT); angular "
+    "distance: the same as an angle (Gromov et al.); logit lens: change of the entropy and of the agreement with the "
+    "final layer when layers are read out (stages after Lad et al.); intrinsic dimension by two nearest neighbours; matrix "
+    "entropy (Skean et al.): changes from block to block. N."
+)
+
+
+def rivals_section(data: xr.Dataset, rivals: xr.Dataset | None) -> list[Section]:
+    """Return the rivals' section; none where they were not watched."""
+    if rivals is None:
+        return []
+    rows = rival_rows(rivals)
+    told = [f"{row['rival']}: {', '.join(map(str, row['boundaries'])) or 'none'}" for row in rows]
+    gaps = [int(gap) for gap in rivals["found"].values]
+    columns = ("rival", "reliability", "boundaries with 95 % interval", "correlation with the fused curve")
+    near = tuple(f"within one of gap {gap} (by chance)" for gap in gaps)
+    return [
+        Section(
+            "What do other readings of depth say?",
+            "Where six other signals put their boundaries; dashed lines are the fused ones. If all lay on one gap, "
+            "it would not matter which signal one believes.",
+            [Plot(rivals_figure(data, rivals, rows), "Boundaries by rival: " + "; ".join(told) + ".")],
+            DEFINITION,
+            tables=[
+                Table("Rivals and their agreement with the fused boundaries", (*columns, *near), [*map(_row, rows)])
+            ],
+        )
+    ]
+
+
+def _row(row: dict[str, Any]) -> list[str]:
+    places = zip(row["boundaries"], row["intervals"], strict=True)
+    flat = np.isfinite(row["reliability"]) and row["reliability"] < MIN_RELIABILITY
+    low, high = row["correlation_interval"]
+    shown = f"{number(row['correlation'], 2)} [{number(low, 2)}, {number(high, 2)}]"
+    return [
+        row["rival"],
+        number(row["reliability"], 2),
+        ", ".join(f"{gap} [{low:.0f}, {high:.0f}]" for gap, (low, high) in places) or ("flat" if flat else "none"),
+        shown if np.isfinite(row["correlation"]) else MISSING,
+        *(f"{percent(one['within_one'])} ({percent(one['chance'])})" for one in row["agreement"]),
+    ]
+
+
+def rivals_figure(data: xr.Dataset, rivals: xr.Dataset, rows: list[dict[str, Any]]) -> go.Figure:
+    """Draw every rival's boundaries with their intervals, one row a rival."""
+    names = [str(name) for name in rivals[RIVAL].values]
+    figure = blank_figure(height=130 + 30 * len(names), x_title="gap b (between blocks b−1 and b)", y_title="")
+    thin_boundaries(figure, data)
+    for i, row in enumerate(rows):
+        gaps, intervals = np.array(row["boundaries"], dtype=float), np.array(row["intervals"]).reshape(-1, 2)
+        figure.add_scatter(
+            x=gaps,
+            y=[i] * len(gaps),
+            mode="markers",
+            marker={"color": RUN_COLOURS[i % len(RUN_COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 10},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": intervals[:, 1] - gaps,
+                "arrayminus": gaps - intervals[:, 0],
+                "thickness": 1.5,
+            },
+            name=row["rival"],
+            hovertemplate=f"{row['rival']}: {GAP} %{{x}}<extra></extra>",
+            showlegend=False,
+        )
+    gap_axis(figure, data)
+    figure.update_yaxes(
+        tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5], automargin=True
+    )
+    return figure

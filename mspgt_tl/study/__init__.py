@@ -1,0 +1,24 @@
+"""A whole study as one resumable command: models, corpora and stages from one file, and one report of them all."""
+
+from mspgt_tl.study.estimate import Estimate, estimate_study
+from mspgt_tl.study.findings import Findings, conclusions
+from mspgt_tl.study.plan import SHIPPED, Step, StudyConfig, make_steps, read_study
+from mspgt_tl.study.report import write_study_report
+from mspgt_tl.study.run import Outcome, Study, load_study, run_study
+
+__all__ = [
+    "SHIPPED",
+    "Estimate",
+    "Findings",
+    "Outcome",
+    "Step",
+    "Study",
+    "StudyConfig",
+    "conclusions",
+    "estimate_study",
+    "load_study",
+    "make_steps",
+    "read_study",
+    "run_study",
+    "write_study_report",
+]

@@ -1,0 +1,518 @@
+"""Gathers what the finished runs of a study say into tables, one for each question; the report is drawn from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mspgt_tl.boundaries import find_boundaries
+from mspgt_tl.pipeline.detection import Detection, load_run
+from mspgt_tl.pipeline.intervention import Intervention, load_intervention
+from mspgt_tl.pipeline.theory import Theory, load_theory, summarise
+from mspgt_tl.study.plan import Step, StudyModel, is_random, make_steps
+from mspgt_tl.study.run import Study
+from mspgt_tl.verdicts import SETS, Comparison, Evidence, Judgement, Located, judge, load_set, read_runs, sweep_effects
+from mspgt_tl.verdicts import compare as compare_models
+from mspgt_tl.verdicts.dependence import Dependence, Observed, compare_corpora
+from mspgt_tl.verdicts.effects import SCALES
+from mspgt_tl.verdicts.positions import RANKS, family_of
+from mspgt_tl.verdicts.rivals import rival_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+SHUFFLED = "{}, words shuffled"
+"""Name of a corpus's shuffled version."""
+WORDS_NULL = "tokens"
+KINK = "mi_kink_excess"
+"""Quantity that prediction 1.2 is judged by."""
+NEXT_TOKEN_KL = "next_token_kl"
+"""Effect on the next token, in nats; all others are in per cent."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that the report of a study says."""
+
+    study: Study
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps of the plan."""
+        return make_steps(self.study.config)
+
+    def finished(self, stage: str, corpus: str | None = None) -> dict[str, Path]:
+        """Return the folders of finished runs of a stage on a corpus (the first), by model."""
+        corpus = corpus or self.study.config.first_corpus
+        done = {name for name, outcome in self.study.outcomes.items() if not outcome.reason}
+        chosen = (step for step in self.steps if step.name in done and (step.stage, step.corpus) == (stage, corpus))
+        return {step.model: self.study.folder / step.name for step in chosen}
+
+    @cached_property
+    def detections(self) -> dict[tuple[str, str], Detection]:
+        """Finished detections by corpus and model."""
+        return {
+            (corpus, model): load_run(folder)
+            for corpus in self.study.config.corpora
+            for model, folder in self.finished("detect", corpus).items()
+        }
+
+    @cached_property
+    def interventions(self) -> dict[str, Intervention]:
+        """Finished sweeps by model."""
+        return {model: load_intervention(folder) for model, folder in self.finished("intervene").items()}
+
+    @cached_property
+    def theories(self) -> dict[str, Theory]:
+        """Finished theory runs by model."""
+        return {model: load_theory(folder) for model, folder in self.finished("theory").items()}
+
+    def family(self, model: str) -> str:
+        """Return a model's family; that of a random-weight twin says so."""
+        given = self._entry(model).family
+        if given is None:
+            return family_of(model, 0 if is_random(model) else None)
+        return f"{given} (random weights)" if is_random(model) else given
+
+    def _entry(self, model: str) -> StudyModel:
+        return self.study.config.models[model]
+
+    @cached_property
+    def located(self) -> tuple[Located, ...]:
+        """Boundaries of every model on the first corpus."""
+        folders = self.finished("detect")
+        if not folders:
+            return ()
+        kinds = {str(f): self._entry(model).architecture for model, f in folders.items()}
+        return read_runs(
+            list(folders.values()),
+            families={str(folder): self.family(model) for model, folder in folders.items()},
+            architectures={folder: kind for folder, kind in kinds.items() if kind is not None},
+        )
+
+    @property
+    def trained(self) -> tuple[Located, ...]:
+        """The models that are no random-weight twins."""
+        return tuple(model for model in self.located if not model.random_weights)
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """The trained models side by side, all boundaries counted; None for fewer than two."""
+        if len(self.trained) < 2:
+            return None
+        effects = None if self.effects.empty else self.effects
+        return compare_models(list(self.trained), effects=effects, seed=self.study.config.seed)
+
+    @cached_property
+    def boundaries(self) -> pd.DataFrame:
+        """One row for each corpus, model and boundary; a model without one has a row that says so.
+
+        `published`: gaps that the published rule accepts on the same curves.
+        """
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        for (corpus, model), detection in self.detections.items():
+            rows += self._boundary_rows(model, corpus, detection.data)
+            for null, data in detection.nulls.items():
+                if null == WORDS_NULL:
+                    rows += self._boundary_rows(model, SHUFFLED.format(corpus), data)
+        return pd.DataFrame(rows, columns=BOUNDARY_COLUMNS)
+
+    def _boundary_rows(self, model: str, corpus: str, data: xr.Dataset) -> list[dict[str, Any]]:
+        n_layers = int(data.attrs["n_layers"])
+        head = {"corpus": corpus, "model": model, "family": self.family(model), "random": is_random(model)}
+        head |= {"n_layers": n_layers, "published": " and ".join(map(str, accepted_by_published_rule(data))) or "none"}
+        gaps = [int(gap) for gap in data["boundary"].values]
+        if not gaps:
+            empty = dict.fromkeys(("gap", "depth", "low", "high", "p", "presence"), math.nan)
+            return [head | {"boundary": "none", **empty, "grade": "", "verdict": "not found"}]
+        return [
+            head
+            | {
+                "boundary": RANKS[i] if len(gaps) == 2 else "one",
+                "gap": gap,
+                "depth": gap / n_layers,
+                "low": float(data["interval"].values[i, 0]),
+                "high": float(data["interval"].values[i, 1]),
+                "p": float(data["p_value"].values[i]),
+                "presence": float(data["presence"].values[i]),
+                "grade": str(data["grade"].values[i]) if "grade" in data else "",
+                "verdict": str(data["verdict"].values[i]),
+            }
+            for i, gap in enumerate(gaps)
+        ]
+
+    @cached_property
+    def dependence(self) -> Dependence | None:
+        """Which boundaries are the model's and which the corpus's; None before a detection has finished."""
+        observed = []
+        for (corpus, model), detection in self.detections.items():
+            trained = model.partition("@random:")[0] if is_random(model) else None
+            if trained is not None and (corpus, trained) not in self.detections:
+                continue  # a twin of nothing in this study
+            observed.append(Observed(detection.data, model, corpus, twin_of=trained))
+            if WORDS_NULL in detection.nulls:
+                shuffled = detection.nulls[WORDS_NULL]
+                observed.append(Observed(shuffled, model, SHUFFLED.format(corpus), corpus, trained))
+        return compare_corpora(observed, seed=self.study.config.seed) if observed else None
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """Effects of noise by model and scale, as `mspgt compare --effects` takes them, and KL of the next token."""
+        import pandas as pd
+
+        tables = []
+        for model, sweep in self.interventions.items():
+            family = self.family(model)
+            tables.append(sweep_effects(sweep.statistics, model=model, family=family))
+            tables.append(_kl_effects(sweep, model, family))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    @cached_property
+    def scales(self) -> pd.DataFrame:
+        """What noise in each scale does to the next token, beside controls of as many blocks at other depths."""
+        import pandas as pd
+
+        rows = [row for model, sweep in self.interventions.items() for row in self._scale_rows(model, sweep)]
+        return pd.DataFrame(rows)
+
+    def _scale_rows(self, model: str, sweep: Intervention) -> list[dict[str, Any]]:
+        level = sweep.manifest["notes"]["compared_level"]
+        here = sweep.effects.sel(level=level)
+        origin = "detected" if self._has_two(model) else "equal thirds"
+        rows = []
+        for name in (str(n) for n in here["target"].values[here["group"].values == "scale"]):
+            own = here.sel(target=name)
+            controls = here["kl"].values[[str(n).startswith(f"{name} control") for n in here["target"].values]]
+            first, _, last = str(own["blocks"].item()).partition("-")
+            count = int(last) - int(first) + 1
+            row = {"model": model, "family": self.family(model), "scale": name, "scales from": origin}
+            row |= {"blocks": f"{first}-{last}", "kl": float(own["kl"])}
+            row |= {
+                "low": float(own["kl_low"]),
+                "high": float(own["kl_high"]),
+                "kl_per_block": float(own["kl"]) / count,
+            }
+            row |= {
+                "controls_low": float(controls.min()) if len(controls) else math.nan,
+                "controls_high": float(controls.max()) if len(controls) else math.nan,
+                "level": float(level),
+            }
+            rows.append(row)
+        return rows
+
+    def _has_two(self, model: str) -> bool:
+        detection = self.detections.get((self.study.config.first_corpus, model))
+        return detection is not None and len(detection.boundaries) == 2
+
+    @cached_property
+    def table_2(self) -> pd.DataFrame:
+        """The paper's Table 2 anew: changes in per cent by model and scale."""
+        import pandas as pd
+
+        parts = []
+        for model, sweep in self.interventions.items():
+            table = sweep.table_2.reset_index()
+            table.insert(0, "model", model)
+            parts.append(table)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    @cached_property
+    def measurements(self) -> pd.DataFrame:
+        """The excess of the jumps of the information's slope at boundaries, by model (prediction 1.2)."""
+        import pandas as pd
+
+        rows = []
+        for model, theory in self.theories.items():
+            part = theory.parts["information"]
+            names = [str(name) for name in part["curve"].values]
+            i = names.index("next token, softmax readout")
+            value = float(part["statistic"].values[i] - part["elsewhere"].values[i])
+            low, high = part["excess_interval"].values[i]
+            if math.isfinite(value) and not is_random(model):
+                row = {"model": model, "quantity": KINK, "value": value, "low": float(low), "high": float(high)}
+                rows.append(row | {"p": float(part["p_value"].values[i])})
+        return pd.DataFrame(rows, columns=["model", "quantity", "value", "low", "high", "p"])
+
+    @cached_property
+    def theory(self) -> pd.DataFrame:
+        """Sensitivity, closure, β and H-VIB rate by model and scale."""
+        import pandas as pd
+
+        rows = [
+            {"model": model, **{name: row[name] for name in THEORY_COLUMNS}}
+            for model, theory in self.theories.items()
+            for row in summarise(theory)["scales"]
+        ]
+        return pd.DataFrame(rows, columns=["model", *THEORY_COLUMNS])
+
+    @cached_property
+    def rivals(self) -> pd.DataFrame:
+        """Where other readings of depth put boundaries on the first corpus, and how they agree with the fused ones."""
+        import pandas as pd
+
+        rows = []
+        for (corpus, model), detection in self.detections.items():
+            if corpus != self.study.config.first_corpus or detection.rivals is None or is_random(model):
+                continue
+            for row in rival_rows(detection.rivals):
+                near = [one["within_one"] for one in row["agreement"]]
+                chance = [one["chance"] for one in row["agreement"]]
+                rows.append(
+                    {
+                        "model": model,
+                        "rival": row["rival"],
+                        "boundaries": _places(row["boundaries"], row["intervals"]),
+                        "reliability": row["reliability"],
+                        "correlation": row["correlation"],
+                        "correlation_low": row["correlation_interval"][0],
+                        "correlation_high": row["correlation_interval"][1],
+                        "within_one": float(np.mean(near)) if near else math.nan,
+                        "by_chance": float(np.mean(chance)) if chance else math.nan,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def judged(self) -> dict[str, tuple[Judgement, ...]]:
+        """Predictions of every shipped set, judged on boundaries that are supported and then on all that were found."""
+        found = {}
+        for count in ("supported", "found"):
+            models = tuple(model.counting(count) for model in self.located)
+            counted = {model.name for model in models if not model.reason}
+            measurements = self.measurements[self.measurements["model"].isin(counted)].drop(columns="p")
+            evidence = Evidence(
+                models,
+                None if self.effects.empty else self.effects,
+                None if measurements.empty else measurements,
+                name=f"boundaries {count}",
+            )
+            found[count] = tuple(one for name in SETS for one in judge(load_set(name), evidence))
+        return found
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """One row a prediction: the verdict on supported boundaries, and what the estimates alone would say."""
+        import pandas as pd
+
+        names = [name for name in SETS for _ in load_set(name).predictions]
+        rows = []
+        for set_name, strict, loose in zip(names, self.judged["supported"], self.judged["found"], strict=True):
+            estimates = [f"{g.name} {g.found.value:.3g}" for g in loose.groups if g.point is not None]
+            rows.append(
+                {
+                    "set": set_name,
+                    "id": strict.prediction.id,
+                    "claim": strict.prediction.claim,
+                    "verdict": strict.verdict,
+                    "verdict, all found": loose.verdict,
+                    "at its word": loose.point_verdict,
+                    "estimates": "; ".join(estimates),
+                    "n": loose.n,
+                    "chance": loose.chance,
+                    "reason": strict.reason or "; ".join(dict.fromkeys(g.reason for g in strict.groups if g.reason)),
+                    "further": strict.further,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def progress(self) -> pd.DataFrame:
+        """Every step with what it came to."""
+        import pandas as pd
+
+        rows = []
+        for step in self.steps:
+            outcome = self.study.outcomes.get(step.name)
+            state = "not run yet" if outcome is None else outcome.reason or "finished"
+            seconds = math.nan if outcome is None else outcome.seconds
+            rows.append({"stage": step.stage, "model": step.model, "corpus": step.corpus, "state": state})
+            rows[-1] |= {"seconds": seconds, "folder": step.name}
+        return pd.DataFrame(rows)
+
+
+BOUNDARY_COLUMNS = [
+    "corpus",
+    "model",
+    "family",
+    "random",
+    "n_layers",
+    "boundary",
+    "gap",
+    "depth",
+    "low",
+    "high",
+    "p",
+    "presence",
+    "grade",
+    "verdict",
+    "published",
+]
+THEORY_COLUMNS = ["scale", "blocks", "sensitivity", "closure_float32", "closure_float64", "beta", "hvib_rate"]
+
+
+def accepted_by_published_rule(data: xr.Dataset) -> tuple[int, ...]:
+    """Return the gaps that the published rule accepts on a result's curves, with its weights of one third each."""
+    found = find_boundaries(
+        data["curve"].values,
+        resampled=data["resampled"].values.astype(np.float64),
+        rule="paper",
+        seed=int(data.attrs["seed"]),
+    )
+    return tuple(gap for gap, said in zip(found.boundaries, found.verdicts, strict=True) if said == "accepted")
+
+
+def _kl_effects(sweep: Intervention, model: str, family: str) -> pd.DataFrame:
+    import pandas as pd
+
+    effects, rows = sweep.effects, []
+    for scale in SCALES:
+        if scale not in effects["target"].values:
+            continue
+        for level in effects["level"].values:
+            own = effects.sel(target=scale, level=level)
+            row = {"metric": NEXT_TOKEN_KL, "scale": scale, "effect": float(own["kl"]), "low": float(own["kl_low"])}
+            row |= {"high": float(own["kl_high"]), "model": model, "family": family}
+            rows.append(row | {"dose": f"{effects.attrs['dose']}={level:g}"})
+    return pd.DataFrame(rows)
+
+
+def _places(gaps: Sequence[int], intervals: Sequence[Sequence[float]]) -> str:
+    told = (f"{gap} [{low:.0f}, {high:.0f}]" for gap, (low, high) in zip(gaps, intervals, strict=True))
+    return ", ".join(told) or "none"
+
+
+def conclusions(findings: Findings) -> list[str]:
+    """Say what the study found, in sentences made of its numbers; the first is a headline."""
+    return [
+        sentence
+        for make in (
+            _on_existence,
+            _on_chance,
+            _on_published_rule,
+            _on_corpora,
+            _on_families,
+            _on_noise,
+            _on_predictions,
+        )
+        if (sentence := make(findings))
+    ]
+
+
+def _own(findings: Findings) -> pd.DataFrame:
+    table = findings.boundaries
+    return table[table["corpus"] == findings.study.config.first_corpus]
+
+
+def _on_existence(findings: Findings) -> str:
+    table = _own(findings)
+    trained = table[~table["random"]]
+    if trained.empty:
+        return "No detection has finished yet."
+    supported = trained[trained["verdict"] == "supported"]
+    models = trained["model"].nunique()
+    placed = int((trained["boundary"] != "none").sum())
+    return (
+        f"{len(supported) or 'None'} of {_count(placed, 'candidate boundary', 'candidate boundaries')} in "
+        f"{_count(models, 'trained model')} {'is' if len(supported) < 2 else 'are'} supported."
+    )
+
+
+def _on_chance(findings: Findings) -> str:
+    table = _own(findings)
+    trained, twins = table[~table["random"]], table[table["random"]]
+    if table.empty:
+        return ""
+    least = trained["p"].min()
+    text = "Supported means that the signals agree there more than chance, and that the place is known to five layers"
+    if math.isfinite(least):
+        text += f"; the smallest p-value of a trained model is {least:.2g}"
+    if len(twins):
+        false = int((twins["verdict"] == "supported").sum())
+        text += f", and {false} boundaries are supported in {_count(twins['model'].nunique(), 'random-weight twin')}"
+    return f"{text}."
+
+
+def _on_published_rule(findings: Findings) -> str:
+    table = _own(findings).drop_duplicates("model")
+    if table.empty:
+        return ""
+    both = table["published"].str.contains(" and ")
+    trained, twins = both[~table["random"]], both[table["random"]]
+    text = f"The published rule accepts two boundaries in {int(trained.sum())} of {len(trained)} trained models"
+    if len(twins):
+        text += f" and in {int(twins.sum())} of {len(twins)} with random weights"
+    return text + "."
+
+
+def _on_corpora(findings: Findings) -> str:
+    found = findings.dependence
+    if found is None or found.boundaries["gap"].notna().sum() == 0:
+        return ""
+    table = found.boundaries[found.boundaries["gap"].notna()]
+    own = table[table["corpus"] == findings.study.config.first_corpus]
+    others, shuffles = int(own["n_corpora"].sum()), int(own["n_shuffled"].sum())
+    parts = []
+    if others:
+        parts.append(f"in {int(own['recurs_corpora'].sum())} of {others} cases on another corpus")
+    if shuffles:
+        parts.append(f"in {int(own['recurs_shuffled'].sum())} of {shuffles} on the same text with its words shuffled")
+    if not parts:
+        return ""
+    counts = own["reading"].value_counts()
+    readings = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return (
+        f"A candidate of {findings.study.config.first_corpus} recurs within one gap {' and '.join(parts)}; whose they "
+        f"are: {readings}."
+    )
+
+
+def _on_families(findings: Findings) -> str:
+    found = findings.comparison
+    if found is None:
+        return ""
+    labels = [row for row in found.labels.to_dict("records") if math.isfinite(row["p"])]
+    told = [f"{row['boundary']} p = {row['p']:.2f}" for row in labels]
+    cvs = [
+        f"{row['family']} {row['boundary']} {row['cv']:.2f} ({row['n']} models)"
+        for row in found.families.to_dict("records")
+        if math.isfinite(row["cv"])
+    ]
+    parts = [f"coefficients of variation of position: {', '.join(cvs)}"] if cvs else []
+    parts += [f"family labels explain positions with {', '.join(told)} (permutation)"] if told else []
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _on_noise(findings: Findings) -> str:
+    table = findings.scales
+    if table.empty:
+        return ""
+    inside = (table["kl"] >= 0.9 * table["controls_low"]) & (table["kl"] <= 1.1 * table["controls_high"])
+    known = table["controls_low"].notna()
+    if not known.any():
+        return ""
+    return (
+        f"Noise in a scale moves the next token as much as noise in as many blocks elsewhere (within a tenth of the "
+        f"controls' range) in {int(inside[known].sum())} of {int(known.sum())} scales."
+    )
+
+
+def _on_predictions(findings: Findings) -> str:
+    table = findings.predictions
+    paper = table[table["set"].str.startswith("paper")]
+    counts = paper["verdict"].value_counts()
+    said = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("supported", "refuted", "undecided"))
+    return f"Of the paper's {len(paper)} predictions: {said}."
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n} {one if n == 1 else many or one + 's'}"

@@ -1,0 +1,32 @@
+"""Writes a study's report: one HTML page that works offline, and every table as CSV and as LaTeX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mspgt_tl.dashboard.study import render_study
+from mspgt_tl.dashboard.study_tables import study_tables
+from mspgt_tl.store import Run, write_atomically
+from mspgt_tl.study.findings import Findings, conclusions
+from mspgt_tl.study.run import Study
+
+REPORT, TABLES = "report.html", "tables"
+
+
+def write_study_report(study: Study) -> tuple[Path, list[str]]:
+    """Write the report of whatever has finished into the study's folder.
+
+    Returns:
+        The page's path, and the conclusions in sentences.
+    """
+    found = Findings(study)
+    tables, told = study_tables(found), conclusions(found)
+    folder = study.folder / TABLES
+    folder.mkdir(exist_ok=True)
+    for name, table in tables.items():
+        write_atomically(folder / f"{name}.csv", lambda path, raw=table.raw: raw.to_csv(path, index=False))
+        latex = table.latex(name)
+        write_atomically(folder / f"{name}.tex", lambda path, text=latex: path.write_text(text, encoding="utf-8"))
+    page = render_study(found, tables, told)
+    run = Run(study.folder, dict(study.manifest))
+    return run.write(REPORT, lambda path: path.write_text(page, encoding="utf-8")), told
