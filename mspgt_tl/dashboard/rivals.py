@@ -21,7 +21,7 @@ DEFINITION = (
     "Each rival is one signal on the same pass, resampled with the same draws; it is never fused, and a signal alone "
     "cannot be tested for existence. Block influence: 1 − cosine before and after a block (ShortGPT); angular "
     "distance: the same as an angle (Gromov et al.); logit lens: change of the entropy and of the agreement with the "
-    "final layer when layers are read out (stages after Lad et al.); intrinsic dimension by two nearest neighbours; matrix "
+    "final layer when layers are read out (after Lad et al.); intrinsic dimension by two nearest neighbours; matrix "
     "entropy (Skean et al.): changes from block to block. N."
 )
 

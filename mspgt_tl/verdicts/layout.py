@@ -1,4 +1,4 @@
-"""Two-way layouts of models by corpora: their largest complete block, shares of variance, and effects by permutation."""
+"""Two-way layouts of models by corpora: the largest complete block, shares of variance, effects by permutation."""
 
 from __future__ import annotations
 
