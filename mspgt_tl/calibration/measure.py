@@ -73,6 +73,7 @@ class Reading:
             self.effort.tasks,
             replace(self.effort.probe, seed=seed),
             n_blocks=min(DEV_BLOCKS, len(trees.dev)),
+            kinds=("mlp",),  # the others enter no curve here
             device=self.device,
         )
         signals = make_signals(SignalConfig(tasks=self.effort.tasks))

@@ -292,14 +292,8 @@ def _build_hooked(
     forgotten = [key for key, _ in model.named_parameters() if key not in state and ".b_" not in key]
     if forgotten:
         raise ModelError(f"TransformerLens's conversion of '{name}' gives no {', '.join(forgotten[:3])}.")
-    model.load_and_process_state_dict(
-        state,
-        fold_ln=False,
-        center_writing_weights=False,
-        center_unembed=False,
-        fold_value_biases=False,
-        refactor_factored_attn_matrices=False,
-    )
+    # TransformerLens's own loading, without any of its processing, gives the same but walks all modules once a key.
+    model.load_state_dict(state, strict=False)
     return model
 
 

@@ -71,10 +71,14 @@ def fit_probes(
     config: ProbeConfig | None = None,
     *,
     n_blocks: int,
+    kinds: Sequence[str] = KINDS,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train all probes on `train` and count their hits and misses on `dev`, per bootstrap block.
+
+    Args:
+        kinds: which of `KINDS` to train; no kind's numbers depend on the others.
 
     Returns:
         sums: `<task>.<kind>.hits` (true positives) and `<task>.<kind>.total` (2 TP + FP + FN), float64 of shape
@@ -98,13 +102,13 @@ def fit_probes(
         items = _thin(make_items(train.trees, task, train.word_row, seed=config.seed), config)
         test_items = make_items(dev.trees, task, dev.word_row, seed=config.seed)
         described[task] = {}
-        for step, (kind, kind_items, kind_tests) in enumerate(_kinds(items, test_items, config.seed)):
+        for step, (kind, kind_items, kind_tests) in enumerate(_kinds(items, test_items, config.seed, kinds)):
             job = _Job(task, kind, kind_items, kind_tests, held_out[items.tree], config)
             reason = job.unscorable()
             if reason is not None:
                 skipped[task if kind == "mlp" else f"{task}.{kind}"] = reason
                 break
-            on_share = _on_share(progress, task, step)
+            on_share = _on_share(progress, task, step, len(kinds))
             counts, described[task][kind] = job.run(inputs, tests, block, n_blocks, on_share)
             sums |= {f"{task}.{kind}.{name}": values for name, values in counts.items()}
             on_share(1.0)  # layers may all have stopped early
@@ -197,14 +201,16 @@ class _Job:
         )
 
 
-def _kinds(items: TaskItems, tests: TaskItems, seed: int) -> Iterator[tuple[str, TaskItems, TaskItems]]:
-    yield "mlp", items, tests
-    yield "linear", items, tests
-    yield (
-        "control",
-        control_items(items, items.labels, seed=seed),
-        control_items(tests, items.labels, seed=seed),
-    )
+def _kinds(
+    items: TaskItems, tests: TaskItems, seed: int, wanted: Sequence[str]
+) -> Iterator[tuple[str, TaskItems, TaskItems]]:
+    for kind in KINDS:
+        if kind not in wanted:
+            continue
+        if kind == "control":
+            yield kind, *(control_items(part, items.labels, seed=seed) for part in (items, tests))
+        else:
+            yield kind, items, tests
 
 
 def _thin(items: TaskItems, config: ProbeConfig) -> TaskItems:
@@ -220,12 +226,12 @@ def _held_out_trees(n_trees: int, seed: int) -> np.ndarray:
     return mask
 
 
-def _on_share(progress: Progress | None, task: str, step: int) -> Callable[[float], None]:
+def _on_share(progress: Progress | None, task: str, step: int, steps: int) -> Callable[[float], None]:
     """Return a function that reports a kind's finished share as per cent of its task."""
 
     def report(share: float) -> None:
         if progress is not None:
-            progress(f"probes: {task}", 100 * (step + share) / len(KINDS), 100)
+            progress(f"probes: {task}", 100 * (step + share) / steps, 100)
 
     return report
 
