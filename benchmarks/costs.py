@@ -90,7 +90,8 @@ def main() -> None:
     from mspgt_tl.config import DetectConfig, InterveneConfig, TheoryConfig, make_config
     from mspgt_tl.corpora.grammar import generated_corpus
     from mspgt_tl.models.pretrained import encode
-    from mspgt_tl.pipeline.costs import detect_cost, intervene_cost, measure_speed, shape_of, theory_cost
+    from mspgt_tl.pipeline.costs import detect_cost, intervene_cost, theory_cost
+    from mspgt_tl.pipeline.speed import measure_speed, shape_of
     from mspgt_tl.pipeline.theory import run_theory
 
     torch.set_num_threads(1)

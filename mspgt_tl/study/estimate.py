@@ -7,18 +7,9 @@ from dataclasses import dataclass
 
 from mspgt_tl.config import DetectConfig
 from mspgt_tl.errors import MspgtError
-from mspgt_tl.pipeline.costs import (
-    Cost,
-    Shape,
-    Speed,
-    detect_cost,
-    intervene_cost,
-    measure_speed,
-    shape_of,
-    theory_cost,
-    total,
-)
+from mspgt_tl.pipeline.costs import Cost, detect_cost, intervene_cost, theory_cost, total
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
+from mspgt_tl.pipeline.speed import Shape, Speed, measure_speed, shape_of
 from mspgt_tl.study.plan import Step, StudyConfig, make_steps, nulls_of
 
 POSITIONS_PER_WORD = 1.45

@@ -15,10 +15,10 @@ from typing import Any
 from mspgt_tl.config import hash_plain, to_plain
 from mspgt_tl.contracts import Progress
 from mspgt_tl.errors import ConfigError, MspgtError, StoreError
-from mspgt_tl.pipeline.costs import shape_of
 from mspgt_tl.pipeline.detection import detect, load_run
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
 from mspgt_tl.pipeline.intervention import intervene
+from mspgt_tl.pipeline.speed import shape_of
 from mspgt_tl.pipeline.theory import choose_scales, run_theory
 from mspgt_tl.store import Run
 from mspgt_tl.study.plan import Step, StudyConfig, make_steps, nulls_of, settings_of

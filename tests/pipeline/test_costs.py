@@ -5,27 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mspgt_tl.config import DetectConfig, InterveneConfig, MetricConfig, ProbeConfig, TheoryConfig
-from mspgt_tl.errors import ConfigError, ModelError, UnknownModelError
-from mspgt_tl.models.embedded import list_embedded
-from mspgt_tl.models.pretrained import load
-from mspgt_tl.pipeline import costs
-from mspgt_tl.pipeline.costs import (
-    Cost,
-    Shape,
-    Speed,
-    detect_cost,
-    intervene_cost,
-    measure_speed,
-    shape_of,
-    theory_cost,
-    total,
-)
+from mspgt_tl.errors import ConfigError
+from mspgt_tl.pipeline.costs import Cost, detect_cost, intervene_cost, theory_cost, total
+from mspgt_tl.pipeline.speed import Shape, Speed, measure_speed, shape_of
 
 SHAPE = Shape("made up", 12, 128, 4, 4, 32, 288, 4096, 512, gated_mlp=True, parameters=3_165_312)
 SPEED = Speed(forward=1e-4, logits=1e-4, noise=4e-6, decode=6e-4, probe=2e-6, product=4e-11)
@@ -55,44 +42,6 @@ def seven_billion(tmp_path_factory: pytest.TempPathFactory) -> Shape:
     return shape_of(str(folder))
 
 
-@pytest.mark.parametrize("name", ["qwen2.5-mini", "llama2-mini@random:0", "planted:12:4,8", "planted:8@seed:3"])
-def test_shape_is_that_of_the_loaded_model(name: str) -> None:
-    """What is read without loading is what loading gives."""
-    shape, model = shape_of(name), load(name)
-    cfg: Any = model.cfg
-    keys = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "d_vocab", "n_ctx")
-    assert {key: getattr(shape, key) for key in keys} == {key: getattr(cfg, key) for key in keys}
-    assert shape.n_key_value_heads == (cfg.n_key_value_heads or cfg.n_heads)
-    assert shape.gated_mlp == cfg.gated_mlp
-
-
-def test_embedded_models_have_the_parameters_of_their_cards() -> None:
-    """The header of the weights counts what the card records."""
-    for row in list_embedded():
-        assert shape_of(row["name"]).parameters == row["parameters"]
-
-
-def test_folder_with_and_without_weights(tiny_folder: Path, tmp_path: Path) -> None:
-    """A folder's parameters are counted alike from the weights' header and from the configuration alone."""
-    from transformers import AutoModelForCausalLM
-
-    (tmp_path / "config.json").write_bytes((tiny_folder / "config.json").read_bytes())
-    shape, bare = shape_of(str(tiny_folder)), shape_of(str(tmp_path))
-    loaded = AutoModelForCausalLM.from_pretrained(tiny_folder)
-    assert shape.parameters == sum(p.numel() for p in loaded.parameters())
-    assert shape == replace(bare, name=shape.name)
-    assert (shape.n_layers, shape.d_model, shape.n_heads, shape.n_key_value_heads) == (8, 32, 4, 2)
-
-
-def test_shared_embeddings_count_once_and_are_held_twice(tmp_path: Path) -> None:
-    """With one matrix for embedding and unembedding, the loaded model has a copy of it."""
-    for tied in (False, True):
-        (tmp_path / "config.json").write_text(json.dumps(LLAMA_2_7B | {"tie_word_embeddings": tied}))
-        shape = shape_of(str(tmp_path))
-        assert shape.weights == 6_738_415_616
-        assert shape.parameters == shape.weights - tied * 32000 * 4096
-
-
 def test_large_model_is_sized_without_its_weights(seven_billion: Shape) -> None:
     """Llama-2-7B has 6.74 billion parameters and does not run in less memory than they take."""
     assert seven_billion.parameters == 6_738_415_616
@@ -102,25 +51,9 @@ def test_large_model_is_sized_without_its_weights(seven_billion: Shape) -> None:
     assert cost.scratch_bytes == 4 * 2500 * 16 * 32 * 4096
 
 
-def test_unknown_names_and_unreadable_folders_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names without anything behind them, damaged configurations and a hub out of reach are errors of ours."""
-    with pytest.raises(UnknownModelError, match="llama2-mini"):
-        shape_of("llama2-mina")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"config\.json"):
-        shape_of(str(tmp_path))
-
-    def fail(*given: Any, **named: Any) -> None:
-        raise OSError("no network\nand more")
-
-    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", fail)
-    with pytest.raises(ModelError, match=r"gpt2.*OSError: no network$"):
-        shape_of("gpt2")
-
-
 def test_block_too_large_to_be_timed_is_refused(seven_billion: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without room for one block, speed and seconds are nan with the reason; memory and disk are known all the same."""
-    monkeypatch.setattr(costs, "_free_memory", lambda: 1e9)
+    monkeypatch.setattr("mspgt_tl.pipeline.speed._free_memory", lambda: 1e9)
     speed = measure_speed(seven_billion)
     assert math.isnan(speed.forward)
     assert "1.0 GB are free" in speed.reason
@@ -134,15 +67,6 @@ def test_block_too_large_to_be_timed_is_refused(seven_billion: Shape, monkeypatc
         assert cost.reason == speed.reason
         assert cost.memory_bytes > 2.7e10
         assert cost.disk_bytes > 1e6
-
-
-@pytest.mark.parametrize("name", ["qwen2.5-mini", "planted:8"])
-def test_speed_is_known_for_small_models(name: str) -> None:
-    """Every unit cost is a positive number, for gated and plain blocks and for widths that heads do not divide."""
-    speed = measure_speed(shape_of(name))
-    units = (speed.forward, speed.logits, speed.noise, speed.decode, speed.probe, speed.product)
-    assert all(math.isfinite(unit) and unit > 0 for unit in units)
-    assert (speed.device, speed.weight_bytes, speed.reason) == ("cpu", 4, "")
 
 
 def test_unknown_device_is_refused() -> None:
