@@ -76,8 +76,9 @@ def print_theory(result: Theory, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, indent=1))
         return
-    out.print(_layer_table(summary))
-    out.print(_scale_table(summary))
+    title = f"Layers of {summary['model']} (nats per token; {summary['tokens']} tokens)"
+    out.print(_table(title, LAYER_COLUMNS, summary["layers"]))
+    out.print(_table(f"Scales ({summary['scales_from']})", SCALE_COLUMNS, summary["scales"]))
     for line in summary["findings"]:
         out.print(f"· {plain(line)}", highlight=False)
     for reason in summary["reasons"]:
@@ -85,41 +86,34 @@ def print_theory(result: Theory, *, as_json: bool) -> None:
     out.print(f"Page: {summary['report']}", soft_wrap=True, highlight=False)
 
 
-def _layer_table(summary: dict[str, Any]) -> Table:
-    table = new_table(f"Layers of {summary['model']} (nats per token; {summary['tokens']} tokens)")
-    columns = {
-        "layer": "layer",
-        "sensitivity": "s² tr F",
-        "sensitivity_interval": "95 %",
-        "closure_float32": "KL/pred.",
-        "closure_float64": "float64",
-        "exit_sigma": "to σ",
-        "information": "I_V",
-        "beta": "β",
-    }
-    for title in columns.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in summary["layers"]:
-        table.add_row(*(_cell(row.get(name)) for name in columns))
-    return table
+LAYER_COLUMNS = {
+    "layer": "layer",
+    "sensitivity": "s² tr F",
+    "sensitivity_interval": "95 %",
+    "closure_float32": "KL/pred.",
+    "closure_float64": "float64",
+    "exit_sigma": "to σ",
+    "information": "I_V",
+    "beta": "β",
+}
+SCALE_COLUMNS = {
+    "scale": "scale",
+    "blocks": "blocks",
+    "sensitivity": "Σ s² tr F",
+    "sensitivity_interval": "95 %",
+    "closure_float32": "KL/pred.",
+    "closure_float64": "float64",
+    "exit_sigma": "to σ",
+    "beta": "β",
+    "hvib_rate": "H-VIB",
+}
 
 
-def _scale_table(summary: dict[str, Any]) -> Table:
-    table = new_table(f"Scales ({summary['scales_from']})")
-    columns = {
-        "scale": "scale",
-        "blocks": "blocks",
-        "sensitivity": "Σ s² tr F",
-        "sensitivity_interval": "95 %",
-        "closure_float32": "KL/pred.",
-        "closure_float64": "float64",
-        "exit_sigma": "to σ",
-        "beta": "β",
-        "hvib_rate": "H-VIB",
-    }
-    for title in columns.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in summary["scales"]:
+def _table(title: str, columns: dict[str, str], rows: list[dict[str, Any]]) -> Table:
+    table = new_table(title)
+    for shown in columns.values():
+        table.add_column(shown, justify="right", no_wrap=True)
+    for row in rows:
         table.add_row(*(_cell(row.get(name)) for name in columns))
     return table
 

@@ -7,12 +7,13 @@ counts as continuation. Tokenised apart, many tokenizers would put a space befor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from mspgt_tl.activations import batch_by_length
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError
 from mspgt_tl.metrics.base import METRICS, NAN, MetricResult, Sample, TextMetric, missing_result, summarise
@@ -48,21 +49,10 @@ def continuation_losses(
         counts[index] = max(len(ends) - starts[index], 0)
     # By length and then by ids: padding is little, and the order of the samples changes no batch.
     order = sorted(np.flatnonzero(counts).tolist(), key=lambda i: (len(encoding.ids[i]), encoding.ids[i]))
-    for rows in _batches(order, encoding.ids, batch_positions):
+    for chosen in batch_by_length([len(encoding.ids[i]) for i in order], batch_positions):
+        rows = [order[i] for i in chosen]
         nats[rows] = _sum_losses(model, [encoding.ids[i] for i in rows], [starts[i] for i in rows])
     return nats, counts
-
-
-def _batches(order: Sequence[int], ids: Sequence[Sequence[int]], positions: int) -> Iterator[list[int]]:
-    """Yield samples, shortest first, whose padded batch has at most `positions` tokens."""
-    rows: list[int] = []
-    for row in order:
-        if rows and len(ids[row]) * (len(rows) + 1) > positions:
-            yield rows
-            rows = []
-        rows.append(row)
-    if rows:
-        yield rows
 
 
 def _sum_losses(model: CausalModel, ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
