@@ -115,7 +115,7 @@ class Run:
         """Take over a stage that another run finished, unless this one has it; the caller knows that it is the same."""
         if name in other.manifest["stages"] and name not in self.manifest["stages"]:
             self.write(f"{name}.nc", lambda path: shutil.copyfile(other.folder / f"{name}.nc", path))
-            self.manifest["stages"][name] = {"seconds": 0.0, "from": other.folder.name}
+            self.manifest["stages"][name] = {"seconds": 0.0, "from": str(other.folder)}
             self._write_manifest()
 
     def arrays(self, name: str) -> xr.Dataset:

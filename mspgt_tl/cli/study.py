@@ -13,6 +13,7 @@ from mspgt_tl.cli.compare import read_pairs
 from mspgt_tl.cli.console import JsonFlag, app, err, new_table, out, parse_settings, plain, progress_bars
 
 if TYPE_CHECKING:
+    from mspgt_tl.pipeline.costs import Cost
     from mspgt_tl.study import Estimate, Study, StudyConfig
 
 
@@ -68,7 +69,7 @@ def study(
             quick=quick,
             corpora=read_pairs("--corpus", corpus),
             treebanks=read_pairs("--treebank", treebank),
-            nulls=read_pairs("--null", nulls),
+            nulls=_read_nulls(nulls or []),
             settings=parse_settings(set_ or []),
         )
         if dry_run:
@@ -89,6 +90,15 @@ def study(
         raise typer.Exit(1)
 
 
+def _read_nulls(pairs: list[str]) -> dict[str, list[str]]:
+    """Return nulls by corpus; one corpus may have several."""
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        for name, null in read_pairs("--null", [pair]).items():
+            found.setdefault(name, []).append(null)
+    return found
+
+
 def _print_plan(config: StudyConfig, *, as_json: bool) -> None:
     from mspgt_tl.study import estimate_study
 
@@ -97,23 +107,23 @@ def _print_plan(config: StudyConfig, *, as_json: bool) -> None:
         print(json.dumps(_plain_plan(estimate), indent=1))
         return
     table = new_table(f"{config.title}: {len(estimate.costs)} runs, in this order")
-    for column in ("stage", "corpus", "model", "time", "memory", "disk", "meanwhile"):
+    on_device = estimate.total.device_bytes > 0
+    for column in ("stage", "corpus", "model", "time", "memory", *(["GPU"] * on_device), "disk", "meanwhile"):
         left = column in ("stage", "corpus", "model")
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "model", overflow="fold")
+
+    def told(cost: Cost) -> list[str]:
+        sizes = [cost.memory_bytes, *([cost.device_bytes] * on_device), cost.disk_bytes, cost.scratch_bytes]
+        return [duration(cost.seconds), *map(size, sizes)]
+
     for step, cost in estimate.costs.items():
-        row = map(plain, (step.stage, step.corpus, step.model))
-        table.add_row(
-            *row, duration(cost.seconds), *map(size, (cost.memory_bytes, cost.disk_bytes, cost.scratch_bytes))
-        )
-    whole = estimate.total
-    sizes = map(size, (whole.memory_bytes, whole.disk_bytes, whole.scratch_bytes))
-    table.add_row("all", "", "", duration(whole.seconds), *sizes, style="bold")
+        table.add_row(*map(plain, (step.stage, step.corpus, step.model)), *told(cost))
+    table.add_row("all", "", "", *told(estimate.total), style="bold")
     out.print(table)
-    for model, reason in estimate.reasons.items():
-        out.print(f"· {plain(model)}: {plain(reason)}", highlight=False, soft_wrap=True)
-    for reason in dict.fromkeys(
-        c.reason for s, c in estimate.costs.items() if c.reason and s.model not in estimate.reasons
-    ):
+    for name, reason in estimate.reasons.items():
+        out.print(f"· {plain(name)}: {plain(reason)}", highlight=False, soft_wrap=True)
+    known = (c for s, c in estimate.costs.items() if not {s.model, s.corpus} & estimate.reasons.keys())
+    for reason in dict.fromkeys(cost.reason for cost in known if cost.reason):
         out.print(f"· {plain(reason)}", highlight=False, soft_wrap=True)
     out.print(
         "One run after the other, on this machine; timed on random blocks of each model's shape, right to a factor of "
@@ -131,6 +141,7 @@ def _plain_plan(estimate: Estimate) -> dict[str, Any]:
             "after": step.after,
             "seconds": cost.seconds,
             "memory_bytes": cost.memory_bytes,
+            "device_bytes": cost.device_bytes,
             "disk_bytes": cost.disk_bytes,
             "scratch_bytes": cost.scratch_bytes,
             "reason": cost.reason,

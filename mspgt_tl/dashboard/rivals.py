@@ -10,7 +10,7 @@ from mspgt_tl.boundaries import MIN_RELIABILITY
 from mspgt_tl.contracts import GAP
 from mspgt_tl.dashboard.drawing import RUN_COLOURS, SYMBOLS, blank_figure, gap_axis, thin_boundaries
 from mspgt_tl.dashboard.sheet import Plot, Section, Table
-from mspgt_tl.dashboard.words import MISSING, number, percent
+from mspgt_tl.dashboard.words import MISSING, interval_text, number, percent
 from mspgt_tl.verdicts.rivals import RIVAL, rival_rows
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _row(row: dict[str, Any]) -> list[str]:
     return [
         row["rival"],
         number(row["reliability"], 2),
-        ", ".join(f"{gap} [{low:.0f}, {high:.0f}]" for gap, (low, high) in places) or ("flat" if flat else "none"),
+        ", ".join(f"{gap} {interval_text(np.array(one))}" for gap, one in places) or ("flat" if flat else "none"),
         shown if np.isfinite(row["correlation"]) else MISSING,
         *(f"{percent(one['within_one'])} ({percent(one['chance'])})" for one in row["agreement"]),
     ]

@@ -47,7 +47,7 @@ def render_study(found: Any, tables: Mapping[str, Shown], told: Sequence[str]) -
         _rival_section(tables),
         _prediction_section(tables),
         _limit_section(found),
-        Section("Everything that was run", "", tables=_chosen(tables, "steps"), folded=True),
+        Section("Everything that was read and run", "", tables=_chosen(tables, "inputs", "steps"), folded=True),
     ]
     page = Sheet(
         config.title,
@@ -73,6 +73,7 @@ def _asked_section(found: Any, tables: Mapping[str, Shown]) -> Section:
         for row in tables["steps"].raw.to_dict("records")
         if row["state"] not in ("finished", "not run yet")
     ]
+    notes += found.problems
     return Section(
         "What was asked",
         "Are there layer boundaries between scales of processing, do families share them, and does noise in one scale "
@@ -269,7 +270,7 @@ def _noise_section(found: Any, tables: Mapping[str, Shown]) -> Section | None:
     return Section(
         "What does noise in a scale do?",
         f"KL of the next token when every block of one scale gets noise of level {level:g}; grey bars are controls: "
-        "stretches of as many blocks at other depths.",
+        "stretches of as many blocks that start elsewhere.",
         [Plot(noise_figure(found.scales), "KL of the next token by model and scale, beside controls.")],
         tables=_chosen(tables, "noise", "table2", "brittleness"),
         folded=True,
@@ -378,14 +379,23 @@ def _prediction_section(tables: Mapping[str, Shown]) -> Section:
 def _limit_section(found: Any) -> Section:
     config = found.study.config
     deepest = max((model.n_layers for model in found.located), default=0)
-    notes = [
-        f"The models have at most {deepest} blocks; what holds of them need not hold of larger ones.",
-        f"Detections saw at most {config.detect.sentences:,} sentences (the paper: 10,000), sweeps "
-        f"{config.intervene.samples:,} samples a condition (the paper: 1,000).",
+    notes = [f"The models have at most {deepest} blocks; what holds of them need not hold of larger ones."] * (
+        deepest > 0
+    )
+    notes += [
+        f"Detections saw {_range(found.inputs)} sentences (the paper: 10,000), sweeps {config.intervene.samples:,} "
+        "samples a condition (the paper: 1,000).",
         "Existence is agreement of signals: a boundary that only one signal sees cannot be told from chance.",
         "Intervals of positions are over sentences, as if those were independent; other training runs are not in them.",
     ]
     return Section("Limits", "", notes=notes)
+
+
+def _range(inputs: Any) -> str:
+    if inputs.empty:
+        return "no"
+    low, high = int(inputs["sentences"].min()), int(inputs["sentences"].max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _short_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mspgt_tl.dashboard.sheet import Table
+from mspgt_tl.dashboard.sheet import HASH_SHOWN, Table
 from mspgt_tl.dashboard.words import MISSING, number, percent
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ class Shown:
     cells: Mapping[str, Cell]
     """Columns of the table as it is shown."""
     note: str = ""
-    wide: bool = False
 
     def text(self) -> pd.DataFrame:
         """Return the table as it is shown, all strings."""
@@ -39,12 +39,12 @@ class Shown:
     def table(self) -> Table:
         """Return it for a page."""
         text = self.text()
-        return Table(self.caption, list(text.columns), text.to_numpy().tolist(), self.note, self.wide)
+        return Table(self.caption, list(text.columns), text.to_numpy().tolist(), self.note)
 
     def latex(self, label: str) -> str:
-        """Return it as a LaTeX table in `booktabs` style."""
-        text = self.text()
-        return text.to_latex(index=False, escape=True, caption=self.caption, label=f"tab:{label}", longtable=True)
+        """Return it as a LaTeX table in `booktabs` style; Greek letters and signs need XeLaTeX or LuaLaTeX."""
+        caption = re.sub(r"([_%&#$])", r"\\\1", self.caption)  # pandas escapes the cells alone
+        return self.text().to_latex(index=False, escape=True, caption=caption, label=f"tab:{label}", longtable=True)
 
 
 def words(column: str) -> Cell:
@@ -100,6 +100,7 @@ def study_tables(found: Any) -> dict[str, Shown]:
         "theory": _theory(found.theory),
         "information": _information(found.measurements),
         "predictions": _predictions(found.predictions),
+        "inputs": _inputs(found.inputs),
         "steps": _steps(found.progress),
     }
     return {name: table for name, table in tables.items() if len(table.raw)}
@@ -178,7 +179,7 @@ def _comparison(found: Any) -> dict[str, Shown]:
     )
     brittleness = Shown(
         "Brittleness: the most affected family over the least affected one (eq. 8)",
-        found.brittleness,
+        found.brittleness[found.brittleness["n"] > 1],
         {
             "metric": words("metric"),
             "scale": words("scale"),
@@ -188,7 +189,8 @@ def _comparison(found: Any) -> dict[str, Shown]:
             "95 %": bounds("low", "high"),
             "note": words("reason"),
         },
-        "A ratio of largest to smallest is above 1 by construction, however alike the families are.",
+        "On models with two boundaries, supported or not. A ratio of largest to smallest is above 1 by construction, "
+        "however alike the families are.",
     )
     return {"families": families, "pairs": pairs, "labels": labels, "brittleness": brittleness}
 
@@ -207,8 +209,8 @@ def _noise(raw: pd.DataFrame) -> Shown:
             "controls": bounds("controls_low", "controls_high"),
             "KL per block": digits("kl_per_block", 2),
         },
-        "Controls: stretches of as many blocks at other depths, the same noise. Where the scale lies among them, it is "
-        "its length that acts, not its place.",
+        "Controls: lowest and highest KL of stretches of as many blocks that start elsewhere, under the same noise; "
+        "they may share blocks with the scale. Where the scale lies among them, no difference of place shows.",
     )
 
 
@@ -262,7 +264,8 @@ def _dependence(found: Any) -> dict[str, Shown]:
             "note": words("reason"),
         },
         "Shares of the variance of positions (LI, IG) and of curves; the rest is their interaction. By chance: what "
-        "meaningless labels would give. p: by permutation.",
+        "meaningless labels would give. p: by permutation. Probes see the treebank and not the text: on two corpora "
+        "with one treebank their curves are the same by construction.",
     )
     return {"readings": readings, "shares": shares, "agreement": _agreement(found.curves)}
 
@@ -298,6 +301,8 @@ def _agreement(curves: pd.DataFrame) -> Shown:
             "lowest": fixed("min", "+.2f"),
             "highest": fixed("max", "+.2f"),
         },
+        "Probes see the treebank and not the text: on shuffled text, and on two corpora with one treebank, they "
+        "correlate by +1 by construction, and the fused curve by part of it.",
     )
 
 
@@ -334,7 +339,8 @@ def _theory(raw: pd.DataFrame) -> Shown:
             "β": digits("beta"),
             "H-VIB rate, nats": digits("hvib_rate"),
         },
-        "Closure: measured KL over ½ σ² Σ s² tr F at the smallest σ; 1 if the expansion holds.",
+        "Closure: measured KL over ½ σ² Σ s² tr F at the smallest σ; 1 if the expansion holds. β: −∂D/∂R at the σ "
+        "nearest to a half. H-VIB rate: at the largest β of its sweep.",
     )
 
 
@@ -359,14 +365,16 @@ def _predictions(raw: pd.DataFrame) -> Shown:
             "verdict": words("verdict"),
             "if all found counted": words("verdict, all found"),
             "at its word": words("at its word"),
-            "n": words("n"),
-            "estimates": words("estimates"),
+            "n, all found": words("n"),
+            "estimates, all found": words("estimates"),
             "chance passes": share("chance"),
             "why": words("reason"),
+            "what would decide it": words("further"),
         },
-        "Verdict: on boundaries that are supported. If all found counted: on every candidate, with intervals. At its "
-        "word: the estimates of all candidates without intervals, as the paper judges. Chance passes: how often random "
-        "boundaries or effects of noise alone would pass so.",
+        "Verdict: on boundaries that are supported, and effects in scales that they cut. If all found counted: on "
+        "every pair of candidates, with 95 % intervals. At its word: those estimates without intervals, as the paper "
+        "judges. n: models or families, one for each dose where a prediction names none. Chance passes: how often "
+        "random boundaries or effects of noise alone would pass so.",
     )
 
 
@@ -380,6 +388,35 @@ def _steps(raw: pd.DataFrame) -> Shown:
             "model": words("model"),
             "state": words("state"),
             "seconds": fixed("seconds", ".0f"),
+            "folder": words("folder"),
         },
-        "Every run has a folder of that name with a page of its own.",
+        "Every run has a folder of its own with a page. Seconds: of the last time that it was looked at.",
     )
+
+
+def _inputs(raw: pd.DataFrame) -> Shown:
+    return Shown(
+        "What was read",
+        raw,
+        {
+            "model": words("model"),
+            "family": words("family"),
+            "blocks": words("blocks"),
+            "d_model": words("d_model"),
+            "weights": _short("weights"),
+            "corpus": words("corpus"),
+            "sentences": words("sentences"),
+            "text": _short("text"),
+            "treebank": words("treebank"),
+            "trees": words("trees"),
+            "labels": _short("labels"),
+            "nulls": words("nulls"),
+            "stages": words("stages"),
+            "version": words("version"),
+        },
+        "The first characters of sha256 hashes; the whole of them is in inputs.csv.",
+    )
+
+
+def _short(column: str) -> Cell:
+    return lambda row: str(row[column]) if " " in str(row[column]) else str(row[column])[:HASH_SHOWN]

@@ -232,6 +232,7 @@ def _adopt_probes(run: Run, donor: Run, config: DetectConfig) -> None:
     if all(own[part] == other.get(part) for part in ("command", "config", "model", "treebank")):
         for task in config.signals.tasks:
             run.adopt(f"probe-{task}", donor)
+            run.adopt(f"labels.probe-{task}", donor)  # of the null, where both have it
 
 
 def _full_names(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def intervene(
     """
     plain = to_plain(config) if isinstance(config, InterveneConfig) else dict(config or {})
     settings = make_config(override(plain, {"seed": seed, **_full_names(options)}), InterveneConfig)
-    metrics = {name: METRICS[name] for name in _metric_names(settings)}  # unknown names are refused at once
+    metrics = choose_metrics(settings)  # unknown names are refused at once
     detection = as_detection(model)
     given: Any = model if detection is None else detection.manifest["identity"]["model"]["name"]
     hooked = load(given, backend=backend, device=device, dtype=dtype)
@@ -435,11 +435,17 @@ def _choose_prompts(model: CausalModel, corpus: TextCorpus, config: InterveneCon
     return found
 
 
-def _metric_names(config: InterveneConfig) -> list[str]:
+def choose_metrics(config: InterveneConfig) -> dict[str, type[TextMetric]]:
+    """Return the text metrics that the settings name, all known ones if they name none.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
     from mspgt_tl import metrics
 
     assert metrics  # importing the package fills the registry
-    return list(config.metrics.names if config.metrics.names is not None else METRICS)
+    names = config.metrics.names if config.metrics.names is not None else METRICS
+    return {name: METRICS[name] for name in names}
 
 
 def _full_names(options: Mapping[str, Any]) -> dict[str, Any]:

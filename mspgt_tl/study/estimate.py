@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mspgt_tl.config import DetectConfig
 from mspgt_tl.errors import MspgtError
@@ -22,7 +22,7 @@ class Estimate:
 
     costs: Mapping[Step, Cost]
     reasons: Mapping[str, str]
-    """By model: why it cannot be told, or not be loaded."""
+    """By model or corpus: why it cannot be told, or not be found."""
 
     @property
     def total(self) -> Cost:
@@ -39,35 +39,32 @@ class _Text:
 
 
 def estimate_study(config: StudyConfig) -> Estimate:
-    """Estimate every step; models of one shape are timed once, on one or two random blocks of that shape.
-
-    Raises:
-        CorpusError: a corpus or treebank cannot be read.
-    """
-    texts = {name: _look_at(corpus.text, corpus.treebank, config.detect) for name, corpus in config.corpora.items()}
-    shapes: dict[str, Shape] = {}
+    """Estimate every step; models of one shape are timed once, on one or two random blocks of that shape."""
     reasons: dict[str, str] = {}
+    texts: dict[str, _Text] = {}
+    for name, corpus in config.corpora.items():
+        try:
+            texts[name] = _look_at(corpus.text, corpus.treebank, config.detect)
+        except MspgtError as error:
+            reasons[name] = str(error)
+    known: dict[str, tuple[Shape, Speed]] = {}
+    speeds: dict[Shape, Speed] = {}
     for model in config.models:
         try:
-            shapes[model] = shape_of(model)
+            shape = shape_of(model)
+            size = replace(shape, name="", parameters=0)  # the same for all training runs
+            if size not in speeds:
+                speeds[size] = measure_speed(shape, config.device or "cpu", config.dtype)
+            known[model] = shape, speeds[size]
         except MspgtError as error:
             reasons[model] = str(error)
-    speeds: dict[tuple[int, ...], Speed] = {}
-    for shape in shapes.values():
-        if _key(shape) not in speeds:
-            speeds[_key(shape)] = measure_speed(shape, config.device or "cpu", config.dtype)
     costs = {}
     for step in make_steps(config):
-        if step.model in reasons:
-            costs[step] = Cost(*[float("nan")] * 4, reason=reasons[step.model])
+        if why := " ".join(reasons[name] for name in (step.corpus, step.model) if name in reasons):
+            costs[step] = Cost(*[float("nan")] * 4, reason=why)
         else:
-            shape = shapes[step.model]
-            costs[step] = _cost(config, step, shape, speeds[_key(shape)], texts[step.corpus])
+            costs[step] = _cost(config, step, *known[step.model], texts[step.corpus])
     return Estimate(costs, reasons)
-
-
-def _key(shape: Shape) -> tuple[int, ...]:
-    return shape.n_layers, shape.d_model, shape.n_heads, shape.n_key_value_heads, shape.d_mlp, shape.d_vocab
 
 
 def _look_at(text: str | None, treebank: str | None, config: DetectConfig) -> _Text:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from mspgt_tl.boundaries import find_boundaries
+from mspgt_tl.dashboard.words import interval_text, p_text
+from mspgt_tl.errors import StoreError
 from mspgt_tl.pipeline.detection import Detection, load_run
 from mspgt_tl.pipeline.intervention import Intervention, load_intervention
 from mspgt_tl.pipeline.theory import Theory, load_theory, summarise
@@ -21,16 +23,18 @@ from mspgt_tl.verdicts import SETS, Comparison, Evidence, Judgement, Located, ju
 from mspgt_tl.verdicts import compare as compare_models
 from mspgt_tl.verdicts.dependence import Dependence, Observed, compare_corpora
 from mspgt_tl.verdicts.effects import SCALES
-from mspgt_tl.verdicts.positions import RANKS, family_of
+from mspgt_tl.verdicts.positions import RANKS, Count, family_of
 from mspgt_tl.verdicts.rivals import rival_rows
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-SHUFFLED = "{}, words shuffled"
-"""Name of a corpus's shuffled version."""
-WORDS_NULL = "tokens"
+SHUFFLED = {"tokens": "{}, words shuffled", "labels": "{}, labels shuffled"}
+"""Names of a corpus's shuffled versions, by the null that makes them."""
+WORDS = "tokens"
+T = TypeVar("T")
+COUNTS: tuple[Count, ...] = ("supported", "found")
 KINK = "mi_kink_excess"
 """Quantity that prediction 1.2 is judged by."""
 NEXT_TOKEN_KL = "next_token_kl"
@@ -42,6 +46,8 @@ class Findings:
     """Everything that the report of a study says."""
 
     study: Study
+    problems: list[str] = field(default_factory=list)
+    """Runs that finished and cannot be read."""
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -58,21 +64,28 @@ class Findings:
     @cached_property
     def detections(self) -> dict[tuple[str, str], Detection]:
         """Finished detections by corpus and model."""
-        return {
-            (corpus, model): load_run(folder)
-            for corpus in self.study.config.corpora
-            for model, folder in self.finished("detect", corpus).items()
-        }
+        found = {corpus: self._read("detect", corpus, load_run) for corpus in self.study.config.corpora}
+        return {(corpus, model): run for corpus, runs in found.items() for model, run in runs.items()}
+
+    def _read(self, stage: str, corpus: str, load: Callable[[Path], T]) -> dict[str, T]:
+        """Read finished runs by model; a damaged one is told and left out."""
+        runs = {}
+        for model, folder in self.finished(stage, corpus).items():
+            try:
+                runs[model] = load(folder)
+            except StoreError as error:
+                self.problems.append(str(error))
+        return runs
 
     @cached_property
     def interventions(self) -> dict[str, Intervention]:
         """Finished sweeps by model."""
-        return {model: load_intervention(folder) for model, folder in self.finished("intervene").items()}
+        return self._read("intervene", self.study.config.first_corpus, load_intervention)
 
     @cached_property
     def theories(self) -> dict[str, Theory]:
         """Finished theory runs by model."""
-        return {model: load_theory(folder) for model, folder in self.finished("theory").items()}
+        return self._read("theory", self.study.config.first_corpus, load_theory)
 
     def family(self, model: str) -> str:
         """Return a model's family; that of a random-weight twin says so."""
@@ -87,7 +100,8 @@ class Findings:
     @cached_property
     def located(self) -> tuple[Located, ...]:
         """Boundaries of every model on the first corpus."""
-        folders = self.finished("detect")
+        first = self.study.config.first_corpus
+        folders = {m: f for m, f in self.finished("detect").items() if (first, m) in self.detections}
         if not folders:
             return ()
         kinds = {str(f): self._entry(model).architecture for model, f in folders.items()}
@@ -107,7 +121,7 @@ class Findings:
         """The trained models side by side, all boundaries counted; None for fewer than two."""
         if len(self.trained) < 2:
             return None
-        effects = None if self.effects.empty else self.effects
+        effects = self._evidence("found")
         return compare_models(list(self.trained), effects=effects, seed=self.study.config.seed)
 
     @cached_property
@@ -122,9 +136,8 @@ class Findings:
         for (corpus, model), detection in self.detections.items():
             rows += self._boundary_rows(model, corpus, detection.data)
             for null, data in detection.nulls.items():
-                if null == WORDS_NULL:
-                    rows += self._boundary_rows(model, SHUFFLED.format(corpus), data)
-        return pd.DataFrame(rows, columns=BOUNDARY_COLUMNS)
+                rows += self._boundary_rows(model, SHUFFLED[null].format(corpus), data)
+        return pd.DataFrame(rows, columns=BOUNDARY_COLUMNS).astype({"random": bool})
 
     def _boundary_rows(self, model: str, corpus: str, data: xr.Dataset) -> list[dict[str, Any]]:
         n_layers = int(data.attrs["n_layers"])
@@ -155,14 +168,21 @@ class Findings:
         """Which boundaries are the model's and which the corpus's; None before a detection has finished."""
         observed = []
         for (corpus, model), detection in self.detections.items():
-            trained = model.partition("@random:")[0] if is_random(model) else None
-            if trained is not None and (corpus, trained) not in self.detections:
+            trained = self._runs_of_architecture(model) if is_random(model) else ()
+            if is_random(model) and not trained:
                 continue  # a twin of nothing in this study
             observed.append(Observed(detection.data, model, corpus, twin_of=trained))
-            if WORDS_NULL in detection.nulls:
-                shuffled = detection.nulls[WORDS_NULL]
-                observed.append(Observed(shuffled, model, SHUFFLED.format(corpus), corpus, trained))
+            if WORDS in detection.nulls:
+                shuffled = detection.nulls[WORDS]
+                observed.append(Observed(shuffled, model, SHUFFLED[WORDS].format(corpus), corpus))
         return compare_corpora(observed, seed=self.study.config.seed) if observed else None
+
+    def _runs_of_architecture(self, twin: str) -> tuple[str, ...]:
+        """Return the trained models of a twin's architecture: several training runs share one."""
+        kind = self._entry(twin).architecture or twin.partition("@")[0]
+        kinds = {name: entry.architecture or name.partition("@")[0] for name, entry in self.study.config.models.items()}
+        seen = {model for _, model in self.detections}
+        return tuple(name for name in kinds if name in seen and kinds[name] == kind and not is_random(name))
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -192,6 +212,7 @@ class Findings:
         for name in (str(n) for n in here["target"].values[here["group"].values == "scale"]):
             own = here.sel(target=name)
             controls = here["kl"].values[[str(n).startswith(f"{name} control") for n in here["target"].values]]
+            controls = controls[np.isfinite(controls)]
             first, _, last = str(own["blocks"].item()).partition("-")
             count = int(last) - int(first) + 1
             row = {"model": model, "family": self.family(model), "scale": name, "scales from": origin}
@@ -204,6 +225,7 @@ class Findings:
             row |= {
                 "controls_low": float(controls.min()) if len(controls) else math.nan,
                 "controls_high": float(controls.max()) if len(controls) else math.nan,
+                "controls": len(controls),
                 "level": float(level),
             }
             rows.append(row)
@@ -252,7 +274,7 @@ class Findings:
             for model, theory in self.theories.items()
             for row in summarise(theory)["scales"]
         ]
-        return pd.DataFrame(rows, columns=["model", *THEORY_COLUMNS])
+        return pd.DataFrame(rows, columns=["model", *THEORY_COLUMNS]).astype(dict.fromkeys(THEORY_COLUMNS[2:], float))
 
     @cached_property
     def rivals(self) -> pd.DataFrame:
@@ -281,17 +303,23 @@ class Findings:
                 )
         return pd.DataFrame(rows)
 
+    def _evidence(self, count: Count) -> pd.DataFrame | None:
+        """Return effects of trained models whose scales are theirs: cut at two boundaries that count."""
+        models = {model.name for model in self.trained if not model.counting(count).reason}
+        chosen = self.effects[self.effects["model"].isin(models)] if not self.effects.empty else self.effects
+        return None if chosen.empty else chosen
+
     @cached_property
     def judged(self) -> dict[str, tuple[Judgement, ...]]:
         """Predictions of every shipped set, judged on boundaries that are supported and then on all that were found."""
         found = {}
-        for count in ("supported", "found"):
+        for count in COUNTS:
             models = tuple(model.counting(count) for model in self.located)
             counted = {model.name for model in models if not model.reason}
             measurements = self.measurements[self.measurements["model"].isin(counted)].drop(columns="p")
             evidence = Evidence(
                 models,
-                None if self.effects.empty else self.effects,
+                self._evidence(count),
                 None if measurements.empty else measurements,
                 name=f"boundaries {count}",
             )
@@ -306,7 +334,12 @@ class Findings:
         names = [name for name in SETS for _ in load_set(name).predictions]
         rows = []
         for set_name, strict, loose in zip(names, self.judged["supported"], self.judged["found"], strict=True):
-            estimates = [f"{g.name} {g.found.value:.3g}" for g in loose.groups if g.point is not None]
+            estimates = [
+                f"{g.name} {g.found.value:.3g}"
+                + (f" [{g.found.low:.3g}, {g.found.high:.3g}]" if math.isfinite(g.found.low) else "")
+                for g in loose.groups
+                if g.point is not None
+            ]
             rows.append(
                 {
                     "set": set_name,
@@ -336,6 +369,35 @@ class Findings:
             seconds = math.nan if outcome is None else outcome.seconds
             rows.append({"stage": step.stage, "model": step.model, "corpus": step.corpus, "state": state})
             rows[-1] |= {"seconds": seconds, "folder": step.name}
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def inputs(self) -> pd.DataFrame:
+        """What every model is and what it read, by its weights' and its texts' hashes: enough to see it is the same."""
+        import pandas as pd
+
+        rows = []
+        for (corpus, model), detection in self.detections.items():
+            identity = detection.manifest["identity"]
+            own, entry = identity["model"], self._entry(model)
+            rows.append(
+                {
+                    "model": model,
+                    "family": self.family(model),
+                    "blocks": own["n_layers"],
+                    "d_model": own["d_model"],
+                    "weights": own["sha256"] or own.get("parameters_sha256") or f"random, seed {own['random_seed']}",
+                    "corpus": corpus,
+                    "sentences": detection.manifest["notes"].get("sentences", math.nan),
+                    "text": identity["corpus"]["sha256"],
+                    "treebank": identity["treebank"]["name"],
+                    "trees": identity["treebank"]["train"],
+                    "labels": identity["treebank"]["sha256"],
+                    "nulls": ", ".join(detection.nulls),
+                    "stages": ", ".join(entry.stages),
+                    "version": detection.manifest["packages"].get("mspgt-tl", ""),
+                }
+            )
         return pd.DataFrame(rows)
 
 
@@ -386,7 +448,7 @@ def _kl_effects(sweep: Intervention, model: str, family: str) -> pd.DataFrame:
 
 
 def _places(gaps: Sequence[int], intervals: Sequence[Sequence[float]]) -> str:
-    told = (f"{gap} [{low:.0f}, {high:.0f}]" for gap, (low, high) in zip(gaps, intervals, strict=True))
+    told = (f"{gap} {interval_text(np.array(interval))}" for gap, interval in zip(gaps, intervals, strict=True))
     return ", ".join(told) or "none"
 
 
@@ -417,27 +479,30 @@ def _on_existence(findings: Findings) -> str:
     trained = table[~table["random"]]
     if trained.empty:
         return "No detection has finished yet."
-    supported = trained[trained["verdict"] == "supported"]
-    models = trained["model"].nunique()
-    placed = int((trained["boundary"] != "none").sum())
-    return (
-        f"{len(supported) or 'None'} of {_count(placed, 'candidate boundary', 'candidate boundaries')} in "
-        f"{_count(models, 'trained model')} {'is' if len(supported) < 2 else 'are'} supported."
-    )
+    models = _count(trained["model"].nunique(), "trained model")
+    placed = trained[trained["boundary"] != "none"]
+    tested, supported = int(placed["p"].notna().sum()), int((placed["verdict"] == "supported").sum())
+    if not tested:
+        return f"{len(placed)} candidate boundaries in {models}; whether any exists was not tested."
+    text = f"{supported or 'None'} of {_count(tested, 'candidate boundary', 'candidate boundaries')} in {models}"
+    text += f" {'is' if supported < 2 else 'are'} supported"
+    left = len(placed) - tested
+    return f"{text}; {left} could not be tested." if left else f"{text}."
 
 
 def _on_chance(findings: Findings) -> str:
     table = _own(findings)
     trained, twins = table[~table["random"]], table[table["random"]]
-    if table.empty:
-        return ""
     least = trained["p"].min()
-    text = "Supported means that the signals agree there more than chance, and that the place is known to five layers"
-    if math.isfinite(least):
-        text += f"; the smallest p-value of a trained model is {least:.2g}"
+    if not math.isfinite(least):
+        return ""
+    text = (
+        "Supported means that the signals agree there more than chance, and that the place is known to five layers; "
+        f"the smallest of the {int(trained['p'].notna().sum())} p-values is {least:.2g}"
+    )
     if len(twins):
         false = int((twins["verdict"] == "supported").sum())
-        text += f", and {false} boundaries are supported in {_count(twins['model'].nunique(), 'random-weight twin')}"
+        text += f"; with random weights, {_count(twins['model'].nunique(), 'model')}, {false} supported"
     return f"{text}."
 
 
@@ -454,25 +519,24 @@ def _on_published_rule(findings: Findings) -> str:
 
 
 def _on_corpora(findings: Findings) -> str:
-    found = findings.dependence
-    if found is None or found.boundaries["gap"].notna().sum() == 0:
+    found, first = findings.dependence, findings.study.config.first_corpus
+    if found is None or found.recurrence.empty:
         return ""
-    table = found.boundaries[found.boundaries["gap"].notna()]
-    own = table[table["corpus"] == findings.study.config.first_corpus]
-    others, shuffles = int(own["n_corpora"].sum()), int(own["n_shuffled"].sum())
-    parts = []
-    if others:
-        parts.append(f"in {int(own['recurs_corpora'].sum())} of {others} cases on another corpus")
-    if shuffles:
-        parts.append(f"in {int(own['recurs_shuffled'].sum())} of {shuffles} on the same text with its words shuffled")
-    if not parts:
+    met = found.recurrence[found.recurrence["corpus"] == first]
+    told = []
+    for relation, name in (("corpora", "other text"), ("shuffled", "the same text with its words shuffled")):
+        rows = met[met["relation"] == relation]
+        if rows.empty:
+            continue
+        blind = int((rows["shared"] != "").sum())
+        text = f"in {int(rows['recurs'].eq(True).sum())} of {len(rows)} cases on {name}"
+        text += f" (random gaps: {rows['chance'].mean():.0%}"
+        told.append(text + (f"; in {blind} a signal is the same by construction)" if blind else ")"))
+    if not told:
         return ""
-    counts = own["reading"].value_counts()
-    readings = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return (
-        f"A candidate of {findings.study.config.first_corpus} recurs within one gap {' and '.join(parts)}; whose they "
-        f"are: {readings}."
-    )
+    own = found.boundaries[(found.boundaries["corpus"] == first) & found.boundaries["gap"].notna()]
+    readings = ", ".join(f"{count} {name}" for name, count in own["reading"].value_counts().items())
+    return f"Candidates of {first} recur within one gap {' and '.join(told)}; whose they are: {readings}."
 
 
 def _on_families(findings: Findings) -> str:
@@ -480,38 +544,39 @@ def _on_families(findings: Findings) -> str:
     if found is None:
         return ""
     labels = [row for row in found.labels.to_dict("records") if math.isfinite(row["p"])]
-    told = [f"{row['boundary']} p = {row['p']:.2f}" for row in labels]
+    told = [f"{row['boundary']} {p_text(row['p'])} (at best {row['smallest_p']:.2g})" for row in labels]
     cvs = [
         f"{row['family']} {row['boundary']} {row['cv']:.2f} ({row['n']} models)"
         for row in found.families.to_dict("records")
         if math.isfinite(row["cv"])
     ]
-    parts = [f"coefficients of variation of position: {', '.join(cvs)}"] if cvs else []
-    parts += [f"family labels explain positions with {', '.join(told)} (permutation)"] if told else []
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    parts = [f"Candidates count, training runs of one architecture too: CV of position {', '.join(cvs)}"] if cvs else []
+    parts += [f"do family labels explain positions? {', '.join(told)}, by permutation"] if told else []
+    return "; ".join(parts) + "." if parts else ""
 
 
 def _on_noise(findings: Findings) -> str:
     table = findings.scales
     if table.empty:
         return ""
-    inside = (table["kl"] >= 0.9 * table["controls_low"]) & (table["kl"] <= 1.1 * table["controls_high"])
-    known = table["controls_low"].notna()
-    if not known.any():
+    known = table[table["controls"] > 1]
+    if known.empty:
         return ""
+    inside = int(known["kl"].between(known["controls_low"], known["controls_high"]).sum())
+    expected = float(((known["controls"] - 1) / (known["controls"] + 1)).sum())
     return (
-        f"Noise in a scale moves the next token as much as noise in as many blocks elsewhere (within a tenth of the "
-        f"controls' range) in {int(inside[known].sum())} of {int(known.sum())} scales."
+        f"Noise in {inside} of {len(known)} scales moves the next token by as much as in stretches of as many blocks "
+        f"that start elsewhere (within their range); {expected:.0f} would if it did not matter where a scale lies."
     )
 
 
 def _on_predictions(findings: Findings) -> str:
-    table = findings.predictions
-    paper = table[table["set"].str.startswith("paper")]
-    counts = paper["verdict"].value_counts()
-    said = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("supported", "refuted", "undecided"))
-    return f"Of the paper's {len(paper)} predictions: {said}."
+    said = []
+    for name, table in findings.predictions.groupby("set", sort=False):
+        counts = table["verdict"].value_counts()
+        verdicts = ", ".join(f"{counts[v]} {v}" for v in ("supported", "refuted", "undecided") if v in counts)
+        said.append(f"{name} ({len(table)}): {verdicts}")
+    return f"Predictions, on supported boundaries: {'; '.join(said)}."
 
 
 def _count(n: int, one: str, many: str = "") -> str:

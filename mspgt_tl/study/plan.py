@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from mspgt_tl.config import (
 from mspgt_tl.errors import ConfigError, unknown_name
 
 Stage = Literal["detect", "intervene", "theory"]
+Null = Literal["tokens", "labels"]
 STAGES: tuple[Stage, ...] = ("detect", "intervene", "theory")
 SHIPPED = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
 """Studies that come with the package, by name."""
@@ -45,8 +47,9 @@ class StudyCorpus:
     """As for `--corpus`; None generates sentences."""
     treebank: str | None = None
     """As for `--treebank`; None is the generated one."""
-    nulls: tuple[str, ...] = ()
-    """Nulls of every trained model: `tokens` is the same text with its words shuffled, `labels` shuffles labels."""
+    nulls: tuple[Null, ...] = ()
+    """Nulls of every trained model: `tokens` is the same text with its words shuffled, `labels` shuffles labels. Random
+    weights are a model of their own, `NAME@random:SEED`."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,13 @@ class StudyConfig:
         for name, model in self.models.items():
             if "detect" not in model.stages:
                 raise ConfigError(f"Model '{name}': every other stage rests on `detect`, which its stages leave out.")
+        folders: dict[str, str] = {}
+        for name in self.models:
+            if (other := folders.setdefault(folder_name(name), name)) != name:
+                raise ConfigError(f"Models '{other}' and '{name}' would share the folder {folder_name(name)}.")
         for name in self.corpora:
-            if not name or any(c in name for c in "/\\ ") or name.startswith("."):
-                raise ConfigError(f"A corpus's name becomes a folder's: letters, digits, - and _ only; got '{name}'.")
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise ConfigError(f"A corpus's name becomes a folder's: letters, digits, . - _ only; got '{name}'.")
 
     @property
     def first_corpus(self) -> str:
@@ -114,7 +121,7 @@ def read_study(
     quick: bool = False,
     corpora: Mapping[str, str] | None = None,
     treebanks: Mapping[str, str] | None = None,
-    nulls: Mapping[str, str] | None = None,
+    nulls: Mapping[str, Sequence[str]] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> StudyConfig:
     """Read a study from a TOML file, or one that comes with the package by its name.
@@ -124,7 +131,7 @@ def read_study(
         quick: lay the file's table `[quick]` over the rest.
         corpora: texts by name; they replace the file's of that name, and new ones come before the file's.
         treebanks: treebanks by the name of their corpus.
-        nulls: one null by the name of its corpus.
+        nulls: nulls by the name of their corpus.
         settings: single settings by dotted name, such as `detect.sentences`.
 
     Raises:
@@ -142,8 +149,11 @@ def read_study(
         for name, value in (given or {}).items():
             if name not in plain["corpora"]:
                 raise ConfigError(unknown_name(f"corpus of {option}", name, plain["corpora"]))
-            plain["corpora"][name] = plain["corpora"][name] | {key: value if key == "treebank" else (value,)}
+            plain["corpora"][name] = plain["corpora"][name] | {key: value}
     _check_quotes(plain)
+    for stage in STAGES:
+        if plain.get(stage, {}).get("seed") is not None:
+            raise ConfigError(f"One seed holds for a whole study: give `seed` at the top, not in [{stage}].")
     study = make_config(plain, StudyConfig)
     one_seed: dict[str, Any] = {stage: replace(getattr(study, stage), seed=study.seed) for stage in STAGES}
     return replace(study, **one_seed)

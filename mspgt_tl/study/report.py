@@ -23,6 +23,9 @@ def write_study_report(study: Study) -> tuple[Path, list[str]]:
     tables, told = study_tables(found), conclusions(found)
     folder = study.folder / TABLES
     folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        if old.suffix in (".csv", ".tex") and old.stem not in tables:
+            old.unlink()  # of an earlier report, about something that is no longer there
     for name, table in tables.items():
         write_atomically(folder / f"{name}.csv", lambda path, raw=table.raw: raw.to_csv(path, index=False))
         latex = table.latex(name)

@@ -1,12 +1,13 @@
 """Runs a study step by step, or several steps at once; a killed study resumes where it was.
 
 Every step is a run in a folder of its own, which resumes by itself. A step that fails is recorded with its reason;
-those that rest on it are left out, and all others go on.
+those that need its result are left out, and all others go on.
 """
 
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any
 from mspgt_tl.config import hash_plain, to_plain
 from mspgt_tl.contracts import Progress
 from mspgt_tl.errors import ConfigError, MspgtError, StoreError
+from mspgt_tl.models.embedded import check_weights, find_source, find_weights
 from mspgt_tl.pipeline.detection import detect, load_run
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
-from mspgt_tl.pipeline.intervention import intervene
+from mspgt_tl.pipeline.intervention import choose_metrics, intervene
 from mspgt_tl.pipeline.speed import shape_of
 from mspgt_tl.pipeline.theory import choose_scales, run_theory
-from mspgt_tl.store import Run
+from mspgt_tl.store import MANIFEST, Run
 from mspgt_tl.study.plan import Step, StudyConfig, make_steps, nulls_of, settings_of
 
 STEPS = "steps"
@@ -79,18 +81,22 @@ def run_study(
     """
     if jobs < 1:
         raise ConfigError(f"At least one job is needed, got {jobs}.")
-    check_inputs(config)
+    inputs = check_inputs(config)
     run = Run.create(Path(out), {"command": "study", "name": name, "config": settings_of(config)})
     run.note(plan=to_plain(config))
     steps = {step.name: step for step in make_steps(config)}
     outcomes = {n: Outcome(**kept) for n, kept in run.manifest["notes"].get(STEPS, {}).items() if n in steps}
-    fingerprints = run.manifest["notes"].get("fingerprints", {})
-    finished = {n for n, o in outcomes.items() if not o.reason and fingerprints.get(n) == fingerprint(config, steps[n])}
+    kept, told = run.manifest["notes"].get("fingerprints", {}), fingerprints(config, inputs)
+    finished = {
+        n
+        for n, outcome in outcomes.items()
+        if not outcome.reason and kept.get(n) == told[n] and (run.folder / n / MANIFEST).is_file()
+    }
     waiting = [step for step in steps.values() if step.name not in finished]
     for done, outcome in enumerate(_in_order(run.folder, config, waiting, finished, jobs, progress, said), 1):
         outcomes[outcome.step] = outcome
-        fingerprints[outcome.step] = fingerprint(config, steps[outcome.step])
-        run.note(**{STEPS: {n: vars(outcomes[n]) for n in steps if n in outcomes}, "fingerprints": fingerprints})
+        kept[outcome.step] = told[outcome.step]
+        run.note(**{STEPS: {n: vars(outcomes[n]) for n in steps if n in outcomes}, "fingerprints": kept})
         if progress:
             progress("steps", len(steps) - len(waiting) + done, len(steps))
     return Study(config, {n: outcomes[n] for n in steps}, run.manifest, run.folder)
@@ -107,30 +113,55 @@ def load_study(folder: str | Path) -> Study:
     run = Run.read(Path(folder))
     if run.manifest["identity"].get("command") != "study":
         raise StoreError(f"{folder} holds no study.")
+    if "plan" not in run.manifest["notes"]:
+        raise StoreError(f"{folder} holds a study that was stopped before its first step: run it again.")
     config = make_config(run.manifest["notes"]["plan"], StudyConfig)
     kept = run.manifest["notes"].get(STEPS, {})
     return Study(config, {name: Outcome(**outcome) for name, outcome in kept.items()}, run.manifest, run.folder)
 
 
-def check_inputs(config: StudyConfig) -> None:
+def check_inputs(config: StudyConfig) -> dict[str, Any]:
     """Look at every model, corpus and treebank once, so that a wrong name is told before hours of work.
+
+    Returns:
+        What each of them holds, by its name in the study: hashes of texts, treebanks and embedded weights, sizes and
+        times of the weight files of folders (hashing gigabytes would take longer than looking at a step again).
 
     Raises:
         ModelError: no such model, or its configuration cannot be read.
         CorpusError: a corpus or treebank cannot be read, or lacks the labels of a task.
+        ConfigError: an unknown text metric.
     """
+    choose_metrics(config.intervene)
+    held: dict[str, Any] = {}
     for model in config.models:
         shape_of(model)
-    for corpus in config.corpora.values():
-        open_corpus(corpus.text, config.detect.sentences)
-    for treebank in dict.fromkeys(corpus.treebank for corpus in config.corpora.values()):
-        open_treebank(treebank, config.detect, skip_bad=False)
+        held[model] = weights_of(model)
+    trees: dict[str | None, str] = {}
+    for name, corpus in config.corpora.items():
+        if corpus.treebank not in trees:
+            trees[corpus.treebank] = open_treebank(corpus.treebank, config.detect, skip_bad=False).sha256
+        held[name] = [open_corpus(corpus.text, config.detect.sentences).sha256, trees[corpus.treebank]]
+    return held
 
 
-def fingerprint(config: StudyConfig, step: Step) -> str:
-    """Return a hash of all that a step is told; a step whose hash has changed is looked at again."""
-    corpus = to_plain(config.corpora[step.corpus])
-    return hash_plain([settings_of(config), step.stage, step.model, corpus, list(nulls_of(config, step)), step.after])
+def weights_of(model: str) -> Any:
+    """Return what tells a model's weights from others; None where the name alone does, or nothing local is known."""
+    source = find_source(model)
+    if source is None or source.random_seed is not None:
+        return None
+    if source.card:
+        return check_weights(source)
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in find_weights(source.folder)]
+
+
+def fingerprints(config: StudyConfig, inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return a hash of all that each step is told; a step whose hash has changed is looked at again."""
+    told = {}
+    for step in make_steps(config):
+        parts = [settings_of(config), step.stage, step.model, inputs[step.model], step.corpus, inputs[step.corpus]]
+        told[step.name] = hash_plain([*parts, list(nulls_of(config, step))])
+    return told
 
 
 def _in_order(
@@ -143,11 +174,17 @@ def _in_order(
     said: Callable[[str], None],
 ) -> Iterator[Outcome]:
     """Run the waiting steps in rounds, each with what the rounds before it made possible."""
-    finished = set(finished)
+    finished, ended = set(finished), set(finished)
+
+    def is_ready(step: Step) -> bool:
+        # A detection takes probes over if they are there, and trains its own if they are not.
+        return step.after is None or step.after in (ended if step.stage == "detect" else finished)
+
     open_steps = list(waiting)
-    while ready := [step for step in open_steps if step.after is None or step.after in finished]:
+    while ready := [step for step in open_steps if is_ready(step)]:
         open_steps = [step for step in open_steps if step not in ready]
         for outcome in _at_once(folder, config, ready, jobs, progress, said):
+            ended.add(outcome.step)
             if not outcome.reason:
                 finished.add(outcome.step)
             said(_sentence(outcome))
@@ -177,11 +214,9 @@ def _at_once(
             said(f"{step.name} …")
             yield run_step(folder, config, step, progress=progress)
         return
-    import os
+    from joblib import Parallel, cpu_count, delayed
 
-    from joblib import Parallel, delayed
-
-    threads = max(1, (os.cpu_count() or jobs) // jobs)
+    threads = max(1, cpu_count() // jobs)
     parallel: Any = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)  # pyright: ignore
     yield from parallel(delayed(run_step)(folder, config, step, threads=threads) for step in steps)
 
@@ -189,7 +224,10 @@ def _at_once(
 def run_step(
     folder: Path, config: StudyConfig, step: Step, *, threads: int | None = None, progress: Progress | None = None
 ) -> Outcome:
-    """Run one step in its folder; an error of ours becomes the outcome's reason, any other stops the study."""
+    """Run one step in its folder; an error becomes the outcome's reason, and one that is not ours leaves its traceback.
+
+    Not even that goes for a process that the system kills for its memory: it ends the study, which then resumes.
+    """
     import torch
 
     if threads is not None:
@@ -199,6 +237,10 @@ def run_step(
         _RUNNERS[step.stage](folder, config, step, progress)
     except MspgtError as error:
         reason = str(error)
+    except Exception as error:  # hours of other steps must not be lost with this one
+        place = folder / f"{step.name.replace('/', '-')}.error.txt"
+        place.write_text(traceback.format_exc(), encoding="utf-8")
+        reason = f"{type(error).__name__}: {error} (traceback in {place.name})"
     return Outcome(step.name, round(time.perf_counter() - started, 1), reason, _peak_bytes())
 
 
@@ -224,7 +266,7 @@ def _detect(folder: Path, config: StudyConfig, step: Step, progress: Progress | 
         config=config.detect,
         nulls=nulls_of(config, step),
         rivals=config.rivals,
-        reuse=folder / step.after if step.after else None,
+        reuse=folder / step.after if step.after and (folder / step.after / MANIFEST).is_file() else None,
         device=config.device,
         dtype=config.dtype,
         progress=progress,

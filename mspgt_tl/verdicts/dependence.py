@@ -67,7 +67,7 @@ class Observed:
     corpus: str
     shuffled_of: str | None = None
     """The corpus whose words were shuffled to make this one."""
-    twin_of: str | None = None
+    twin_of: tuple[str, ...] = ()
     """The trained model that this one has the architecture of, with random weights."""
 
     @property
@@ -76,7 +76,7 @@ class Observed:
 
     @property
     def random_weights(self) -> bool:
-        return self.twin_of is not None
+        return bool(self.twin_of)
 
     @property
     def where(self) -> str:
@@ -201,13 +201,14 @@ def _check(observed: Sequence[Observed]) -> None:
             raise DataError(f"The result of {one.where} lacks {', '.join(missing)}: give `Detection.data`.")
         if any((one.model, one.corpus) == (other.model, other.corpus) for other in observed[:i]):
             raise ConfigError(f"{one.where} is there twice; give every model and corpus once.")
-        for kind, name, known in (("corpus", one.shuffled_of, corpora), ("model", one.twin_of, models)):
+        named = [("corpus", one.shuffled_of, corpora), *(("model", name, models) for name in one.twin_of)]
+        for kind, name, known in named:
             if name is not None and name not in known:
                 raise ConfigError(unknown_name(kind, name, known))
         facts = (
             ("shuffled_of", one.corpus, one.shuffled_of),
             ("twin_of", one.model, one.twin_of),
-            ("n_layers", one.twin_of or one.model, one.n_layers),
+            *(("n_layers", name, one.n_layers) for name in one.twin_of or (one.model,)),
         )
         for fact, name, value in facts:
             if seen.setdefault((fact, name), value) != value:
@@ -220,7 +221,7 @@ def _related(one: Observed, observed: Sequence[Observed]) -> dict[str, list[Obse
     found = (
         [other for other in own if not other.shuffled and other.corpus != one.corpus],
         [other for other in own if other.shuffled_of == one.corpus],
-        [other for other in here if other.twin_of == one.model],
+        [other for other in here if one.model in other.twin_of],
         [other for other in here if not other.random_weights and other.model != one.model],
     )
     return dict(zip(RELATIONS, found, strict=True))

@@ -67,7 +67,7 @@ def test_given_corpora_come_first_or_replace(file: Path) -> None:
     assert (study.corpora["plain"].text, study.corpora["plain"].nulls) == ("new.txt", ("tokens",))
     with pytest.raises(ConfigError, match="corpus of --treebank 'mien'"):
         read_study(file, corpora={"mine": "mine.txt"}, treebanks={"mien": "gold"})
-    assert read_study(file, nulls={"other": "labels"}).corpora["other"].nulls == ("labels",)
+    assert read_study(file, nulls={"other": ["labels"]}).corpora["other"].nulls == ("labels",)
 
 
 def test_probes_of_one_treebank_are_trained_once(file: Path) -> None:
@@ -123,6 +123,9 @@ def test_the_miniature_has_every_embedded_training_run() -> None:
         ("[models.qwen1.5-mini]\nfamily='Q'\n[corpora.a]", r'needs quotes in TOML: \[models."qwen1.5-mini"\]'),
         ("[models.a]\nstages=['probe']\n[corpora.a]", "stages"),
         ('[models.a]\n[corpora."a/b"]', "becomes a folder's"),
+        ("[models.a]\n[corpora.a]\nnulls=['random:0']", "nulls"),
+        ("[models.a]\n[corpora.a]\n[theory]\nseed=5", "One seed holds"),
+        ('[models."a@seed:1"]\n[models."a@seed-1"]\n[corpora.a]', "share the folder a@seed-1"),
     ],
 )
 def test_bad_files_are_told(tmp_path: Path, text: str, message: str) -> None:

@@ -20,6 +20,7 @@ from mspgt_tl.pipeline.detection import load_run
 from mspgt_tl.study import Findings, conclusions, load_study, read_study, run_study, write_study_report
 from mspgt_tl.study.run import run_step
 
+PLANTED = "planted-8-3,5@seed-1"
 TINY = """
 title = "A tiny study"
 
@@ -199,17 +200,53 @@ def test_a_failed_step_leaves_the_others(file: Path, tmp_path: Path, monkeypatch
         ran.append(step.name)
         if step.name == "detect/generated/llama2-mini":
             raise CorpusError("No probe task can be scored.")
+        if step.name == "detect/other/llama2-mini":
+            raise ValueError("not ours")
+        (folder / step.name).mkdir(parents=True, exist_ok=True)
+        (folder / step.name / "manifest.json").touch()
 
     monkeypatch.setattr(module, "_RUNNERS", dict.fromkeys(("detect", "intervene", "theory"), fail))
     study = run_study(read_study(file), out=tmp_path / "out")
     reasons = {outcome.step: outcome.reason for outcome in study.unfinished}
     assert reasons["detect/generated/llama2-mini"] == "No probe task can be scored."
     assert "left out" in reasons["theory/generated/llama2-mini"]
-    assert len(ran) == 5
+    assert "ValueError: not ours" in reasons["detect/other/llama2-mini"]
+    assert "raise ValueError" in (tmp_path / "out" / "detect-other-llama2-mini.error.txt").read_text()
+    assert len(ran) == 6
     assert set(reasons) | set(ran) == set(study.outcomes)
     again = run_study(read_study(file), out=tmp_path / "out")
     assert len(again.unfinished) == 4
-    assert ran.count("detect/generated/llama2-mini") == 2
+    assert (ran.count("detect/generated/llama2-mini"), ran.count("detect/other/llama2-mini@random:0")) == (2, 0)
+    assert len(ran) == 8
+
+
+def test_what_has_changed_is_looked_at_again(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edited text, and a step whose folder was removed; nothing else."""
+    import shutil
+
+    from mspgt_tl.study import run as module
+
+    ran: list[str] = []
+
+    def finish(folder: Path, config: object, step: module.Step, progress: object) -> None:
+        ran.append(step.name)
+        (folder / step.name).mkdir(parents=True, exist_ok=True)
+        (folder / step.name / "manifest.json").touch()
+
+    monkeypatch.setattr(module, "_RUNNERS", dict.fromkeys(("detect", "intervene", "theory"), finish))
+    text, out = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text(Path(read_study(file).corpora["other"].text or "").read_text())
+    study = read_study(file, corpora={"other": str(text)})
+    run_study(study, out=out)
+    assert len(ran) == 8
+    ran.clear()
+    text.write_text(text.read_text() + "One more sentence has been written at the end of it.\n")
+    run_study(study, out=out)
+    assert sorted(ran) == sorted(f"detect/other/{name}" for name in ("llama2-mini", "llama2-mini@random-0", PLANTED))
+    ran.clear()
+    shutil.rmtree(out / "theory")
+    run_study(study, out=out)
+    assert ran == ["theory/generated/llama2-mini"]
 
 
 def test_a_report_of_nothing_says_so(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

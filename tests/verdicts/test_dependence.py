@@ -63,7 +63,7 @@ def study(
     for (m, model), (c, corpus) in product(enumerate(MODELS), list(enumerate(CORPORA))[:n]):
         found.append(Observed(detection(text(m, c), seed=c), model, corpus))
         found.append(Observed(detection(shuffled(m, c), seed=3 + c), model, f"{corpus} shuffled", shuffled_of=corpus))
-        found.append(Observed(detection(twin(m, c), seed=c), f"{model} twin", corpus, twin_of=model))
+        found.append(Observed(detection(twin(m, c), seed=c), f"{model} twin", corpus, twin_of=(model,)))
     return found
 
 
@@ -282,7 +282,7 @@ def test_bad_inputs_are_refused():
     with pytest.raises(ConfigError, match=r"Unknown corpus 'wikki'. Did you mean 'wiki'\?"):
         compare_corpora([one, Observed(there, "ada", "wiki shuffled", shuffled_of="wikki")])
     with pytest.raises(ConfigError, match="Unknown model 'eda'"):
-        compare_corpora([one, Observed(there, "twin", "wiki", twin_of="eda")])
+        compare_corpora([one, Observed(there, "twin", "wiki", twin_of=("eda",))])
     with pytest.raises(ConfigError, match="ada on wiki is there twice"):
         compare_corpora([one, one])
     with pytest.raises(DataError, match="got none"):
