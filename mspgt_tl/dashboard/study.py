@@ -106,8 +106,8 @@ def _panel_summary(panels: Mapping[str, xr.Dataset]) -> str:
 def evidence_panels(panels: Mapping[str, xr.Dataset]) -> go.Figure:
     """Draw one small evidence curve a model, over relative depth."""
     rows = -(-len(panels) // COLUMNS)
-    height = PANEL * rows + 60
-    figure = blank_figure(height=height, x_title="", y_title="", top=30)
+    height = PANEL * rows + 80
+    figure = blank_figure(height=height, x_title="", y_title="", top=50)
     figure.set_subplots(
         rows=rows,
         cols=COLUMNS,
@@ -121,7 +121,8 @@ def evidence_panels(panels: Mapping[str, xr.Dataset]) -> go.Figure:
         _draw_panel(figure, data, {"row": i // COLUMNS + 1, "col": i % COLUMNS + 1})
     figure.update_annotations(font={"size": 12})
     figure.update_yaxes(range=[-0.03, 1.04], tickvals=[0, 0.5, 1])
-    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    # No tick at 100 %, which would run into the next panel's 0 %.
+    figure.update_xaxes(range=[0, 1], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75])
     figure.update_xaxes(title={"text": "relative depth b / L"}, row=rows)
     figure.update_layout(showlegend=False)
     return figure
