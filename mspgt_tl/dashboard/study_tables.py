@@ -95,7 +95,7 @@ def study_tables(found: Any) -> dict[str, Shown]:
         **_comparison(found.comparison),
         "noise": _noise(found.scales),
         "table2": _table_2(found.table_2),
-        **_dependence(found.dependence),
+        **_dependence(found.dependence, found.architectures),
         "rivals": _rivals(found.rivals),
         "theory": _theory(found.theory),
         "information": _information(found.measurements),
@@ -225,7 +225,7 @@ def _table_2(raw: pd.DataFrame) -> Shown:
     )
 
 
-def _dependence(found: Any) -> dict[str, Shown]:
+def _dependence(found: Any, architectures: Mapping[str, str]) -> dict[str, Shown]:
     if found is None:
         return {}
     placed = found.boundaries[found.boundaries["gap"].notna()]
@@ -267,7 +267,7 @@ def _dependence(found: Any) -> dict[str, Shown]:
         "meaningless labels would give. p: by permutation. Probes see the treebank and not the text: on two corpora "
         "with one treebank their curves are the same by construction.",
     )
-    return {"readings": readings, "shares": shares, "agreement": _agreement(found.curves)}
+    return {"readings": readings, "shares": shares, "agreement": _agreement(found.curves, architectures)}
 
 
 def _recurring(relation: str) -> Cell:
@@ -280,9 +280,13 @@ def _recurring(relation: str) -> Cell:
     return show
 
 
-def _agreement(curves: pd.DataFrame) -> Shown:
-    """Return mean correlations of curves between results that share a model, a corpus, or neither."""
-    kinds = curves["pair"].where(~curves["shuffled"], curves["pair"] + ", words shuffled in one or both")
+def _agreement(curves: pd.DataFrame, architectures: Mapping[str, str]) -> Shown:
+    """Return mean correlations of curves between results that share a model, an architecture, a corpus, or neither."""
+    runs = (curves["model"] != curves["other_model"]) & (
+        curves["model"].map(architectures) == curves["other_model"].map(architectures)
+    )
+    kinds = curves["pair"].mask(runs, curves["pair"].str.replace("other model", "other run of the architecture"))
+    kinds = kinds.where(~curves["shuffled"], curves["pair"] + ", words shuffled in one or both")
     kinds = kinds.where(~curves["twins"], "with random weights in one or both")
     raw = (
         curves.assign(kind=kinds)

@@ -1,7 +1,8 @@
 """A whole study as one resumable command: models, corpora and stages from one file, and one report of them all."""
 
+from mspgt_tl.study.conclusions import conclusions
 from mspgt_tl.study.estimate import Estimate, estimate_study
-from mspgt_tl.study.findings import Findings, conclusions
+from mspgt_tl.study.findings import Findings
 from mspgt_tl.study.plan import SHIPPED, Step, StudyConfig, make_steps, read_study
 from mspgt_tl.study.report import write_study_report
 from mspgt_tl.study.run import Outcome, Study, load_study, run_study

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from mspgt_tl.boundaries import find_boundaries
-from mspgt_tl.dashboard.words import interval_text, p_text
+from mspgt_tl.dashboard.words import interval_text
 from mspgt_tl.errors import StoreError
 from mspgt_tl.pipeline.detection import Detection, load_run
 from mspgt_tl.pipeline.intervention import Intervention, load_intervention
@@ -177,12 +177,15 @@ class Findings:
                 observed.append(Observed(shuffled, model, SHUFFLED[WORDS].format(corpus), corpus))
         return compare_corpora(observed, seed=self.study.config.seed) if observed else None
 
+    @property
+    def architectures(self) -> dict[str, str]:
+        """What training runs share, by model."""
+        return {name: entry.architecture or name.partition("@")[0] for name, entry in self.study.config.models.items()}
+
     def _runs_of_architecture(self, twin: str) -> tuple[str, ...]:
         """Return the trained models of a twin's architecture: several training runs share one."""
-        kind = self._entry(twin).architecture or twin.partition("@")[0]
-        kinds = {name: entry.architecture or name.partition("@")[0] for name, entry in self.study.config.models.items()}
-        seen = {model for _, model in self.detections}
-        return tuple(name for name in kinds if name in seen and kinds[name] == kind and not is_random(name))
+        kinds, seen = self.architectures, {model for _, model in self.detections}
+        return tuple(name for name in kinds if name in seen and kinds[name] == kinds[twin] and not is_random(name))
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -450,134 +453,3 @@ def _kl_effects(sweep: Intervention, model: str, family: str) -> pd.DataFrame:
 def _places(gaps: Sequence[int], intervals: Sequence[Sequence[float]]) -> str:
     told = (f"{gap} {interval_text(np.array(interval))}" for gap, interval in zip(gaps, intervals, strict=True))
     return ", ".join(told) or "none"
-
-
-def conclusions(findings: Findings) -> list[str]:
-    """Say what the study found, in sentences made of its numbers; the first is a headline."""
-    return [
-        sentence
-        for make in (
-            _on_existence,
-            _on_chance,
-            _on_published_rule,
-            _on_corpora,
-            _on_families,
-            _on_noise,
-            _on_predictions,
-        )
-        if (sentence := make(findings))
-    ]
-
-
-def _own(findings: Findings) -> pd.DataFrame:
-    table = findings.boundaries
-    return table[table["corpus"] == findings.study.config.first_corpus]
-
-
-def _on_existence(findings: Findings) -> str:
-    table = _own(findings)
-    trained = table[~table["random"]]
-    if trained.empty:
-        return "No detection has finished yet."
-    models = _count(trained["model"].nunique(), "trained model")
-    placed = trained[trained["boundary"] != "none"]
-    tested, supported = int(placed["p"].notna().sum()), int((placed["verdict"] == "supported").sum())
-    if not tested:
-        return f"{len(placed)} candidate boundaries in {models}; whether any exists was not tested."
-    text = f"{supported or 'None'} of {_count(tested, 'candidate boundary', 'candidate boundaries')} in {models}"
-    text += f" {'is' if supported < 2 else 'are'} supported"
-    left = len(placed) - tested
-    return f"{text}; {left} could not be tested." if left else f"{text}."
-
-
-def _on_chance(findings: Findings) -> str:
-    table = _own(findings)
-    trained, twins = table[~table["random"]], table[table["random"]]
-    least = trained["p"].min()
-    if not math.isfinite(least):
-        return ""
-    text = (
-        "Supported means that the signals agree there more than chance, and that the place is known to five layers; "
-        f"the smallest of the {int(trained['p'].notna().sum())} p-values is {least:.2g}"
-    )
-    if len(twins):
-        false = int((twins["verdict"] == "supported").sum())
-        text += f"; with random weights, {_count(twins['model'].nunique(), 'model')}, {false} supported"
-    return f"{text}."
-
-
-def _on_published_rule(findings: Findings) -> str:
-    table = _own(findings).drop_duplicates("model")
-    if table.empty:
-        return ""
-    both = table["published"].str.contains(" and ")
-    trained, twins = both[~table["random"]], both[table["random"]]
-    text = f"The published rule accepts two boundaries in {int(trained.sum())} of {len(trained)} trained models"
-    if len(twins):
-        text += f" and in {int(twins.sum())} of {len(twins)} with random weights"
-    return text + "."
-
-
-def _on_corpora(findings: Findings) -> str:
-    found, first = findings.dependence, findings.study.config.first_corpus
-    if found is None or found.recurrence.empty:
-        return ""
-    met = found.recurrence[found.recurrence["corpus"] == first]
-    told = []
-    for relation, name in (("corpora", "other text"), ("shuffled", "the same text with its words shuffled")):
-        rows = met[met["relation"] == relation]
-        if rows.empty:
-            continue
-        blind = int((rows["shared"] != "").sum())
-        text = f"in {int(rows['recurs'].eq(True).sum())} of {len(rows)} cases on {name}"
-        text += f" (random gaps: {rows['chance'].mean():.0%}"
-        told.append(text + (f"; in {blind} a signal is the same by construction)" if blind else ")"))
-    if not told:
-        return ""
-    own = found.boundaries[(found.boundaries["corpus"] == first) & found.boundaries["gap"].notna()]
-    readings = ", ".join(f"{count} {name}" for name, count in own["reading"].value_counts().items())
-    return f"Candidates of {first} recur within one gap {' and '.join(told)}; whose they are: {readings}."
-
-
-def _on_families(findings: Findings) -> str:
-    found = findings.comparison
-    if found is None:
-        return ""
-    labels = [row for row in found.labels.to_dict("records") if math.isfinite(row["p"])]
-    told = [f"{row['boundary']} {p_text(row['p'])} (at best {row['smallest_p']:.2g})" for row in labels]
-    cvs = [
-        f"{row['family']} {row['boundary']} {row['cv']:.2f} ({row['n']} models)"
-        for row in found.families.to_dict("records")
-        if math.isfinite(row["cv"])
-    ]
-    parts = [f"Candidates count, training runs of one architecture too: CV of position {', '.join(cvs)}"] if cvs else []
-    parts += [f"do family labels explain positions? {', '.join(told)}, by permutation"] if told else []
-    return "; ".join(parts) + "." if parts else ""
-
-
-def _on_noise(findings: Findings) -> str:
-    table = findings.scales
-    if table.empty:
-        return ""
-    known = table[table["controls"] > 1]
-    if known.empty:
-        return ""
-    inside = int(known["kl"].between(known["controls_low"], known["controls_high"]).sum())
-    expected = float(((known["controls"] - 1) / (known["controls"] + 1)).sum())
-    return (
-        f"Noise in {inside} of {len(known)} scales moves the next token by as much as in stretches of as many blocks "
-        f"that start elsewhere (within their range); {expected:.0f} would if it did not matter where a scale lies."
-    )
-
-
-def _on_predictions(findings: Findings) -> str:
-    said = []
-    for name, table in findings.predictions.groupby("set", sort=False):
-        counts = table["verdict"].value_counts()
-        verdicts = ", ".join(f"{counts[v]} {v}" for v in ("supported", "refuted", "undecided") if v in counts)
-        said.append(f"{name} ({len(table)}): {verdicts}")
-    return f"Predictions, on supported boundaries: {'; '.join(said)}."
-
-
-def _count(n: int, one: str, many: str = "") -> str:
-    return f"{n} {one if n == 1 else many or one + 's'}"

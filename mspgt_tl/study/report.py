@@ -7,7 +7,8 @@ from pathlib import Path
 from mspgt_tl.dashboard.study import render_study
 from mspgt_tl.dashboard.study_tables import study_tables
 from mspgt_tl.store import Run, write_atomically
-from mspgt_tl.study.findings import Findings, conclusions
+from mspgt_tl.study.conclusions import conclusions
+from mspgt_tl.study.findings import Findings
 from mspgt_tl.study.run import Study
 
 REPORT, TABLES = "report.html", "tables"
