@@ -373,7 +373,7 @@ def _prediction_section(tables: Mapping[str, Shown]) -> Section:
         "Are the predictions true?",
         "Supported or refuted only where the whole interval lies on one side of the threshold and models are enough; "
         "beside each, how often chance alone would pass it.",
-        tables=_chosen(tables, "predictions"),
+        tables=_chosen(tables, "predictions", "predictions_why"),
     )
 
 

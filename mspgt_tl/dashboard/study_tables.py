@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mspgt_tl.dashboard.sheet import HASH_SHOWN, Table
 from mspgt_tl.dashboard.words import MISSING, number, percent
 
@@ -28,12 +30,14 @@ class Shown:
     cells: Mapping[str, Cell]
     """Columns of the table as it is shown."""
     note: str = ""
+    chosen: pd.DataFrame | None = None
+    """The rows that are shown, where that is not all of them."""
 
     def text(self) -> pd.DataFrame:
         """Return the table as it is shown, all strings."""
         import pandas as pd
 
-        rows = [{name: cell(row) for name, cell in self.cells.items()} for row in self.raw.to_dict("records")]
+        rows = [{name: cell(row) for name, cell in self.cells.items()} for row in rows_of(self).to_dict("records")]
         return pd.DataFrame(rows, columns=list(self.cells))
 
     def table(self) -> Table:
@@ -45,6 +49,11 @@ class Shown:
         """Return it as a LaTeX table in `booktabs` style; Greek letters and signs need XeLaTeX or LuaLaTeX."""
         caption = re.sub(r"([_%&#$])", r"\\\1", self.caption)  # pandas escapes the cells alone
         return self.text().to_latex(index=False, escape=True, caption=caption, label=f"tab:{label}", longtable=True)
+
+
+def rows_of(shown: Shown) -> pd.DataFrame:
+    """Return the rows that a table shows."""
+    return shown.raw if shown.chosen is None else shown.chosen
 
 
 def words(column: str) -> Cell:
@@ -99,7 +108,8 @@ def study_tables(found: Any) -> dict[str, Shown]:
         "rivals": _rivals(found.rivals),
         "theory": _theory(found.theory),
         "information": _information(found.measurements),
-        "predictions": _predictions(found.predictions),
+        "predictions": _predictions(found.predictions.drop(columns=["estimates", "reason", "further"])),
+        "predictions_why": _reasons(found.predictions),
         "inputs": _inputs(found.inputs),
         "steps": _steps(found.progress),
     }
@@ -190,7 +200,8 @@ def _comparison(found: Any) -> dict[str, Shown]:
             "note": words("reason"),
         },
         "On models with two boundaries, supported or not. A ratio of largest to smallest is above 1 by construction, "
-        "however alike the families are.",
+        "however alike the families are. Ratios whose smallest effect may be zero are in the CSV file alone.",
+        chosen=found.brittleness[(found.brittleness["n"] > 1) & np.isfinite(found.brittleness["high"])],
     )
     return {"families": families, "pairs": pairs, "labels": labels, "brittleness": brittleness}
 
@@ -370,16 +381,33 @@ def _predictions(raw: pd.DataFrame) -> Shown:
             "if all found counted": words("verdict, all found"),
             "at its word": words("at its word"),
             "n, all found": words("n"),
-            "estimates, all found": words("estimates"),
             "chance passes": share("chance"),
-            "why": words("reason"),
-            "what would decide it": words("further"),
         },
         "Verdict: on boundaries that are supported, and effects in scales that they cut. If all found counted: on "
         "every pair of candidates, with 95 % intervals. At its word: those estimates without intervals, as the paper "
         "judges. n: models or families, one for each dose where a prediction names none. Chance passes: how often "
         "random boundaries or effects of noise alone would pass so.",
     )
+
+
+def _reasons(raw: pd.DataFrame) -> Shown:
+    return Shown(
+        "What the verdicts rest on",
+        raw[["set", "id", "estimates", "reason", "further"]],
+        {
+            "id": lambda row: f"{row['set']} {row['id']}",
+            "estimates, all found": lambda row: _first_few(row["estimates"]),
+            "why": words("reason"),
+            "what would decide it": words("further"),
+        },
+        "Estimates: group, value and 95 % interval, on every pair of candidates; all are in predictions_why.csv.",
+    )
+
+
+def _first_few(text: str, count: int = 3) -> str:
+    parts = text.split("; ")
+    left = len(parts) - count
+    return "; ".join(parts[:count]) + (f"; and {left} more" if left > 0 else "") or MISSING
 
 
 def _steps(raw: pd.DataFrame) -> Shown:
