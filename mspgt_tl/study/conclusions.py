@@ -142,9 +142,11 @@ def _on_noise(findings: Findings) -> str:
         return ""
     inside = int(known["kl"].between(known["controls_low"], known["controls_high"]).sum())
     expected = float(((known["controls"] - 1) / (known["controls"] + 1)).sum())
+    ratio = known["kl"] / ((known["controls_low"] + known["controls_high"]) / 2)
     return (
-        f"Noise in {inside} of {len(known)} scales moves the next token by as much as in stretches of as many blocks "
-        f"that start elsewhere (within their range); {expected:.0f} would if it did not matter where a scale lies."
+        f"Noise in a scale moves the next token {ratio.min():.2f} to {ratio.max():.2f} times as much as in stretches "
+        f"of as many blocks that start elsewhere; {inside} of {len(known)} scales lie within the range of theirs, and "
+        f"{expected:.0f} would if place did not matter."
     )
 
 
