@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from mspgt_tl.pipeline.detection import load_run
 from mspgt_tl.study import Findings, conclusions, load_study, read_study, run_study, write_study_report
 from mspgt_tl.study.run import run_step
 
-PLANTED = "planted-8-3,5@seed-1"
+OTHER = "qwen1.5-mini"
 TINY = """
 title = "A tiny study"
 
@@ -29,8 +30,8 @@ nulls = ["tokens"]
 [corpora.other]
 text = "{text}"
 
-[models."planted:8:3,5@seed:1"]
-family = "P"
+[models."qwen1.5-mini"]
+family = "Qwen"
 stages = ["detect"]
 [models.llama2-mini]
 family = "Llama"
@@ -39,7 +40,7 @@ family = "Llama"
 stages = ["detect"]
 
 [detect]
-sentences = 80
+sentences = 200
 train_trees = 60
 [detect.signals]
 tasks = ["pos"]
@@ -90,7 +91,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mspgt_tl.corpora.grammar import generated_corpus
 
     folder = tmp_path_factory.mktemp("study")
-    (folder / "other.txt").write_text("\n".join(generated_corpus(seed=5, limit=120).sentences))
+    (folder / "other.txt").write_text("\n".join(generated_corpus(seed=5, limit=260).sentences))
     path = folder / "tiny.toml"
     path.write_text(TINY.format(text=folder / "other.txt"))
     return path
@@ -118,7 +119,7 @@ def test_every_step_leaves_a_run(done: Path) -> None:
 def test_probes_of_the_same_treebank_are_taken_over(done: Path) -> None:
     """On the second corpus the probes are the first one's, bit by bit, and the signals over text are not."""
     first, second = (load_run(done / "detect" / corpus / "llama2-mini") for corpus in ("generated", "other"))
-    assert second.manifest["stages"]["probe-pos"]["from"] == "llama2-mini"
+    assert second.manifest["stages"]["probe-pos"]["from"].endswith("generated/llama2-mini")
     assert first.data["f1"].identical(second.data["f1"])
     assert not first.curves.sel(signal="cka").identical(second.curves.sel(signal="cka"))
 
@@ -140,7 +141,7 @@ def test_the_report_says_what_the_runs_say(done: Path) -> None:
         assert r"\toprule" in (done / "tables" / f"{name}.tex").read_text()
     page = (done / "report.html").read_text()
     assert "A tiny study" in page
-    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert not re.search(r'(src|href)="', page)
 
 
 @pytest.mark.slow
@@ -169,7 +170,7 @@ def test_a_finished_study_runs_nothing_again(done: Path, file: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in done.glob("*/*/*/*.nc")} == before
     assert time.process_time() - started < 60
     with pytest.raises(StoreError, match=r"detect\.sentences"):
-        run_study(read_study(file, settings={"detect.sentences": 70}), out=done, name="tiny")
+        run_study(read_study(file, settings={"detect.sentences": 210}), out=done, name="tiny")
 
 
 @pytest.mark.slow
@@ -242,7 +243,7 @@ def test_what_has_changed_is_looked_at_again(file: Path, tmp_path: Path, monkeyp
     ran.clear()
     text.write_text(text.read_text() + "One more sentence has been written at the end of it.\n")
     run_study(study, out=out)
-    assert sorted(ran) == sorted(f"detect/other/{name}" for name in ("llama2-mini", "llama2-mini@random-0", PLANTED))
+    assert sorted(ran) == sorted(f"detect/other/{name}" for name in ("llama2-mini", "llama2-mini@random-0", OTHER))
     ran.clear()
     shutil.rmtree(out / "theory")
     run_study(study, out=out)
