@@ -63,7 +63,7 @@ def test_predictions_are_listed():
     """All sets for reading, one as JSON with its chance rates."""
     human = mspgt("predictions")
     assert human.returncode == 0, human.stderr
-    assert all(name in human.stdout for name in ("paper-v2, version 1", "paper-v3, version 1", "mspgt, version 1"))
+    assert all(name in human.stdout for name in ("paper-v2, version 2", "paper-v3, version 1", "mspgt, version 1"))
     (listed,) = json.loads(mspgt("predictions", "--set", "paper-v2", "--json").stdout)
     assert [p["id"] for p in listed["predictions"]] == ["1.1", "1.2", "2.1", "3.1", "3.2"]
     assert listed["predictions"][0]["chance_at_2"] == pytest.approx(0.26, abs=0.01)

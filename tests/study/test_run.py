@@ -113,6 +113,9 @@ def test_every_step_leaves_a_run(done: Path) -> None:
     assert not study.unfinished
     for name in study.outcomes:
         assert (done / name / "manifest.json").is_file()
+    page = (done / "detect" / "generated" / "llama2-mini" / "report.html").read_text()
+    assert "What do other readings of depth say?" in page
+    assert "intrinsic_dimension" in page
 
 
 @pytest.mark.slow
@@ -141,7 +144,7 @@ def test_the_report_says_what_the_runs_say(done: Path) -> None:
         assert r"\toprule" in (done / "tables" / f"{name}.tex").read_text()
     page = (done / "report.html").read_text()
     assert "A tiny study" in page
-    assert not re.search(r'(src|href)="', page)
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
 
 
 @pytest.mark.slow
