@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mspgt_tl.config import hash_plain, to_plain
+from mspgt_tl.config import hash_plain, make_config, to_plain
 from mspgt_tl.contracts import Progress
 from mspgt_tl.errors import ConfigError, MspgtError, StoreError
 from mspgt_tl.models.embedded import check_weights, find_source, find_weights
@@ -108,8 +108,6 @@ def load_study(folder: str | Path) -> Study:
     Raises:
         StoreError: no study is there.
     """
-    from mspgt_tl.config import make_config
-
     run = Run.read(Path(folder))
     if run.manifest["identity"].get("command") != "study":
         raise StoreError(f"{folder} holds no study.")
