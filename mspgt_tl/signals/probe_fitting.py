@@ -208,7 +208,8 @@ def _kinds(
         if kind not in wanted:
             continue
         if kind == "control":
-            yield kind, *(control_items(part, items.labels, seed=seed) for part in (items, tests))
+            own, held = (control_items(part, items.labels, seed=seed) for part in (items, tests))
+            yield kind, own, held
         else:
             yield kind, items, tests
 
