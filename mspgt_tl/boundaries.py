@@ -331,7 +331,7 @@ def _bootstrap_places(
     refused = np.einsum("s,rsg->rg", weights, scale_signals(resampled, gain))
     picked = pick_peaks_by_row(refused)
     counts = np.bincount(np.isfinite(picked).sum(axis=1), minlength=3) / len(picked)
-    places = _match(peaks, picked)
+    places = match_peaks(peaks, picked)
     local = _highest_by_section(peaks, fused, refused)
     rivals: list[int | None] = []
     for i in range(n):
@@ -360,10 +360,14 @@ def _highest_by_section(peaks: np.ndarray, fused: np.ndarray, refused: np.ndarra
     return np.stack([refused[:, :cut].argmax(axis=1), cut + refused[:, cut:].argmax(axis=1)], axis=1)
 
 
-def _match(
+def match_peaks(
     peaks: Int[np.ndarray, "boundary"], picked: Float[np.ndarray, "resample 2"]
 ) -> Float[np.ndarray, "resample boundary"]:
-    """Assign each resample's peaks to the boundaries: in depth order, a single one to the nearest."""
+    """Return the peak of each resample that stands for each boundary, nan for none.
+
+    As many peaks as boundaries are assigned in depth order; a single one goes to the nearest boundary, and a single
+    boundary takes the nearest of two peaks.
+    """
     n, count = len(peaks), np.isfinite(picked).sum(axis=1)
     places = np.full((len(picked), n), np.nan)
     places[count == n] = picked[count == n, :n]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mspgt_tl.audit import ARTEFACT, FRAGILE, ROBUST, WITHIN
-from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, SYMBOLS, blank_figure, gap_axis, thin_boundaries
+from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, SYMBOLS, blank_figure, gap_axis, name_rows, thin_boundaries
 from mspgt_tl.dashboard.sheet import Plot, Section, Table
 from mspgt_tl.dashboard.words import MISSING, number, p_text, percent
 
@@ -74,7 +74,5 @@ def audit_figure(data: xr.Dataset) -> go.Figure:
                 hovertemplate="%{text}: gap %{x}<extra></extra>",
             )
     gap_axis(figure, data)
-    figure.update_yaxes(
-        tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5], automargin=True
-    )
+    name_rows(figure, names)
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 
 from mspgt_tl.calibration.detectors import PENALTY
 from mspgt_tl.calibration.tables import MAX_ALARMS, MIN_COVERAGE, OURS, Target
-from mspgt_tl.dashboard.drawing import GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure
+from mspgt_tl.dashboard.drawing import GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, name_rows
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, render_sheet
 from mspgt_tl.dashboard.words import MISSING, number, percent
 
@@ -99,9 +99,7 @@ def rate_figure(table: pd.DataFrame, measure: str, *, limit: float | None = None
     if limit is not None:
         figure.add_vline(x=limit, line={"color": GREY, "width": 1, "dash": "dot"})
     figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%")
-    figure.update_yaxes(
-        tickvals=list(range(len(cells))), ticktext=cells, range=[len(cells) - 0.5, -0.5], automargin=True
-    )
+    name_rows(figure, cells)
     return figure
 
 

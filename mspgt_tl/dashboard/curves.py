@@ -22,6 +22,7 @@ from mspgt_tl.dashboard.drawing import (
     label_space,
     mark_boundaries,
     thin_boundaries,
+    translucent,
 )
 from mspgt_tl.dashboard.words import is_tested, why_left_out
 
@@ -115,7 +116,7 @@ def _draw_panel(figure: go.Figure, data: xr.Dataset, i: int) -> None:
     gaps, colour = data[GAP].values, SIGNAL_COLOURS[i % 3]
     if known.any():
         low, high = np.quantile(sample[:, known], [0.025, 0.975], axis=0)
-        fill = f"rgba({','.join(str(int(colour[j : j + 2], 16)) for j in (1, 3, 5))},0.22)"
+        fill = translucent(colour, 0.22)
         draw_band(figure, gaps[known], low, high, colour=fill, name="95 %", **place)
     figure.add_scatter(
         x=gaps,

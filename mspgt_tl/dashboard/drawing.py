@@ -52,6 +52,22 @@ def gap_axis(figure: go.Figure, data: xr.Dataset) -> None:
     figure.update_xaxes(range=[0.4, n_gaps + 0.6], tick0=0 if step > 1 else 1, dtick=step)
 
 
+def name_rows(figure: go.Figure, names: Sequence[str]) -> None:
+    """Label the rows of a figure from the top down: row i lies at y = i."""
+    figure.update_yaxes(
+        tickvals=list(range(len(names))), ticktext=list(names), range=[len(names) - 0.5, -0.5], automargin=True
+    )
+
+
+def translucent(colour: str, opacity: float) -> str:
+    """Return a colour as a band's.
+
+    >>> translucent("#0072B2", 0.22)
+    'rgba(0,114,178,0.22)'
+    """
+    return f"rgba({','.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))},{opacity})"
+
+
 def depths(data: xr.Dataset) -> np.ndarray:
     """Return the relative position b / L of every gap."""
     return data[GAP].values / int(data.attrs["n_layers"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from mspgt_tl.boundaries import MIN_RELIABILITY
 from mspgt_tl.contracts import GAP
-from mspgt_tl.dashboard.drawing import RUN_COLOURS, SYMBOLS, blank_figure, gap_axis, thin_boundaries
+from mspgt_tl.dashboard.drawing import RUN_COLOURS, SYMBOLS, blank_figure, gap_axis, name_rows, thin_boundaries
 from mspgt_tl.dashboard.sheet import Plot, Section, Table
 from mspgt_tl.dashboard.words import MISSING, interval_text, number, percent
 from mspgt_tl.verdicts.rivals import RIVAL, rival_rows
@@ -87,7 +87,5 @@ def rivals_figure(data: xr.Dataset, rivals: xr.Dataset, rows: list[dict[str, Any
             showlegend=False,
         )
     gap_axis(figure, data)
-    figure.update_yaxes(
-        tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5], automargin=True
-    )
+    name_rows(figure, names)
     return figure

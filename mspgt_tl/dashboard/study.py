@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.contracts import GAP
-from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, draw_band
+from mspgt_tl.dashboard.drawing import (
+    BOUNDARY,
+    GREY,
+    INK,
+    RUN_COLOURS,
+    SYMBOLS,
+    blank_figure,
+    draw_band,
+    name_rows,
+    translucent,
+)
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, list_facts, render_sheet
 from mspgt_tl.dashboard.study_tables import Shown
 
@@ -196,9 +206,7 @@ def spread_figure(models: Sequence[Any]) -> go.Figure:
             name=title,
         )
     figure.update_xaxes(range=[0, 1], tickformat=".0%")
-    figure.update_yaxes(
-        tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5], automargin=True
-    )
+    name_rows(figure, names)
     figure.update_layout(legend={"itemsizing": "constant"})
     return figure
 
@@ -258,9 +266,7 @@ def corpus_figure(table: Any) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
         )
     figure.update_xaxes(range=[0, 1], tickformat=".0%")
-    figure.update_yaxes(
-        tickvals=list(range(len(models))), ticktext=models, range=[len(models) - 0.5, -0.5], automargin=True
-    )
+    name_rows(figure, models)
     return figure
 
 
@@ -312,9 +318,7 @@ def noise_figure(table: Any) -> go.Figure:
             hovertemplate="blocks %{text}: %{x:.3g} nats<extra></extra>",
         )
     figure.update_xaxes(rangemode="tozero")
-    figure.update_yaxes(
-        tickvals=list(range(len(models))), ticktext=models, range=[len(models) - 0.5, -0.5], automargin=True
-    )
+    name_rows(figure, models)
     return figure
 
 
@@ -341,7 +345,7 @@ def closure_figure(parts: Mapping[str, Mapping[str, xr.Dataset]]) -> go.Figure:
         closure = found["closure"]
         single = closure["ratio"].values[[str(name).startswith("layer") for name in closure["set"].values]]
         colour = RUN_COLOURS[i % len(RUN_COLOURS)]
-        fill = f"rgba({','.join(str(int(colour[j : j + 2], 16)) for j in (1, 3, 5))},0.15)"
+        fill = translucent(colour, 0.15)
         sigmas = closure["sigma"].values
         draw_band(figure, sigmas, single.min(axis=0), single.max(axis=0), colour=fill, name=model, showlegend=False)
         figure.add_scatter(

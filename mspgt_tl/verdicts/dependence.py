@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.boundaries import ALPHA, normalise, pick_peaks, scale_signals
+from mspgt_tl.boundaries import ALPHA, normalise, pick_peaks_by_row, scale_signals
 from mspgt_tl.contracts import SIGNAL, VERDICTS
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
 from mspgt_tl.stats import TAILS
@@ -101,8 +101,7 @@ class Observed:
         """Gaps of at most two peaks in every resample, nan where there are fewer."""
         if "resampled" not in self.result:
             return np.empty((0, 2))
-        peaks = [pick_peaks(curve) + 1 for curve in fused_resamples(self.result)]
-        return np.array([[*p, math.nan, math.nan][:2] for p in peaks], dtype=np.float64)
+        return pick_peaks_by_row(fused_resamples(self.result)) + 1
 
     @cached_property
     def curves(self) -> dict[str, tuple[Float[np.ndarray, "gap"], Float[np.ndarray, "resample gap"]]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.boundaries import pick_peaks, scale_signals
+from mspgt_tl.boundaries import match_peaks, pick_peaks_by_row, scale_signals
 from mspgt_tl.contracts import VERDICTS
 from mspgt_tl.errors import ConfigError, StoreError, unknown_name
 from mspgt_tl.store import Run
@@ -84,21 +84,8 @@ def fused_resamples(result: xr.Dataset) -> Float[np.ndarray, "resample gap"]:
 
 
 def peak_draws(result: xr.Dataset) -> Float[np.ndarray, "resample found"]:
-    """Return the gap of every found boundary in every bootstrap resample of a detection, nan where it was not found.
-
-    A resample with as many peaks as the result gives them in depth order; a single one goes to the nearest boundary.
-    """
-    fused, boundaries = fused_resamples(result), result["boundary"].to_numpy()
-    draws = np.full((len(fused), len(boundaries)), math.nan)
-    for row, curve in zip(draws, fused, strict=True):
-        peaks = pick_peaks(curve) + 1
-        if len(peaks) == len(boundaries):
-            row[:] = peaks
-        elif len(boundaries) == 1 and len(peaks):
-            row[0] = peaks[np.abs(peaks - boundaries[0]).argmin()]
-        elif len(peaks):
-            row[np.abs(boundaries - peaks[0]).argmin()] = peaks[0]
-    return draws
+    """Return the gap of every found boundary in every bootstrap resample of a detection, nan where it was not found."""
+    return match_peaks(result["boundary"].to_numpy() - 1, pick_peaks_by_row(fused_resamples(result))) + 1
 
 
 def locate(result: xr.Dataset, *, name: str, family: str, architecture: str) -> Located:
