@@ -1,46 +1,76 @@
-# make demo     install into .venv, then run the main job on the embedded model
-# make test     install into .venv, then run the test suite
-# make install  install into .venv and stop
+# make demo         install into .venv, then run the main job on the embedded model
+# make test         install into .venv, then lint, types, layers and the test suite
+# make test-slow    the tests that `make test` leaves out
+# make test-newest  `make test` in .venv-newest, on the newest releases that pyproject.toml allows
+# make install      install the locked releases into .venv and stop
+# make lock         remake requirements.lock from pyproject.toml; UPGRADE=--upgrade takes the newest releases
+# make audit        look the locked releases up in the database of known faults
 #
-# TORCH=...     arguments of `pip install` for another torch, such as TORCH=torch==2.13.0 for PyPI's own
-#               build, which brings several GB of CUDA libraries on Linux; the default is the CPU build
-# PYTHON=...    the Python (3.11 or newer) to make .venv with
+# TORCH=...         arguments of `pip install` for another torch, such as TORCH=torch==2.13.0 for PyPI's own
+#                   build, which brings several GB of CUDA libraries on Linux; the default is the CPU build
+# PYTHON=...        the Python (3.11 or newer) to make .venv with
 
 PYTHON ?= python3
 TORCH_VERSION := 2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOCK := requirements.lock
+UPGRADE ?=
+PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test install lint clean
+.PHONY: demo test test-slow test-newest install torch lock audit lint clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
+# The lock holds every package with its hash but torch, and nothing beside it is fetched. The package itself is built
+# with the locked hatchling.
+$(STAMP): pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(MAKE) --no-print-directory torch VENV=$(VENV) NO_DEPS=--no-deps
+	$(PIP) install --no-deps --require-hashes -r $(LOCK)
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(PIP) check
+	touch $(STAMP)
+
 # torch first: another package asking for it would pull the CUDA build. The CPU build may be known to the
 # configured package index; otherwise it is on PyTorch's own.
+torch:
 ifdef TORCH
-	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(PIP) install $(TORCH)
 else
-	$(BIN)/python -m pip install --quiet "torch==$(TORCH_VERSION)+cpu" 2>/dev/null || \
-	$(BIN)/python -m pip install --quiet --index-url https://download.pytorch.org/whl/cpu "torch==$(TORCH_VERSION)"
+	$(PIP) install $(NO_DEPS) "torch==$(TORCH_VERSION)+cpu" 2>/dev/null || \
+	$(PIP) install $(NO_DEPS) --index-url https://download.pytorch.org/whl/cpu "torch==$(TORCH_VERSION)"
 endif
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	touch $(STAMP)
+
+# For every platform and Python that pyproject.toml allows. What only the CUDA build of torch needs is left out.
+lock:
+	echo "torch==$(TORCH_VERSION)" | $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --quiet $(UPGRADE) --constraint - --output-file $(LOCK)
+	awk '/^[a-z]/ { dropped = /^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==/ } !dropped' $(LOCK) > $(LOCK).new
+	mv $(LOCK).new $(LOCK)
 
 demo: $(STAMP)
 	$(BIN)/mspgt detect llama2-mini
 
-test: $(STAMP)
-	$(BIN)/ruff check .
+test: lint
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	$(MAKE) --no-print-directory torch VENV=.venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
+		"torch==$(TORCH_VERSION)" --editable ".[dev]"
+	touch .venv-newest/.installed
+	$(MAKE) --no-print-directory test VENV=.venv-newest
+
+audit: $(STAMP)
+	.ci/audit $(BIN)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-newest build dist *.egg-info

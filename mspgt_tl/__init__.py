@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ _HOME = {
 
 _PARTS = (
     "boundaries",
+    "calibration",
+    "config",
     "corpora",
     "dashboard",
     "errors",
@@ -78,6 +81,7 @@ _PARTS = (
     "metrics",
     "models",
     "signals",
+    "study",
     "theory",
     "verdicts",
 )
@@ -87,10 +91,12 @@ def __getattr__(name: str) -> Any:
     # Lazy, so that `import mspgt_tl` stays under a second: torch and TransformerLens take 4 to 9 s.
     if name in _PARTS:
         return import_module(f"mspgt_tl.{name}")
+    if name == "__version__":
+        return version("mspgt-tl")
     if name not in _HOME:
         raise AttributeError(f"module 'mspgt_tl' has no attribute '{name}'")
     return getattr(import_module(f"mspgt_tl.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_PARTS]
+    return [*__all__, *_PARTS, "__version__"]

@@ -55,3 +55,10 @@ def test_public_names_are_importable() -> None:
     """Everything in `__all__` can be had, and `__all__` is sorted."""
     assert mspgt_tl.__all__ == sorted(mspgt_tl.__all__)
     assert all(getattr(mspgt_tl, name) is not None for name in mspgt_tl.__all__)
+
+
+def test_parts_are_attributes() -> None:
+    """Every folder and file of the package that holds something public is reachable without another import."""
+    assert set(mspgt_tl._PARTS) <= set(dir(mspgt_tl))
+    assert all(getattr(mspgt_tl, part).__name__ == f"mspgt_tl.{part}" for part in mspgt_tl._PARTS)
+    assert {"calibration", "config", "study", "theory"} <= set(mspgt_tl._PARTS)

@@ -236,6 +236,7 @@ def _load_from_hub(name: str, backend: Backend, device: torch.device, dtype: tor
                 model = TransformerBridge.boot_transformers(
                     official, device=device, dtype=dtype, tokenizer=_stand_in(tokenizer, official)
                 )
+                _pass_the_cache_on(model)
             else:
                 model = HookedTransformer.from_pretrained_no_processing(official, device=str(device), dtype=dtype)
                 tokenizer = AutoTokenizer.from_pretrained(model.cfg.tokenizer_name or official)
@@ -324,13 +325,40 @@ def _build_bridge(hf_model: Any, tokenizer: Any, name: str, device: torch.device
 
     hf_model.set_attn_implementation("eager")  # the only one that shows attention patterns
     boot: Any = TransformerBridge.boot_transformers
-    return boot(
+    model = boot(
         name,
         hf_model=hf_model.to(device=device, dtype=dtype),
         tokenizer=_stand_in(tokenizer, name),
         device=device,
         dtype=dtype,
     )
+    _pass_the_cache_on(model)
+    return model
+
+
+def _pass_the_cache_on(bridge: Any) -> None:
+    """Let a bridge use the KV cache of transformers 5.24 and newer, which renamed `past_key_values` to `cache`.
+
+    TransformerLens 3.9 knows the old name alone, at the model's output and in its attention; without it `generate`
+    shows the model one token at a time without any context, in silence.
+    """
+
+    from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
+
+    def at_output(_module: Any, _inputs: Any, output: Any) -> None:
+        cache = getattr(output, "cache", None)
+        if cache is not None and getattr(output, "past_key_values", None) is None:
+            output.past_key_values = cache
+
+    def at_attention(_module: Any, inputs: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if settings.get("cache") is not None:
+            settings.setdefault("past_key_values", settings["cache"])
+        return inputs, settings
+
+    bridge.original_model.register_forward_hook(at_output)
+    for module in bridge.modules():
+        if isinstance(module, AttentionBridge):
+            module.register_forward_pre_hook(at_attention, with_kwargs=True)
 
 
 def _stand_in(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 
 from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
@@ -130,14 +131,12 @@ def _pairwise(
     valid: Bool[Tensor, "batch query"],
 ) -> Float[Tensor, "batch head head"]:
     """Return the divergence of every pair of heads of two layers, summed over valid query rows."""
-    import torch
-
     pairs = [
         (_divergence(p[:, i], q[:, j], entropy_p[:, i], entropy_q[:, j]) * valid).sum(-1)
         for i in range(p.shape[1])
         for j in range(q.shape[1])
     ]
-    return torch.stack(pairs, dim=1).unflatten(1, (p.shape[1], q.shape[1]))
+    return rearrange(pairs, "(head other) batch -> batch head other", head=p.shape[1])
 
 
 @SIGNALS.register

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, Int
 
 from mspgt_tl.contracts import SIGNALS, TASKS, Signal
@@ -89,9 +90,10 @@ def _macro_f1(
 ) -> Float[np.ndarray, "resample layer"]:
     """Return macro-F1 averaged over repeated trainings, which a resample draws anew with replacement."""
     hits, total = (sums[f"{task}.{kind}.{part}"] for part in ("hits", "total"))
-    n_blocks, repeats, n_layers, n_labels = hits.shape
-    shape = (n_blocks, repeats * n_layers, n_labels)
-    scores = macro_f1(hits.reshape(shape), total.reshape(shape), weights).reshape(-1, repeats, n_layers)
+    repeats = hits.shape[1]
+    pattern = "block repeat layer label -> block (repeat layer) label"
+    scores = macro_f1(rearrange(hits, pattern), rearrange(total, pattern), weights)
+    scores = rearrange(scores, "resample (repeat layer) -> resample repeat layer", repeat=repeats)
     drawn = np.random.default_rng(TASKS.index(task)).integers(0, repeats, (len(weights), repeats))
     drawn[(weights == 1).all(axis=1)] = np.arange(repeats)
     return np.take_along_axis(scores, drawn[:, :, None], axis=1).mean(axis=1)

@@ -222,8 +222,13 @@ def _thin(items: TaskItems, config: ProbeConfig) -> TaskItems:
 
 
 def _held_out_trees(n_trees: int, seed: int) -> np.ndarray:
-    mask = np.zeros(n_trees, dtype=bool)
-    mask[np.random.default_rng(seed).permutation(n_trees)[: -(-n_trees // HELD_OUT)]] = True
+    """Return which trees choose the time to stop: one in `HELD_OUT`, at least one; a single tree trains nothing."""
+    from sklearn.model_selection import ShuffleSplit
+
+    mask = np.ones(n_trees, dtype=bool)
+    if n_trees > 1:
+        kept, _ = next(ShuffleSplit(1, test_size=1 / HELD_OUT, random_state=seed).split(mask))
+        mask[kept] = False
     return mask
 
 

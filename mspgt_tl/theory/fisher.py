@@ -26,6 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from einops import reduce
 
 from mspgt_tl.contracts import CausalModel, Progress
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
@@ -165,7 +166,8 @@ def measure_fisher(
             ) from error
         if not bool(torch.isfinite(norms).all()):
             raise ActivationError(f"Gradients are nan or inf in a batch of {len(batch.rows)} rows: try dtype float32.")
-        sums[:, batch.rows] = (norms * batch.is_data).sum(-1).permute(0, 2, 1).cpu().numpy()
+        found = reduce(norms * batch.is_data, "sample layer text pos -> sample text layer", "sum")
+        sums[:, batch.rows] = found.cpu().numpy()
         bos[batch.rows] = (norms * batch.is_bos).sum(-1).mean(0).T.cpu().numpy()
         done += len(batch.rows)
         if progress:
