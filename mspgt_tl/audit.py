@@ -47,6 +47,11 @@ class Variant:
 
     name: str
     found: Boundaries
+    signal: str
+    """The signal that was measured otherwise; "" where one was left out instead."""
+    curve: Float[np.ndarray, "gap"]
+    resampled: Float[np.ndarray, "resample gap"]
+    """Of that signal; nan where one was left out."""
 
 
 def audit(
@@ -85,6 +90,12 @@ def audit(
             "audit_p_value": (("variant", "found"), p_value),
             "audit_contrast": (("variant", GAP), np.stack([v.found.contrast for v in variants])),
             "audit_fused": (("variant", GAP), np.stack([v.found.fused for v in variants])),
+            "audit_signal": ("variant", [v.signal for v in variants]),
+            "audit_curve": (("variant", GAP), np.stack([v.curve for v in variants])),
+            "audit_resampled": (
+                ("variant", "audit_resample", GAP),
+                np.stack([v.resampled for v in variants]).astype(np.float32),
+            ),
             "weight_agreement": ("found", agreement),
             "massive_share": ("found", share, {"long_name": "share of 1 − CKA that goes with massive channels"}),
             "grade": ("found", np.array(grades, dtype=str)),
@@ -139,15 +150,17 @@ def _variants(
 
     for variant in (v for v in (*OF_DRAWN, *OF_OTHERS) if v in sums["audit-cka"]):
         other = _redone(CkaVariants(variant=variant), sums["audit-cka"], len(resampled), seed)
-        yield Variant(variant, find(*_replaced(curves, resampled, names.index("cka"), other), weights))
+        yield Variant(variant, find(*_replaced(curves, resampled, names.index("cka"), other), weights), "cka", *other)
     raw = audit_signals(signals)["audit-attention"]
     other = _redone(raw, sums["audit-attention"], len(resampled), seed)
     kept = "sinks dropped" if signals.attention_sinks else "sinks kept"
-    yield Variant(kept, find(*_replaced(curves, resampled, names.index("attention_jsd"), other), weights))
+    found = find(*_replaced(curves, resampled, names.index("attention_jsd"), other), weights)
+    yield Variant(kept, found, "attention_jsd", *other)
+    missing = np.full_like(other[0], np.nan), np.full_like(other[1], np.nan)
     for i, name in enumerate(names):
         rest = [0.0 if j == i else float(w) for j, w in enumerate(weights)]
         if sum(rest) > 0:
-            yield Variant(f"without {name}", find(curves, resampled, rest))
+            yield Variant(f"without {name}", find(curves, resampled, rest), "", *missing)
 
 
 def _redone(

@@ -106,14 +106,18 @@ def scale_signals(
 
 
 def pick_peaks(fused: Float[np.ndarray, "gap"], *, prominence: float = PROMINENCE) -> Int[np.ndarray, "peak"]:
-    """Return the indices of the two most prominent peaks, in depth order (P).
+    """Return the indices of the two most prominent peaks, in depth order (P)."""
+    return np.sort(rank_peaks(fused, prominence=prominence)[:2])
+
+
+def rank_peaks(fused: Float[np.ndarray, "gap"], *, prominence: float = PROMINENCE) -> Int[np.ndarray, "peak"]:
+    """Return the indices of all peaks of at least this prominence, the most prominent first.
 
     The ends are padded with the curve's minimum, so the first and last gap can be peaks.
     """
     padded = np.concatenate([[fused.min()], fused, [fused.min()]])
     peaks, found = find_peaks(padded, prominence=prominence)
-    best = np.argsort(-found["prominences"], kind="stable")[:2]
-    return np.sort(peaks[best] - 1)
+    return peaks[np.argsort(-found["prominences"], kind="stable")] - 1
 
 
 def pick_peaks_by_row(

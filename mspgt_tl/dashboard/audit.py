@@ -49,7 +49,15 @@ def audit_section(data: xr.Dataset) -> list[Section]:
     table = Table("Nearest boundary under each choice", ("choice", *(f"gap {gap}" for gap in gaps)), rows)
     lead = "The same search under other choices. A boundary that is there should not depend on any of them."
     return [
-        Section("Could it be an artefact?", lead, [Plot(audit_figure(data), " ".join(notes))], RULE, notes, [table])
+        Section(
+            "Could it be an artefact?",
+            lead,
+            [Plot(audit_figure(data), " ".join(notes))],
+            RULE,
+            notes,
+            [table],
+            short="Audit",
+        )
     ]
 
 
@@ -62,7 +70,8 @@ def audit_figure(data: xr.Dataset) -> go.Figure:
         places = data["audit_gap"].values[:, j]
         known = np.isfinite(places)
         kept = known & (np.abs(places - gap) <= WITHIN)
-        rows = np.arange(len(names))
+        # Boundaries that end at the same gap lie beside each other, not on top.
+        rows = np.arange(len(names)) + 0.22 * (j - (len(data["boundary"]) - 1) / 2)
         for chosen, colour, label in ((kept, BOUNDARY, "kept"), (known & ~kept, GREY, "moved")):
             figure.add_scatter(
                 x=places[chosen],
@@ -70,9 +79,18 @@ def audit_figure(data: xr.Dataset) -> go.Figure:
                 mode="markers",
                 marker={"color": colour, "size": 10, "symbol": SYMBOLS[j]},
                 name=f"gap {gap}, {label}",
-                text=[names[i] for i in rows[chosen]],
+                text=np.array(names)[chosen].tolist(),
                 hovertemplate="%{text}: gap %{x}<extra></extra>",
             )
+        figure.add_scatter(
+            x=np.full(int((~known).sum()), 0.5),
+            y=rows[~known],
+            mode="markers",
+            marker={"color": GREY, "size": 9, "symbol": "x-thin-open"},
+            name=f"gap {gap}, lost",
+            text=np.array(names)[~known].tolist(),
+            hovertemplate="%{text}: no boundary<extra></extra>",
+        )
     gap_axis(figure, data)
     name_rows(figure, names)
     return figure

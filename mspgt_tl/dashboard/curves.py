@@ -35,13 +35,12 @@ TOP = 1.04
 
 
 def evidence_figure(data: xr.Dataset) -> go.Figure:
-    """Draw signals as they enter the fusion, the fused evidence with its bands, and the boundaries (eq. 6)."""
+    """Draw signals as they enter the fusion, the fused evidence with its band, and the boundaries (eq. 6).
+
+    Intervals of the boundaries are bars under the curves.
+    """
     space = label_space(data)
     figure = blank_figure(height=500 + space, x_title=GAP_TITLE, y_title="evidence, 0 to 1", top=space)
-    band = data["null_band"].values
-    if np.isfinite(band).all():
-        ends = [0.4, data.sizes[GAP] + 0.6]
-        draw_band(figure, ends, *band, colour="rgba(118,118,118,0.2)", name="95 % of permuted signals")
     for i in range(data.sizes[SIGNAL]):
         _draw_signal(figure, data, i)
     is_fused = bool((data["weight"].values > 0).any())
@@ -59,8 +58,8 @@ def evidence_figure(data: xr.Dataset) -> go.Figure:
         customdata=depths(data),
         hovertemplate="%{y:.3f} at relative depth %{customdata:.1%}",
     )
-    mark_boundaries(figure, data, top=TOP)
-    figure.update_yaxes(range=[-0.03, TOP])
+    lowest = mark_boundaries(figure, data, top=TOP)
+    figure.update_yaxes(range=[lowest, TOP], tickvals=[0, 0.25, 0.5, 0.75, 1])
     gap_axis(figure, data)
     figure.update_layout(hovermode="x unified")
     return figure
@@ -73,7 +72,7 @@ def _draw_signal(figure: go.Figure, data: xr.Dataset, i: int) -> None:
     if reason:
         trust = data["reliability"].values[i]
         shown = _rescale(raw) * (trust if np.isfinite(trust) else 1)
-    colour = GREY if reason else SIGNAL_COLOURS[i % 3]
+    colour = GREY if reason else SIGNAL_COLOURS[i % len(SIGNAL_COLOURS)]
     unit = escape(str(data["unit"].values[i]))
     figure.add_scatter(
         x=data[GAP].values,
@@ -113,7 +112,7 @@ def _draw_panel(figure: go.Figure, data: xr.Dataset, i: int) -> None:
     place = {"row": i + 1, "col": 1}
     sample = data["resampled"].isel({SIGNAL: i}).transpose(RESAMPLE, GAP).values
     known = ~np.isnan(sample).any(axis=0)
-    gaps, colour = data[GAP].values, SIGNAL_COLOURS[i % 3]
+    gaps, colour = data[GAP].values, SIGNAL_COLOURS[i % len(SIGNAL_COLOURS)]
     if known.any():
         low, high = np.quantile(sample[:, known], [0.025, 0.975], axis=0)
         fill = translucent(colour, 0.22)

@@ -24,8 +24,8 @@ CONTRAST = (
     "p counts. N."
 )
 WEIGHTS = (
-    "231 choices of weights on a triangular grid in steps of 5 %. Corners give one signal all the weight; a signal "
-    "that was left out has no influence, whatever its weight. N: the paper's weights are lost, so no conclusion may "
+    "Counted over 231 choices of weights on a triangular grid in steps of 5 %; a signal that was left out has no "
+    "influence, whatever its weight. N: the paper's weights are lost, so no conclusion may "
     "rest on one choice."
 )
 PROBES = (

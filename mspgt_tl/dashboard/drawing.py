@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.contracts import GAP
-from mspgt_tl.dashboard.words import boundary_label
+from mspgt_tl.dashboard.words import boundary_label, interval_text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
-SIGNAL_COLOURS = ("#0072B2", "#D55E00", "#007A5A")
+SIGNAL_COLOURS = ("#0072B2", "#D55E00", "#007A5A", "#CC79A7", "#B8860B", "#56B4E9", "#999933", "#AA4499")
 """Okabe and Ito's palette, which colour-blind readers can tell apart; the green is darkened to 5:1 on white."""
-RUN_COLOURS = ("#0072B2", "#D55E00", "#007A5A", "#56B4E9", "#B8860B", "#CC79A7")
+RUN_COLOURS = ("#332288", "#117733", "#AA4499", "#665c00", "#44AA99", "#cc6677")
+"""Of scales, runs and detectors: none is a signal's, so that no curve is taken for one (after Tol's muted set)."""
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "x")
 INK, GREY, BOUNDARY = "#1a1a1a", "#767676", "#882255"
 HIDDEN_BUTTONS = ["sendChartToCloud", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]
 """Plotly 7 offers to upload every chart; the rest only crowds narrow windows."""
+BAR_ROW = 0.06
+"""Height of one interval's bar, in units of evidence."""
 LABEL_ROW = 18
 """Pixels of one line of labels above a plot."""
 
@@ -91,16 +94,19 @@ def draw_band(
     )
 
 
-def mark_boundaries(figure: go.Figure, data: xr.Dataset, *, top: float) -> None:
-    """Draw boundaries as lines with their intervals, a number above each, and a line of words each above the plot.
+def mark_boundaries(figure: go.Figure, data: xr.Dataset, *, top: float) -> float:
+    """Draw boundaries as lines, a number above each, a line of words each above the plot, and intervals as bars below.
 
     The words get a row of their own from the left edge, so neither adjacent gaps, nor the ends, nor a narrow
     window can make two labels collide.
+
+    Returns:
+        How far down the y axis must reach to show the bars.
     """
     gaps = [int(gap) for gap in data["boundary"].values]
     is_close = len(gaps) == 2 and gaps[1] - gaps[0] < 0.1 * data.sizes[GAP]
     for i, gap in enumerate(gaps):
-        _draw_boundary(figure, gap, data["interval"].values[i], top)
+        _draw_boundary(figure, gap, data["interval"].values[i], top, below=-0.03 - BAR_ROW * (i + 0.5))
         figure.add_annotation(
             x=gap,
             y=1,
@@ -124,6 +130,7 @@ def mark_boundaries(figure: go.Figure, data: xr.Dataset, *, top: float) -> None:
             showarrow=False,
             font={"color": BOUNDARY, "size": 12},
         )
+    return -0.05 - BAR_ROW * len(gaps)
 
 
 def label_space(data: xr.Dataset) -> int:
@@ -132,11 +139,21 @@ def label_space(data: xr.Dataset) -> int:
     return 30 + LABEL_ROW * (n + 1 if n else 0)
 
 
-def _draw_boundary(figure: go.Figure, gap: int, interval: np.ndarray, top: float) -> None:
+def _draw_boundary(figure: go.Figure, gap: int, interval: np.ndarray, top: float, *, below: float) -> None:
     name, group = f"boundary {gap}", {"legendgroup": f"boundary {gap}"}
     if np.isfinite(interval).all():
-        low, high = interval[0] - 0.4, interval[1] + 0.4
-        draw_band(figure, [low, high], 0, top, colour="rgba(136,34,85,0.13)", name=name, showlegend=False, **group)
+        # An interval of a single gap still has some length to be seen.
+        low, high = interval[0] - 0.15, interval[1] + 0.15
+        figure.add_scatter(
+            x=[low, high],
+            y=[below, below],
+            mode="lines",
+            line={"color": BOUNDARY, "width": 7},
+            name=name,
+            showlegend=False,
+            hovertemplate=f"95 % interval {interval_text(interval)}<extra></extra>",
+            **group,
+        )
     figure.add_scatter(
         x=[gap, gap],
         y=[0, top],

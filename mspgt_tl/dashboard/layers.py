@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.contracts import GAP, LAYER, SIGNAL, TASK
-from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, SIGNAL_COLOURS, blank_figure
+from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, RUN_COLOURS, blank_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -34,7 +34,7 @@ def probe_figure(data: xr.Dataset, task: str) -> go.Figure:
     figure = blank_figure(height=350, x_title="layer", y_title="macro-F1")
     curves = {kind: table.sel(kind=kind).values for kind in PROBES}
     for i, (kind, (dash, symbol)) in enumerate(PROBES.items()):
-        _draw_layers(figure, data, curves[kind], kind, SIGNAL_COLOURS[i], dash, symbol)
+        _draw_layers(figure, data, curves[kind], kind, RUN_COLOURS[i], dash, symbol)
     _draw_layers(figure, data, curves["mlp"] - curves["control"], "selectivity", INK, "longdashdot", "diamond")
     for gap in data["boundary"].values:
         figure.add_vline(x=gap - 0.5, line={"color": BOUNDARY, "width": 1.5, "dash": "dash"})
@@ -147,6 +147,7 @@ def _draw_weights(
         b=weights[1],
         c=weights[2],
         mode="markers",
+        cliponaxis=False,  # points on the edge are whole points
         marker=marker,
         text=hover[chosen],
         name=name,

@@ -11,7 +11,7 @@ import numpy as np
 from mspgt_tl.boundaries import WeightMap
 from mspgt_tl.contracts import GAP, SIGNAL, TASK
 from mspgt_tl.dashboard.audit import audit_section
-from mspgt_tl.dashboard.curves import contrast_figure, evidence_figure, nulls_figure, signals_figure
+from mspgt_tl.dashboard.curves import contrast_figure, nulls_figure, signals_figure
 from mspgt_tl.dashboard.definitions import (
     CKA_MAP,
     CONTRAST,
@@ -22,14 +22,16 @@ from mspgt_tl.dashboard.definitions import (
     SIGNALS_SHOWN,
     WEIGHTS,
 )
-from mspgt_tl.dashboard.layers import cka_figure, probe_figure, probed_tasks, weight_figure
+from mspgt_tl.dashboard.explorer import explorer_data
+from mspgt_tl.dashboard.layers import cka_figure, probe_figure, probed_tasks
 from mspgt_tl.dashboard.rivals import rivals_section
-from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, render_sheet
+from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, embed_json, list_facts, render_sheet, static_text
 from mspgt_tl.dashboard.words import (
     MISSING,
     boundary_label,
     interval_text,
     is_tested,
+    missing_reasons,
     number,
     p_text,
     percent,
@@ -49,15 +51,22 @@ def render_report(
     manifest: Mapping[str, Any],
     nulls: Mapping[str, xr.Dataset],
     rivals: xr.Dataset | None = None,
+    *,
+    others: Mapping[str, xr.Dataset] | None = None,
+    plotly: str | None = None,
 ) -> str:
-    """Return the report of a detection as one self-contained HTML page.
+    """Return the report of a detection as one HTML page that works offline.
 
     Args:
         data: the labelled result.
         manifest: the run's manifest; parts that it lacks are left out of the page.
         nulls: results of model nulls by name.
         rivals: rival readings of depth, where they were watched.
+        others: results that the reader can lay over this one, by name.
+        plotly: see `render_sheet`.
     """
+    from markupsafe import Markup
+
     headline, sentences = verdict_words(data)
     identity = manifest.get("identity", {})
     model, n_layers = Path(identity.get("model", {}).get("name", "a model")).name, int(data.attrs["n_layers"])
@@ -67,43 +76,51 @@ def render_report(
     )
     sections = [
         *_found_sections(data),
-        *_boundary_sections(data),
         *audit_section(data),
+        *_boundary_sections(data),
         *_layer_sections(data, identity),
         *_null_sections(data, nulls),
         *rivals_section(data, rivals),
         Section("All numbers by gap", "", tables=[_gap_table(data)], folded=True),
     ]
     title, heading = f"Boundaries of {model}", f"Processing scales of {model}"
-    return render_sheet(Sheet(title, heading, headline, sentences, intro, sections, list_facts(manifest)))
+    carried = explorer_data(data, manifest, others)
+    explorer = (
+        Markup('<div id="explorer"></div><script type="application/json" id="explorer-data">{}</script>')
+    ).format(embed_json(carried))
+    sheet = Sheet(
+        title,
+        heading,
+        headline,
+        sentences,
+        intro,
+        sections,
+        list_facts(manifest),
+        module=static_text("explorer.js") + static_text("host.js"),
+        opening=explorer,
+        style=static_text("explorer.css"),
+    )
+    return render_sheet(sheet, plotly=plotly)
 
 
 def _found_sections(data: xr.Dataset) -> list[Section]:
     boundaries = _boundary_table(data)
     tables = [*([boundaries] if boundaries.rows else []), _signal_table(data)]
-    found = Section("What was found", _peak_counts(data), tables=tables)
-    why = reasons(data)
-    return [found, Section("Why something is missing or left out", "", notes=why)] if why else [found]
+    found = Section("What was found", f"{_peak_counts(data)} {FUSION}", tables=tables, short="Found")
+    why = missing_reasons(data)
+    return [found, Section("Why something is missing or left out", "", notes=why, short="Missing")] if why else [found]
 
 
 def _boundary_sections(data: xr.Dataset) -> list[Section]:
-    labels = "; ".join(boundary_label(data, i) for i in range(len(data["boundary"]))) or "no boundary"
-    evidence = Section(
-        "Evidence",
-        "The thick line is what the signals say together; boundaries are its peaks. "
-        "Where it stays inside the grey band, signals that agree only by chance would look the same.",
-        [Plot(evidence_figure(data), f"Evidence curve over {data.sizes[GAP]} gaps: {labels}.")],
-        FUSION,
-        ["Click a name in the legend to hide or show its curve; hover for raw values."],
-    )
     curves = Section(
         "Each signal in its own unit",
         "What was measured before any scaling, with the band that holds 95 % of the bootstrap resamples. "
         "A narrow band around a shape with one clear peak is a signal worth having.",
         [Plot(signals_figure(data), "The signals over gaps: " + ", ".join(_highest(data)) + ".")],
         SIGNALS_SHOWN,
+        short="Signals",
     )
-    return [evidence, curves, _contrast_section(data), _weight_section(data)]
+    return [curves, _contrast_section(data), *_weight_section(data)]
 
 
 def _highest(data: xr.Dataset) -> list[str]:
@@ -126,7 +143,7 @@ def _contrast_section(data: xr.Dataset) -> Section:
             why = "The published rule makes no such test; run with rule = mspgt for it."
         else:
             why = "No test was made: it needs two signals that are not flat, over six or more gaps."
-        return Section(title, why, [], CONTRAST)
+        return Section(title, why, [], CONTRAST, short="Chance")
     threshold = float(data["contrast_threshold"])
     over = data[GAP].values[data["contrast"].values > threshold]
     summary = f"Gaps above the threshold of {threshold:.2f}: {', '.join(map(str, over)) or 'none'}."
@@ -135,33 +152,32 @@ def _contrast_section(data: xr.Dataset) -> Section:
         "just above the line can have p over 0.05, and a second one below it p under 0.05."
     )
     return Section(
-        title, lead, [Plot(contrast_figure(data), "Fused local contrast. " + summary)], CONTRAST, [summary, note]
+        title,
+        lead,
+        [Plot(contrast_figure(data), "Fused local contrast. " + summary)],
+        CONTRAST,
+        [summary, note],
+        short="Chance",
     )
 
 
-def _weight_section(data: xr.Dataset) -> Section:
-    lead = (
-        "Every point is one choice of fusion weights; its colour is the gap that this choice would give. "
-        "One colour all over means that the weights do not matter."
-    )
-    names = ("First boundary (L–I)", "Second boundary (I–G)")
+def _weight_section(data: xr.Dataset) -> list[Section]:
+    """Say what other weights would give; the map itself is beside the evidence, to be clicked."""
+    if "map_boundary" not in data:
+        return []
     notes = []
     agreement = WeightMap(data["map_weight"].values, data["map_boundary"].values)
     for gap in (int(gap) for gap in data["boundary"].values):
         notes.append(f"Gap {gap}: {percent(agreement.agreement(gap))} of all choices keep a boundary within ±1 of it.")
     found = np.isfinite(data["map_boundary"].values)
-    if not found.any():
-        return Section("What if the weights were others?", "No choice of weights gives a boundary.", [], WEIGHTS)
     notes.append(
         f"{percent(found.all(axis=1).mean())} of all choices give two boundaries, "
-        f"{percent((found.any(axis=1) & ~found.all(axis=1)).mean())} one, {percent((~found.any(axis=1)).mean())} none. "
-        "A choice that gives only one shows it in the first map."
+        f"{percent((found.any(axis=1) & ~found.all(axis=1)).mean())} one, {percent((~found.any(axis=1)).mean())} none."
+        if found.any()
+        else "No choice of weights gives a boundary."
     )
-    plots = [
-        Plot(weight_figure(data, rank), f"{name} for every choice of weights. {' '.join(notes)}", name, shape="tall")
-        for rank, name in enumerate(names)
-    ]
-    return Section("What if the weights were others?", lead, plots, WEIGHTS, notes)
+    lead = "A verdict should not hang on one choice of weights; try others with the sliders above."
+    return [Section("What if the weights were others?", lead, [], WEIGHTS, notes, short="Weights")]
 
 
 def _layer_sections(data: xr.Dataset, identity: Mapping[str, Any]) -> list[Section]:
@@ -172,7 +188,8 @@ def _layer_sections(data: xr.Dataset, identity: Mapping[str, Any]) -> list[Secti
         "memory, not language, so selectivity (MLP less control) is what the layer itself offers.",
         [Plot(probe_figure(data, task), _probe_summary(data, task), task) for task in tasks],
         PROBES,
-        _missing_f1(data, tasks, identity.get("config", {})),
+        [*_loud_controls(data, tasks), *_missing_f1(data, tasks, identity.get("config", {}))],
+        short="Probes",
     )
     values = data["cka"].values
     nan_note = ["White cells could not be computed: a layer's variance estimate was not positive."]
@@ -190,6 +207,7 @@ def _layer_sections(data: xr.Dataset, identity: Mapping[str, Any]) -> list[Secti
         ],
         CKA_MAP,
         nan_note if np.isnan(values).any() else [],
+        short="Layer pairs",
     )
     return [probes, similarity]
 
@@ -200,6 +218,22 @@ def _probe_summary(data: xr.Dataset, task: str) -> str:
         return f"{task}: no F1 of the MLP probe."
     best = int(np.nanargmax(f1))
     return f"{task}: the MLP probe's F1 is highest at layer {best}, {f1[best]:.2f}."
+
+
+def _loud_controls(data: xr.Dataset, tasks: Sequence[str]) -> list[str]:
+    """Explain every task whose control task scores above the probe itself."""
+    notes = []
+    for task in tasks:
+        table = data["f1"].sel({TASK: task}, drop=True)
+        above = np.flatnonzero((table.sel(kind="control") > table.sel(kind="mlp")).values)
+        if len(above):
+            where = "every layer" if len(above) == data.sizes["layer"] else f"layers {', '.join(map(str, above))}"
+            notes.append(
+                f"{task}: the control is above the probe at {where}. That is no error: its labels are random but fixed "
+                "for every word type, so they can be learned by knowing the words alone, while a true label depends on "
+                "the sentence. There the layer tells words apart better than it tells this task's labels."
+            )
+    return notes
 
 
 def _missing_f1(data: xr.Dataset, tasks: Sequence[str], config: Mapping[str, Any]) -> list[str]:
@@ -238,7 +272,7 @@ def _null_sections(data: xr.Dataset, nulls: Mapping[str, xr.Dataset]) -> list[Se
     untested = [name for name in nulls if name not in tested]
     notes = [f"Not drawn, for nothing could be tested there: {', '.join(untested)}."] if untested else []
     plots = [Plot(nulls_figure(data, nulls), f"Contrast of this model and of {', '.join(tested)}.")] if tested else []
-    return [Section("What do null models give?", lead, plots, NULLS, notes, [table])]
+    return [Section("What do null models give?", lead, plots, NULLS, notes, [table], short="Nulls")]
 
 
 def _boundary_table(data: xr.Dataset) -> Table:

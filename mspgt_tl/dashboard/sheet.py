@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mspgt_tl.dashboard.template import PAGE, SCRIPT, STYLE
+from mspgt_tl.dashboard.glossary import explain
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+PLOTLY_FILE = "plotly.min.js"
+"""Its name where several pages share one."""
 HASH_SHOWN = 12
 """Characters of a hash that are shown; the whole of it is in the tooltip."""
 
@@ -55,6 +59,8 @@ class Section:
     """Tables are shown on a click."""
     html: Any = ""
     """Markup of a part that is neither figure nor table."""
+    short: str = ""
+    """Its name among the contents; the title by default."""
 
 
 @dataclass(frozen=True)
@@ -70,37 +76,67 @@ class Sheet:
     facts: Sequence[Table]
     script: str = ""
     """Of sections with markup of their own."""
+    module: str = ""
+    """An ES module that draws the opening."""
+    opening: Any = ""
+    """Markup between the verdict and the sections."""
+    style: str = ""
+    """Of the opening and of sections with markup of their own."""
 
 
-def render_sheet(sheet: Sheet) -> str:
-    """Return the page as one self-contained HTML file."""
-    import jinja2
-    from markupsafe import Markup
+def static_text(name: str) -> str:
+    """Return one of the package's own style sheets, scripts or templates."""
+    return files("mspgt_tl.dashboard").joinpath("static", name).read_text(encoding="utf-8")
+
+
+def plotly_source() -> str:
+    """Return plotly.js, for a page of its own or for `plotly.min.js` beside several."""
     from plotly.offline import get_plotlyjs
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    parts = {**vars(sheet), "sections": _embed(sheet.sections), "script": Markup(SCRIPT + sheet.script)}
-    return environment.from_string(PAGE).render(style=Markup(STYLE), plotly=Markup(get_plotlyjs()), **parts)
+    return get_plotlyjs()
 
 
-def _embed(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """Turn figures into HTML, each with an id of its own; plotly.js itself is in the page's head."""
+def embed_json(value: Any) -> Any:
+    """Return a value as JSON inside a script element, where only "</" and "<!--" could end the data early."""
     from markupsafe import Markup
 
-    embedded, count = [], 0
-    for section in sections:
-        plots = []
-        for plot in section.plots:
-            html = plot.figure.to_html(
-                full_html=False,
-                include_plotlyjs=False,
-                config={"responsive": True, "displaylogo": False, "showSendToCloud": False},
-                div_id=f"figure-{count}",
-            )
-            plots.append({**vars(plot), "html": Markup(html)})
-            count += 1
-        embedded.append({**vars(section), "plots": plots})
-    return embedded
+    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
+
+
+def render_sheet(sheet: Sheet, *, plotly: str | None = None) -> str:
+    """Return the page as HTML that works offline.
+
+    Args:
+        plotly: address of a plotly.js that several pages share; None puts it into the page, which then stands alone.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    style = "".join(static_text(name) for name in ("theme.css", "page.css")) + sheet.style
+    return environment.from_string(static_text("page.html")).render(
+        **{
+            **vars(sheet),
+            "sections": [{**vars(s), "plots": [_embed(plot) for plot in s.plots]} for s in sheet.sections],
+            "script": Markup(static_text("page.js") + sheet.script),
+            "module": Markup(sheet.module),
+            "style": Markup(style),
+            "plotly": Markup(plotly_source()) if plotly is None else "",
+            "plotly_file": plotly or "",
+            "explain": explain,
+        }
+    )
+
+
+def _embed(plot: Plot) -> dict[str, Any]:
+    """Return a figure as JSON, which the page draws in the colours of its theme."""
+    from markupsafe import Markup
+
+    figure = plot.figure
+    height = figure.layout.height
+    figure.update_layout(template={"layout": {}}, overwrite=True)  # 7 kB each; the page sets what it would
+    text = str(figure.to_json()).replace("<", "\\u003c")
+    return {**vars(plot), "json": Markup(text), "height": height}
 
 
 def list_facts(manifest: Mapping[str, Any]) -> list[Table]:

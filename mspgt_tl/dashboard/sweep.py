@@ -331,7 +331,7 @@ def _ledger_section(result: SweepResult, level: float) -> Section:
                 f"{np.min(touched):.1f} to {np.max(touched):.1f}" if len(touched) else MISSING,
                 MISSING if own is None else number(float(own["deviation"].values[exit_at])),
                 MISSING if own is None else number(float(own["deviation"].values[-1])),
-                row["reason"] or "solved",
+                row["reason"] or ("given" if row["dose"] in ("per_layer", "per_scale") else "solved"),
             ]
         )
     columns = (
@@ -341,7 +341,7 @@ def _ledger_section(result: SweepResult, level: float) -> Section:
         "SNR of the noise, dB",
         "moved at the scale's end",
         "at the last block",
-        "σ",
+        "how σ was found",
     )
     return Section(
         "What was really injected",

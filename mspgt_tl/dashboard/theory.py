@@ -148,7 +148,11 @@ def _closure_section(narrow: xr.Dataset, wide: xr.Dataset) -> Section:
         is_scale = not name.startswith("layer ")
         n_layers = sum(str(n).startswith("layer ") for n in narrow["set"].values)
         share = i / max(n_layers - 1, 1)
-        colour = RUN_COLOURS[i % 3] if is_scale else f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
+        colour = (
+            RUN_COLOURS[i % len(RUN_COLOURS)]
+            if is_scale
+            else f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
+        )
         figure.add_scatter(
             x=sigmas,
             y=narrow["ratio"].values[i],
@@ -252,7 +256,11 @@ def _rate_section(part: xr.Dataset) -> Section:
     for i, name in enumerate(names):
         is_scale = i not in layers
         share = i / max(len(layers) - 1, 1)
-        colour = RUN_COLOURS[i % 3] if is_scale else f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
+        colour = (
+            RUN_COLOURS[i % len(RUN_COLOURS)]
+            if is_scale
+            else f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
+        )
         plane.add_scatter(
             x=part["rate"].values[i],
             y=part["distortion"].values[i],

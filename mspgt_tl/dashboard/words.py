@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 MISSING = "–"
 COUNT = {1: "One", 2: "Two"}
+TIE = re.compile(r"Gap (\d+) is a near tie: (\d+)%")
+"""How `find_boundaries` words a near tie."""
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -67,6 +70,11 @@ def reasons(data: xr.Dataset) -> list[str]:
     return list(json.loads(data.attrs["reasons"]))
 
 
+def missing_reasons(data: xr.Dataset) -> list[str]:
+    """Return why something is nan, flat or left out, without the near ties: these are no missing thing."""
+    return [why for why in reasons(data) if not TIE.match(why)]
+
+
 def is_tested(data: xr.Dataset) -> bool:
     """Return whether the existence test was made."""
     return bool(np.isfinite(data["contrast"].values).all())
@@ -98,7 +106,17 @@ def verdict_words(data: xr.Dataset) -> tuple[str, list[str]]:
     if data.attrs["rule"] == "paper" and len(gaps) == 2:
         kind = "peaks of the published rule"
     where = " and ".join(str(gap) for gap in gaps)
-    headline = f"{COUNT[len(gaps)]} {kind}, at gap{'s' if len(gaps) == 2 else ''} {where}."
+    places = f"at gap{'s' if len(gaps) == 2 else ''} {where}"
+    headline = f"{COUNT[len(gaps)]} {kind}, {places}."
+    if data.attrs["rule"] != "paper" and not sure:
+        supported = [gap for gap, v in zip(gaps, verdicts, strict=True) if v == VERDICTS[0]]
+        p_values = data["p_value"].values
+        tested = "not tested" if np.isnan(p_values).any() else " and ".join(p_text(float(p)) for p in p_values)
+        tested = tested.replace(" and p = ", " and ")
+        candidates = "candidate" if len(gaps) == 1 else "candidates"
+        headline = f"No boundary is supported: {len(gaps)} {candidates}, {places} ({tested})."
+        if supported:
+            headline = f"One of two boundaries is supported, at gap {supported[0]}; candidates {places} ({tested})."
     sentences = []
     for verdict in dict.fromkeys(verdicts):
         chosen = [i for i, v in enumerate(verdicts) if v == verdict]
@@ -166,9 +184,21 @@ def _explain_paper(data: xr.Dataset, chosen: list[int]) -> str:
 
 
 def _warn_ties(data: xr.Dataset) -> list[str]:
-    pairs = zip(data["boundary"].values, data["near_tie"].values, strict=True)
-    return [
-        f"Gap {int(gap)} has a rival at gap {int(tie)} in a fifth or more of the resamples: do not trust its interval."
-        for gap, tie in pairs
-        if np.isfinite(tie)
-    ]
+    """Say where a boundary has a rival place, above all where most resamples prefer it."""
+    told = []
+    shares = {gap: share for why in reasons(data) for gap, share in TIE.findall(why)}
+    for gap, tie in zip(data["boundary"].values, data["near_tie"].values, strict=True):
+        if not np.isfinite(tie):
+            continue
+        share = float(shares.get(str(int(gap)), "nan")) / 100
+        if share > 0.5:
+            told.append(
+                f"The fused curve puts a boundary at gap {int(gap)}, but {percent(share)} of the resamples put it at "
+                f"gap {int(tie)}: only its interval can be believed."
+            )
+        else:
+            much = "a fifth or more" if np.isnan(share) else percent(share)
+            told.append(
+                f"Gap {int(gap)} has a rival at gap {int(tie)} in {much} of the resamples: do not trust its interval."
+            )
+    return told

@@ -1,0 +1,81 @@
+(() => {
+  const root = document.documentElement;
+  // Figures are stored as they look on white; on a dark page these colours take each other's place.
+  const SWAPS = { "#1a1a1a": "#ecebe6", "#767676": "#a5a39b", "#882255": "#ef8fb9", "#332288": "#a99cf0", "#117733": "#5fcf86",
+    "#AA4499": "#e58ad8", "#665c00": "#d9cc55", "#0072B2": "#56b4e9", "#D55E00": "#f08a4b", "#007A5A": "#35c497",
+    "rgba(0,114,178": "rgba(86,180,233", "rgba(213,94,0": "rgba(240,138,75", "rgba(0,122,90": "rgba(53,196,151",
+    "rgba(26,26,26": "rgba(236,235,230", "rgba(51,34,136": "rgba(169,156,240", "rgba(17,119,51": "rgba(95,207,134",
+    "rgba(170,68,153": "rgba(229,138,216", "rgba(102,92,0": "rgba(217,204,85" };
+  const isDark = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const options = { displaylogo: false, showSendToCloud: false };
+  const plots = () => [...document.querySelectorAll("[data-figure]")];
+
+  const draw = () => {
+    const dark = isDark(), line = dark ? "#45453f" : "#e1e1dd";
+    for (const place of plots()) {
+      let text = place.nextElementSibling.textContent;
+      if (dark) for (const [light, other] of Object.entries(SWAPS)) text = text.replaceAll(light, other);
+      const figure = JSON.parse(text), layout = figure.layout;
+      Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { ...layout.font, color: dark ? "#ecebe6" : "#1a1a1a" } });
+      for (const name of Object.keys(layout)) if (/^[xy]axis/.test(name)) layout[name] = { gridcolor: line, linecolor: line, ...layout[name] };
+      layout.hoverlabel = { ...layout.hoverlabel, bgcolor: dark ? "#1b1b19" : "#fff", bordercolor: line };
+      // What a parent's shape decides, a figure of its own height does not.
+      Plotly.react(place, figure.data, layout, options);
+    }
+  };
+  draw();
+
+  // Figures follow whatever size their place ends up with.
+  const watcher = new ResizeObserver(places => places.forEach(({ target }) => target.clientWidth && target._fullLayout
+    && (Math.abs(target._fullLayout.width - target.clientWidth) > 1 || Math.abs(target._fullLayout.height - target.clientHeight) > 1)
+    && Plotly.Plots.resize(target)));
+  plots().forEach(place => watcher.observe(place));
+
+  // ---------------- theme: the system's, until the button says otherwise
+  const button = document.getElementById("theme");
+  const show = () => { button.textContent = isDark() ? "☀ light" : "☾ dark"; };
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    show();
+    draw();
+    document.dispatchEvent(new Event("mspgt-theme"));
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { show(); draw(); });
+  show();
+
+  // ---------------- contents: links scroll, and leave the address to what the explorer keeps there
+  const links = [...document.querySelectorAll(".contents a")];
+  for (const link of links) link.addEventListener("click", event => {
+    event.preventDefault();
+    const target = document.querySelector(link.hash);
+    target.scrollIntoView();
+    target.focus({ preventScroll: true });
+  });
+  const seen = new IntersectionObserver(entries => {
+    for (const entry of entries) if (entry.isIntersecting) {
+      links.forEach(link => link.removeAttribute("aria-current"));
+      const link = links.find(one => one.hash === `#${entry.target.id}`);
+      link?.setAttribute("aria-current", "true");
+      // Along the bar alone: scrollIntoView would move the page, too.
+      if (link) link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.offsetLeft - 20;
+    }
+  }, { rootMargin: "-60px 0px -70% 0px" });
+  document.querySelectorAll("main [id^=part-]").forEach(part => seen.observe(part));
+
+  // ---------------- paper
+  let closed = [], theme;
+  window.addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.forEach(part => part.open = true);
+    theme = root.dataset.theme;
+    if (isDark()) { root.dataset.theme = "light"; draw(); document.dispatchEvent(new Event("mspgt-theme")); }
+    document.querySelectorAll(".js-plotly-plot").forEach(plot => Plotly.relayout(plot, { width: Math.min(plot.clientWidth, 660) }));
+  });
+  window.addEventListener("afterprint", () => {
+    closed.forEach(part => part.open = false);
+    if (theme === undefined) delete root.dataset.theme; else root.dataset.theme = theme;
+    document.querySelectorAll(".js-plotly-plot").forEach(plot => Plotly.relayout(plot, { width: null, autosize: true }));
+    draw();
+    document.dispatchEvent(new Event("mspgt-theme"));
+  });
+})();
