@@ -35,7 +35,7 @@ NEAR_TIE = 0.2
 """A rival place that takes this share of the resamples makes the boundary a near tie."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Boundaries:
     """What `find_boundaries` found. Arrays over boundaries are in depth order."""
 
@@ -80,14 +80,31 @@ class Boundaries:
             return "not found"
         return "; ".join(f"gap {b}: {v}" for b, v in zip(self.boundaries, self.verdicts, strict=True))
 
-    def scales(self, n_layers: int) -> dict[str, range]:
+    @property
+    def are_supported(self) -> bool:
+        """Whether every boundary is supported, or accepted where the published rule alone was asked."""
+        return all(verdict in (VERDICTS[0], "accepted") for verdict in self.verdicts)
+
+    def __repr__(self) -> str:
+        return f"Boundaries({self.verdict}; {len(self.fused)} gaps, rule {self.rule})"
+
+    def scales(self, n_layers: int, *, unsupported: bool = False) -> dict[str, range]:
         """Cut the blocks at the boundaries: Local, Intermediate, Global for two of them.
 
+        Args:
+            unsupported: cut at boundaries that are mere candidates, too.
+
         Raises:
-            DataError: there are not exactly two boundaries; no scales follow then.
+            DataError: there are not exactly two boundaries, and no scales follow then; or one of them is not
+                supported, and `unsupported` was not asked for.
         """
         if len(self.boundaries) != 2:
             raise DataError(f"Three scales need two boundaries, found {len(self.boundaries)}: {self.verdict}.")
+        if not (unsupported or self.are_supported):
+            raise DataError(
+                f"Scales need boundaries that are supported: {self.verdict}. "
+                "scales(unsupported=True) cuts there all the same."
+            )
         first, second = self.boundaries
         return {"local": range(first), "intermediate": range(first, second), "global": range(second, n_layers)}
 
@@ -194,6 +211,7 @@ def find_boundaries(
     resampled: Float[np.ndarray, "resample signal gap"] | None = None,
     names: Sequence[str] | None = None,
     n_null: int = 2000,
+    prominence: float = PROMINENCE,
 ) -> Boundaries:
     """Find at most two boundaries in signal curves (docs/method.md; eq. 6 and the paper's peak rule).
 
@@ -205,14 +223,17 @@ def find_boundaries(
         resampled: bootstrap resamples of `curves`; without them intervals and reliabilities are nan.
         names: of the signals, for the reasons.
         n_null: null curves of each kind.
+        prominence: smallest prominence of a peak, in (0, 1]; the paper's by default.
 
     Raises:
         DataError: wrong shape, fewer than two gaps, or an infinite value.
-        ConfigError: unknown rule or unusable weights.
+        ConfigError: unknown rule, unusable weights or prominence.
     """
     values = _checked_curves(curves)
     if rule not in get_args(Rule):
         raise ConfigError(unknown_name("rule", str(rule), get_args(Rule)))
+    if not 0 < prominence <= 1:
+        raise ConfigError(f"A prominence lies above 0 and is at most 1, got {prominence}.")
     n_signals, n_gaps = values.shape
     labels = list(names) if names is not None else [f"signal {i}" for i in range(n_signals)]
     share = _checked_weights(weights, n_signals)
@@ -228,12 +249,12 @@ def find_boundaries(
     gain = np.where(left_out, 0.0, np.nan_to_num(trust, nan=1) if rule == "mspgt" else 1.0)
     shown = scale_signals(values, gain)
     fused = used @ shown
-    peaks = pick_peaks(fused) if used.any() else np.empty(0, dtype=int)
+    peaks = pick_peaks(fused, prominence=prominence) if used.any() else np.empty(0, dtype=int)
     if not used.any():
         reasons.append("No boundary: every signal was left out.")
     elif len(peaks) == 0:
-        reasons.append(f"No boundary: the fused curve has no peak of prominence {PROMINENCE}.")
-    place = _bootstrap_places(peaks, fused, resampled, used, gain, rule, reasons)
+        reasons.append(f"No boundary: the fused curve has no peak of prominence {prominence:g}.")
+    place = _bootstrap_places(peaks, fused, resampled, used, gain, rule, prominence, reasons)
     p_values, contrast, threshold = _existence(shown, used, peaks, rule, seed, n_null, reasons)
     return Boundaries(
         boundaries=tuple(int(p) + 1 for p in peaks),
@@ -319,6 +340,7 @@ def _bootstrap_places(
     weights: np.ndarray,
     gain: np.ndarray,
     rule: Rule,
+    prominence: float,
     reasons: list[str],
 ) -> _Places:
     """Pick again in every resample and summarise where each boundary went.
@@ -333,7 +355,7 @@ def _bootstrap_places(
             reasons.append("Intervals are nan: they need bootstrap resamples, and only curves were given.")
         return _Places(intervals, presence, mode_mass, (None,) * n, np.full(3, np.nan))
     refused = np.einsum("s,rsg->rg", weights, scale_signals(resampled, gain))
-    picked = pick_peaks_by_row(refused)
+    picked = pick_peaks_by_row(refused, prominence=prominence)
     counts = np.bincount(np.isfinite(picked).sum(axis=1), minlength=3) / len(picked)
     places = match_peaks(peaks, picked)
     local = _highest_by_section(peaks, fused, refused)
@@ -435,7 +457,9 @@ class WeightMap:
         return float((np.abs(self.boundaries - boundary) <= within).any(axis=1).mean())
 
 
-def weight_map(normalised: Float[np.ndarray, "signal gap"], *, steps: int = 20) -> WeightMap:
+def weight_map(
+    normalised: Float[np.ndarray, "signal gap"], *, steps: int = 20, prominence: float = PROMINENCE
+) -> WeightMap:
     """Pick peaks for every fusion weight on a triangular grid of `steps` divisions over three signals.
 
     Raises:
@@ -449,6 +473,6 @@ def weight_map(normalised: Float[np.ndarray, "signal gap"], *, steps: int = 20) 
     for row, weights in enumerate(grid):
         if (total := weights[active].sum()) == 0:
             continue
-        peaks = pick_peaks((weights * active / total) @ normalised)
+        peaks = pick_peaks((weights * active / total) @ normalised, prominence=prominence)
         places[row, : len(peaks)] = peaks + 1
     return WeightMap(grid, places)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.boundaries import Boundaries, find_boundaries, scale_signals, weight_map
+from mspgt_tl.boundaries import PROMINENCE, Boundaries, find_boundaries, scale_signals, weight_map
 from mspgt_tl.config import BoundaryConfig, SignalConfig
 from mspgt_tl.contracts import GAP, LAYER, RESAMPLE, SIGNAL, TASK, TASKS, Signal
 from mspgt_tl.nulls import null_band
@@ -77,6 +77,37 @@ def weigh_evidence(
     return _label(signals, sums, found, curves, resampled)
 
 
+def reweigh(
+    result: xr.Dataset,
+    *,
+    weights: Sequence[float] | None,
+    rule: Any,
+    prominence: float,
+    n_null: int = 2000,
+) -> xr.Dataset:
+    """Return a labelled result with its signals fused anew; the audit belongs to the old boundaries and is left out.
+
+    Raises:
+        ConfigError: as `find_boundaries`.
+    """
+    resampled = result["resampled"].transpose(RESAMPLE, SIGNAL, GAP).values.astype(np.float64)
+    names = [str(name) for name in result[SIGNAL].values]
+    found = find_boundaries(
+        result["curve"].values,
+        weights=weights,
+        rule=rule,
+        seed=int(result.attrs["seed"]),
+        resampled=resampled,
+        names=names,
+        n_null=n_null,
+        prominence=prominence,
+    )
+    changed = _found_variables(found, resampled, prominence)
+    kept = result.drop_dims(["found", "variant"], errors="ignore").drop_vars(changed, errors="ignore")
+    attrs = {"rule": found.rule, "reasons": json.dumps(found.reasons), "prominence": prominence}
+    return kept.assign(changed).assign_attrs(attrs)
+
+
 def _label(
     signals: Mapping[str, Signal],
     sums: Mapping[str, Mapping[str, np.ndarray]],
@@ -87,44 +118,15 @@ def _label(
     import xarray as xr
 
     n_layers = curves.shape[1] + 1
-    fused = np.einsum("s,rsg->rg", found.weights, scale_signals(resampled, found.gain))
-    simplex = weight_map(found.normalised)
-    active = found.weights > 0
-    band = (
-        null_band(found.normalised[active], found.weights[active], seed=found.seed) if active.any() else (np.nan,) * 2
-    )
     return xr.Dataset(
         {
             "curve": ((SIGNAL, GAP), curves, {"long_name": "signal, in its own unit"}),
             "resampled": ((RESAMPLE, SIGNAL, GAP), resampled.astype(np.float32)),
-            "normalised": (
-                (SIGNAL, GAP),
-                found.normalised,
-                {"long_name": "min-max normalised signal times reliability"},
-            ),
-            "weight": (SIGNAL, found.weights),
-            "reliability": (SIGNAL, found.reliability),
-            "gain": (SIGNAL, found.gain),
-            "flat": (SIGNAL, np.array(found.flat)),
             "unit": (SIGNAL, [signal.unit for signal in signals.values()]),
             "title": (SIGNAL, [signal.title for signal in signals.values()]),
-            "fused": (GAP, found.fused, {"long_name": "evidence"}),
-            "fused_interval": (("bound", GAP), np.nanquantile(fused, [0.025, 0.975], axis=0)),
-            "null_band": ("bound", np.array(band)),
-            "contrast": (GAP, found.contrast, {"long_name": "fused local contrast"}),
-            "contrast_threshold": ((), found.contrast_threshold),
-            "boundary": ("found", np.array(found.boundaries, dtype=np.int64)),
-            "verdict": ("found", np.array(found.verdicts, dtype=str)),
-            "p_value": ("found", found.p_values),
-            "interval": (("found", "bound"), found.intervals),
-            "presence": ("found", found.presence),
-            "mode_mass": ("found", found.mode_mass),
-            "near_tie": ("found", np.array([np.nan if gap is None else gap for gap in found.near_ties])),
-            "peak_count": ("peaks", found.peak_counts),
+            **_found_variables(found, resampled),
             "f1": ((TASK, "kind", LAYER), f1_table(sums["probe"])),
             "cka": ((LAYER, "other_layer"), cka_matrix(sums["cka"])),
-            "map_weight": (("point", SIGNAL), simplex.weights),
-            "map_boundary": (("point", "rank"), simplex.boundaries),
         },
         coords={
             SIGNAL: list(signals),
@@ -137,6 +139,38 @@ def _label(
         },
         attrs={"rule": found.rule, "seed": found.seed, "n_layers": n_layers, "reasons": json.dumps(found.reasons)},
     )
+
+
+def _found_variables(found: Boundaries, resampled: np.ndarray, prominence: float = PROMINENCE) -> dict[str, Any]:
+    """Return every variable of the labelled result that follows from the boundaries."""
+    fused = np.einsum("s,rsg->rg", found.weights, scale_signals(resampled, found.gain))
+    simplex = weight_map(found.normalised, prominence=prominence)
+    active = found.weights > 0
+    band = (
+        null_band(found.normalised[active], found.weights[active], seed=found.seed) if active.any() else (np.nan,) * 2
+    )
+    return {
+        "normalised": ((SIGNAL, GAP), found.normalised, {"long_name": "min-max normalised signal times reliability"}),
+        "weight": (SIGNAL, found.weights),
+        "reliability": (SIGNAL, found.reliability),
+        "gain": (SIGNAL, found.gain),
+        "flat": (SIGNAL, np.array(found.flat)),
+        "fused": (GAP, found.fused, {"long_name": "evidence"}),
+        "fused_interval": (("bound", GAP), np.nanquantile(fused, [0.025, 0.975], axis=0)),
+        "null_band": ("bound", np.array(band)),
+        "contrast": (GAP, found.contrast, {"long_name": "fused local contrast"}),
+        "contrast_threshold": ((), found.contrast_threshold),
+        "boundary": ("found", np.array(found.boundaries, dtype=np.int64)),
+        "verdict": ("found", np.array(found.verdicts, dtype=str)),
+        "p_value": ("found", found.p_values),
+        "interval": (("found", "bound"), found.intervals),
+        "presence": ("found", found.presence),
+        "mode_mass": ("found", found.mode_mass),
+        "near_tie": ("found", np.array([np.nan if gap is None else gap for gap in found.near_ties])),
+        "peak_count": ("peaks", found.peak_counts),
+        "map_weight": (("point", SIGNAL), simplex.weights),
+        "map_boundary": (("point", "rank"), simplex.boundaries),
+    }
 
 
 def read_boundaries(result: xr.Dataset) -> Boundaries:

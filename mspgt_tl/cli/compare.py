@@ -140,6 +140,8 @@ def _print(found: Comparison) -> None:
             for row in found.pairs.to_dict("records")
         ],
     )
+    for doubt in found.doubts:
+        out.print(f"[bold yellow]·[/] {plain(doubt)}", highlight=False)
     for row in found.labels.to_dict("records"):
         _print_labels(row)
     _table(

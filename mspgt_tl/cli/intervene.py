@@ -99,6 +99,7 @@ def print_intervention(result: Intervention, *, as_json: bool) -> None:
                     "level": result.manifest["notes"]["compared_level"],
                     "next_token": json.loads(columns.to_json(orient="records")),
                     "statistics": json.loads(result.statistics.to_json(orient="records")),
+                    "doubt": result.doubt or None,
                     "report": report,
                 },
                 indent=1,
@@ -130,6 +131,8 @@ def print_intervention(result: Intervention, *, as_json: bool) -> None:
             f"{float(row['agreement']):.0%}",
         )
     out.print(shown)
+    if result.doubt:
+        out.print(f"[bold yellow]·[/] {plain(result.doubt)}", highlight=False)
     missing = result.statistics[~result.statistics["change"].notna()].drop_duplicates("metric")
     for row in missing.to_dict("records"):
         out.print(f"· {plain(str(row['metric']))}: {plain(str(row['reason']))}", highlight=False)

@@ -191,6 +191,21 @@ def nulls_figure(data: xr.Dataset, nulls: Mapping[str, xr.Dataset]) -> go.Figure
     return figure
 
 
+def lay_over(figure: go.Figure, data: xr.Dataset, other: xr.Dataset, name: str, variable: str) -> None:
+    """Draw another result's curve over a figure of this one, on the same relative depth."""
+    scale = int(data.attrs["n_layers"]) / int(other.attrs["n_layers"])
+    peaks = ", ".join(str(int(gap)) for gap in other["boundary"].values) or "none"
+    figure.add_scatter(
+        x=other[GAP].values * scale,
+        y=other[variable].values,
+        mode="lines+markers",
+        line={"color": RUN_COLOURS[0], "width": 2.5, "dash": "dash"},
+        marker={"size": 6, "symbol": "diamond-open"},
+        name=f"{escape(name)}: gaps {peaks} of {other.attrs['n_layers']} blocks",
+        hovertemplate="%{y:.3f}",
+    )
+
+
 def _draw_run(figure: go.Figure, data: xr.Dataset, name: str, colour: str, *, width: float, symbol: str) -> None:
     figure.add_scatter(
         x=data[GAP].values,

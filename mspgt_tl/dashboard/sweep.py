@@ -187,6 +187,8 @@ def render_sweep(result: SweepResult) -> str:
     identity, notes = result.manifest["identity"], result.manifest["notes"]
     model, level = Path(identity["model"]["name"]).name, notes["compared_level"]
     headline, sentences = _verdict(result, level)
+    if doubt := notes.get("scales_doubt"):
+        sentences.insert(0, doubt)
     config = identity["config"]
     intro = (
         f"{config['samples']:,} samples under {int(np.isfinite(result.conditions['sigma']).sum())} conditions; dose "

@@ -29,7 +29,7 @@ CASE = "case"
 TABLE, REPORT = "calibration.csv", "calibration.html"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Calibration:
     """How often the instrument was right."""
 
@@ -37,6 +37,22 @@ class Calibration:
     """One row a cell and detector."""
     manifest: Mapping[str, Any]
     folder: Path
+
+    def __repr__(self) -> str:
+        states = [target.state for target in self.targets]
+        told = ", ".join(f"{states.count(state)} {state}" for state in ("met", "missed", "unclear"))
+        return f"Calibration in {self.folder}: {self.table['cell'].nunique()} cells; targets: {told}."
+
+    def _repr_html_(self) -> str:
+        from mspgt_tl.dashboard.cards import card
+
+        return card(repr(self), [], self.summary())
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row a target: what was promised, what was measured, and whether it holds."""
+        import pandas as pd
+
+        return pd.DataFrame([vars(target) for target in self.targets])
 
     @property
     def targets(self) -> list[Target]:

@@ -22,13 +22,13 @@ from mspgt_tl.errors import CorpusError, StoreError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
 from mspgt_tl.models.pretrained import Backend, load
 from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank
+from mspgt_tl.pipeline.shown import Shown
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import split_blocks
 from mspgt_tl.store import MANIFEST, Run, pack_sums, unpack_sums
 from mspgt_tl.verdicts.rivals import make_rivals, weigh_rivals
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     import xarray as xr
 
 REPORT = "report.html"
@@ -40,8 +40,8 @@ DEV_BLOCKS = 80
 Sums = Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Detection:
+@dataclass(frozen=True, repr=False)
+class Detection(Shown):
     """The result of `detect`: where the boundaries are, whether they exist, and everything they rest on."""
 
     data: xr.Dataset
@@ -75,15 +75,9 @@ class Detection:
         """`[signal, gap]`, each signal in its own unit."""
         return self.data["curve"]
 
-    def scales(self) -> dict[str, range]:
+    def scales(self, *, unsupported: bool = False) -> dict[str, range]:
         """Return the blocks of the Local, Intermediate and Global scale; see `Boundaries.scales`."""
-        return self.found.scales(int(self.data.attrs["n_layers"]))
-
-    def plot(self) -> go.Figure:
-        """Return the evidence curve as an interactive figure."""
-        from mspgt_tl.dashboard import evidence_figure
-
-        return evidence_figure(self.data)
+        return self.found.scales(int(self.data.attrs["n_layers"]), unsupported=unsupported)
 
     def save(self, folder: str | Path) -> Path:
         """Write the result with its report to a new folder and return the report's path.
@@ -120,6 +114,13 @@ def load_run(folder: str | Path) -> Detection:
         StoreError: no run is there, or it has not finished.
     """
     run = Run.read(Path(folder))
+    command = run.manifest["identity"].get("command", "detect")
+    if command != "detect":
+        reader = {"intervene": "load_intervention", "theory": "theory.load_theory", "calibrate": "mspgt report"}
+        raise StoreError(
+            f"{folder} holds a run of `mspgt {command}`, no detection; "
+            f"{reader.get(command, 'its own command')} reads it."
+        )
     if "result" not in run.manifest["stages"]:
         raise StoreError(f"{folder} has not finished: run the same `mspgt detect` again to resume it.")
     nulls = {s.removeprefix("null-"): run.arrays(s) for s in run.manifest["stages"] if s.startswith("null-")}

@@ -49,7 +49,7 @@ SEARCHED = 8
 """Sentences that are read in search of prompts, as a multiple of the samples; many are too short."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Intervention:
     """The result of `intervene`."""
 
@@ -65,6 +65,39 @@ class Intervention:
     """One row a metric and condition: change against the clean one, intervals, tests, corrected p-values."""
     manifest: Mapping[str, Any]
     folder: Path | None
+
+    @property
+    def doubt(self) -> str:
+        """What is wrong with the scales themselves; empty if nothing is, or if they were given by hand."""
+        return str(self.manifest["notes"].get("scales_doubt", ""))
+
+    @property
+    def name(self) -> str:
+        """The model's name, without its folder."""
+        return Path(self.manifest["identity"]["model"]["name"]).name
+
+    def __repr__(self) -> str:
+        spans = ", ".join(
+            f"{name} {first}-{last}" for name, (first, last) in self.manifest["identity"]["scales"].items()
+        )
+        told = f"Intervention on {self.name}: scales {spans}; {self.conditions['name'].nunique()} conditions"
+        return f"{told}, {self.samples['sample'].nunique()} samples.{' ' + self.doubt if self.doubt else ''}"
+
+    def _repr_html_(self) -> str:
+        from mspgt_tl.dashboard.cards import card
+
+        return card(repr(self), ["plot('kl') draws the dose and response."], self.summary())
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row a scale: its blocks and the next-token effects at the compared level, with their intervals."""
+        effects = self.effects.sel(level=self.manifest["notes"]["compared_level"])
+        here = effects.isel(target=effects["group"].values == "scale").drop_vars("level")
+        columns = ["blocks", "kl", "kl_low", "kl_high", "loss_change", "agreement"]
+        return here[columns].to_dataframe()[columns].rename_axis("scale").reset_index()
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return one row a metric and condition: `statistics`."""
+        return self.statistics
 
     @property
     def table_2(self) -> pd.DataFrame:
@@ -129,7 +162,7 @@ def intervene(
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
     try:
         run = Run.create(folder, identity)
-        run.note(compared_level=settings.compared_level)
+        run.note(compared_level=settings.compared_level, scales_doubt=_doubt(detection) if scales is None else "")
         sweep = _Sweep(run, hooked, text, blocks, prompts, settings, progress)
         sweep.run_all(metrics)
         result = load_intervention(folder)
@@ -419,7 +452,14 @@ def _choose_scales(scales: Any, detection: Detection | None, n_layers: int) -> d
             f"Which of the {n_layers} blocks are a scale? Give --scales such as 0-3,4-8,9-{n_layers - 1}, or the "
             "folder of a detection with two boundaries."
         )
-    return detection.scales()
+    return detection.scales(unsupported=True)  # the sweep says so on everything it prints
+
+
+def _doubt(detection: Detection | None) -> str:
+    """Say that scales were cut at boundaries that are not supported."""
+    if detection is None or detection.found.are_supported:
+        return ""
+    return f"The scales are cut at boundaries that are not supported ({detection.found.verdict})."
 
 
 def _choose_prompts(model: CausalModel, corpus: TextCorpus, config: InterveneConfig) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ MIN_DRAWS = 100
 """With fewer bootstrap draws of both boundaries, a pair is not tested."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Several models compared. Frames have one row for what their name says; positions are fractions of depth."""
 
@@ -41,6 +42,25 @@ class Comparison:
     """Boundary: p of the family labels by permutation, and the smallest p that so many models could give."""
     brittleness: pd.DataFrame
     """Metric, scale and dose: ratio of the most to the least affected family, and its interval."""
+
+    def __repr__(self) -> str:
+        names = ", ".join(model.name for model in self.located)
+        return f"Comparison of {len(self.located)} models ({names}). {' '.join(self.doubts)}".rstrip()
+
+    def _repr_html_(self) -> str:
+        told = "".join(f"<p>{escape(doubt)}</p>" for doubt in self.doubts)
+        tables = (f"<b>{name}</b>{getattr(self, name).to_html(index=False)}" for name in ("models", "pairs"))
+        return f"<div>{told}{''.join(tables)}</div>"
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Which models' boundaries the existence test does not support: their differences say nothing of scales."""
+        return tuple(
+            f"The boundaries of {model.name} are not supported ({'; '.join(model.verdicts)}): differences from them "
+            "compare places, not scales."
+            for model in self.located
+            if model.exists is False and not model.reason
+        )
 
     def to_xarray(self) -> xr.Dataset:
         """Return positions by model and boundary, and draws where there are any, as a labelled dataset."""
@@ -73,7 +93,7 @@ class Comparison:
             name: getattr(self, name).to_dict("records")
             for name in ("models", "families", "pairs", "labels", "brittleness")
         }
-        return json_values(tables)
+        return json_values({**tables, "doubts": list(self.doubts)})
 
 
 def json_values(value: Any) -> Any:
