@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mspgt_tl.errors import ModelError
-from mspgt_tl.models.embedded import ZOO, folder_name, hash_weights
+from mspgt_tl.models.embedded import ZOO, folder_name
+from mspgt_tl.models.weight_files import hash_weights
 
 MODEL_FILES = ("config.json", "model.safetensors")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

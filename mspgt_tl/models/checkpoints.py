@@ -1,7 +1,7 @@
 """Reads a Hugging Face folder, and nothing but that folder.
 
 transformers draws missing weights at random and says so in a log; here every gap between the files and the architecture
-is an error. No code from the folder is run.
+is an error. No code from the folder is run unless that is asked for.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mspgt_tl.errors import ConfigError, ModelError
-from mspgt_tl.models.embedded import find_weights
+from mspgt_tl.errors import ModelError
 from mspgt_tl.models.placement import is_out_of_memory
+from mspgt_tl.models.weight_files import WHOLE, check_folder, find_weights, refuse_pointer
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
-def read_config(folder: Path) -> PretrainedConfig:
+def read_config(folder: Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
     """Read a folder's architecture.
 
     Raises:
-        ModelError: there is no usable `config.json`, or the checkpoint is quantised.
+        ModelError: there is no usable `config.json`, the checkpoint is quantised, or it needs code of its own.
     """
     from transformers import AutoConfig
 
     path = folder / "config.json"
     try:
+        refuse_pointer(path)
         raw = json.loads(path.read_text(encoding="utf-8"))
         quantised = raw.get("quantization_config")
         kind = raw["model_type"]
@@ -42,8 +41,13 @@ def read_config(folder: Path) -> PretrainedConfig:
         raise ModelError(f"{path} is not a model's configuration: {error!r}.") from error
     refuse_quantised(quantised, str(folder))
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:  # configs validate themselves with exceptions of their own making
+        if "auto_map" in raw and not trust_remote_code:
+            raise ModelError(
+                f"{folder} (model type '{kind}') comes with code of its own, which is not run. Read that code; "
+                "trust_remote_code=True, or --trust-remote-code, then runs it, and every manifest says so."
+            ) from error
         raise ModelError(f"transformers cannot read {path} (model type '{kind}'): {error}") from error
 
 
@@ -58,53 +62,19 @@ def refuse_quantised(quantisation: Any, name: str) -> None:
         )
 
 
-def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Read a folder's tokenizer.
-
-    Raises:
-        ModelError: there is none, or it cannot be read.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ModelError(f"{folder} holds no tokenizer: one of {', '.join(_TOKENIZER_FILES)} is needed.")
-    try:
-        # AutoTokenizer goes by the model's type first, and Qwen's class splits numbers its own way whatever
-        # tokenizer.json says; a folder that declares the general class means its tokenizer.json.
-        settings = folder / "tokenizer_config.json"
-        declared = json.loads(settings.read_text("utf-8")).get("tokenizer_class") if settings.is_file() else None
-        general = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
-        loader = PreTrainedTokenizerFast if general else AutoTokenizer
-        return loader.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise ModelError(f"The tokenizer in {folder} cannot be read: {error!r}.") from error
-
-
-def find_tokenizer(hf_model: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """Return the tokenizer from where a model object came from, a folder or the hub."""
-    from transformers import AutoTokenizer
-
-    name = hf_model.name_or_path
-    if not name:
-        raise ConfigError(f"This {type(hf_model).__name__} has no name_or_path; pass its tokenizer=.")
-    if Path(name).is_dir():
-        return read_tokenizer(Path(name))
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # the hub's clients fail in many ways
-        raise ModelError(f"No tokenizer found for '{name}' ({type(error).__name__}); pass tokenizer=.") from error
-
-
-def read_weights(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def read_weights(
+    folder: Path, config: PretrainedConfig, dtype: torch.dtype, *, trust_remote_code: bool = False
+) -> PreTrainedModel:
     """Read a folder's weights into its architecture, on the CPU.
 
     Raises:
-        ModelError: weights are absent, damaged, missing, left over or misshapen.
+        ModelError: weights are absent, damaged, missing, left over or misshapen, or an adapter lies beside them.
     """
     from transformers import AutoModelForCausalLM
 
+    check_folder(folder)
     if not find_weights(folder):
-        raise ModelError(f"{folder} holds no weights: model.safetensors or pytorch_model.bin is needed.")
+        raise ModelError(f"{folder} holds no weights: {' or '.join(WHOLE)} is needed.")
     try:
         with no_progress_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -112,6 +82,7 @@ def read_weights(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> 
                 config=config,
                 dtype=dtype,
                 local_files_only=True,
+                trust_remote_code=trust_remote_code,
                 output_loading_info=True,
                 # Asked for so that misshapen tensors are reported like the others; they are refused below.
                 ignore_mismatched_sizes=True,
@@ -138,7 +109,7 @@ def read_weights(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> 
     return model
 
 
-def draw_weights(config: PretrainedConfig, *, seed: int) -> PreTrainedModel:
+def draw_weights(config: PretrainedConfig, *, seed: int, trust_remote_code: bool = False) -> PreTrainedModel:
     """Return the architecture with weights drawn by transformers' own initialisation, in float32 on the CPU.
 
     Drawn in float32 whatever the dtype asked for, so a twin is the same model on every device.
@@ -149,7 +120,43 @@ def draw_weights(config: PretrainedConfig, *, seed: int) -> PreTrainedModel:
     # torch.manual_seed would also reseed CUDA, which fork_rng(devices=[]) does not restore.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+
+
+def refuse_changed(model: PreTrainedModel, name: str) -> None:
+    """Refuse a model object whose parameters are not those that its configuration describes.
+
+    Adapters, added heads and layers cut without a word to the configuration all show in the names or shapes of the
+    parameters; what is built from the configuration would be another model.
+
+    Raises:
+        ModelError: parameters are added, missing or of another shape, and which.
+    """
+    import torch
+
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        described = {key: value.shape for key, value in type(model)(model.config).state_dict().items()}
+    found = {key: value.shape for key, value in model.state_dict().items()}
+    added, missing = sorted(found.keys() - described.keys()), sorted(described.keys() - found.keys())
+    if any("lora_" in key or "adapter" in key or "modules_to_save" in key for key in added):
+        raise ModelError(
+            f"'{name}' carries an adapter ({added[0]}), and the bare base is another model. Merge it first "
+            "(merge_and_unload())."
+        )
+    problems = [
+        f"{len(keys)} {kind}, such as {keys[0]}"
+        for kind, keys in (
+            ("too many", added),
+            ("missing", missing),
+            ("of another shape", sorted(key for key in found.keys() & described if found[key] != described[key])),
+        )
+        if keys
+    ]
+    if problems:
+        raise ModelError(
+            f"The parameters of '{name}' are not those of its configuration ({'; '.join(problems)}). Where layers or "
+            "tokens were cut or added, say so in its config (num_hidden_layers, layer_types, vocab_size)."
+        )
 
 
 @contextmanager

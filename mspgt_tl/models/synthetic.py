@@ -36,7 +36,7 @@ from jaxtyping import Bool, Float, Int
 from mspgt_tl.contracts import CausalModel, Treebank
 from mspgt_tl.corpora.grammar import generate_treebank
 from mspgt_tl.errors import ConfigError
-from mspgt_tl.models.pretrained import from_state
+from mspgt_tl.models.building import from_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,7 +18,7 @@ from mspgt_tl.calibration.tables import Row, Target, check_targets, make_frame
 from mspgt_tl.config import hash_plain, to_plain
 from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, Progress
 from mspgt_tl.errors import ConfigError, StoreError
-from mspgt_tl.models.embedded import check_weights, find_source, unknown_model
+from mspgt_tl.models.names import check_weights, find_source, unknown_model
 from mspgt_tl.store import Run
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from mspgt_tl.corpora.shuffling import shuffle_labels, shuffle_words
 from mspgt_tl.corpora.text import read_text_corpus
 from mspgt_tl.corpora.treebank import read_treebank
 from mspgt_tl.errors import ConfigError, CorpusError
+from mspgt_tl.models.names import find_hub, find_source, twin_name
 from mspgt_tl.models.pretrained import describe, hash_parameters
 
 
@@ -132,5 +133,7 @@ def null_inputs(
         raise ConfigError(f"Unknown null '{name}'. Known: random:SEED, labels, tokens.")
     if not isinstance(model, str | Path):
         raise ConfigError("A random-weight null needs a model given by name or folder, not a loaded object.")
-    twin = f"{str(model).partition('@')[0]}@random:{number}"
+    twin = twin_name(str(model), int(number))
+    if find_source(twin) is None and find_hub(twin) is None:
+        raise ConfigError(f"'{model}' has no random-weight twin: embedded models, folders and hub names do.")
     return lambda: replace(inputs, model=load_alike(twin))

@@ -15,11 +15,13 @@ from mspgt_tl.config import ProbeConfig
 from mspgt_tl.errors import ModelError
 from mspgt_tl.interventions.generation import Sampling, generate
 from mspgt_tl.interventions.noise import noise_hooks
-from mspgt_tl.models.checkpoints import draw_weights, read_config, read_tokenizer
-from mspgt_tl.models.embedded import ZOO, find_source, find_weights, unknown_model
+from mspgt_tl.models.checkpoints import draw_weights, read_config
+from mspgt_tl.models.embedded import ZOO
 from mspgt_tl.models.families import find_family
+from mspgt_tl.models.names import find_source, unknown_model
 from mspgt_tl.models.placement import choose_device, choose_dtype
 from mspgt_tl.models.pretrained import load
+from mspgt_tl.models.tokenizer_files import read_tokenizer
 from mspgt_tl.signals.probe_training import Inputs, Labelled, start_weights, train_probes
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def shape_of(name: str) -> Shape:
     source = find_source(name)
     config = read_config(source.folder) if source else _hub_config(name)
     settings = find_family(config).settings(config)
-    files = [file for file in find_weights(source.folder) if file.suffix == ".safetensors"] if source else []
+    files = [file for file in source.weights if file.suffix == ".safetensors"] if source else []
     numbers = sum(_count_stored(file) for file in files) or _count_parameters(config)
     return _shape(name, settings, numbers, tied=bool(getattr(config, "tie_word_embeddings", False)))
 

@@ -16,7 +16,7 @@ from typing import Any
 from mspgt_tl.config import hash_plain, make_config, to_plain
 from mspgt_tl.contracts import Progress
 from mspgt_tl.errors import ConfigError, MspgtError, StoreError
-from mspgt_tl.models.embedded import check_weights, find_source, find_weights
+from mspgt_tl.models.names import check_weights, find_source
 from mspgt_tl.pipeline.detection import detect, load_run
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
 from mspgt_tl.pipeline.intervention import choose_metrics, intervene
@@ -150,7 +150,7 @@ def weights_of(model: str) -> Any:
         return None
     if source.card:
         return check_weights(source)
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in find_weights(source.folder)]
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in source.weights]
 
 
 def fingerprints(config: StudyConfig, inputs: Mapping[str, Any]) -> dict[str, str]:

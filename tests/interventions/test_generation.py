@@ -12,7 +12,8 @@ import pytest
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import Positions, generate, generation, noise_hooks, philox
 from mspgt_tl.interventions.generation import Rows, Sampling
-from mspgt_tl.models.pretrained import encode, load, pad
+from mspgt_tl.models.pretrained import encode, load
+from mspgt_tl.models.tokens import pad
 
 torch = pytest.importorskip("torch")
 

@@ -10,7 +10,8 @@ from mspgt_tl.contracts import TextCorpus
 from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError
 from mspgt_tl.interventions import Positions, activation_scales, noise_hooks, philox
-from mspgt_tl.models.pretrained import encode, load, pad
+from mspgt_tl.models.pretrained import encode, load
+from mspgt_tl.models.tokens import pad
 
 torch = pytest.importorskip("torch")
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from mspgt_tl.errors import ConfigError, DataError, ModelError, UnknownModelError
-from mspgt_tl.models import embedded, pretrained
+from mspgt_tl.models import building, embedded
 from mspgt_tl.models.embedded import list_embedded
 from mspgt_tl.models.families import FAMILIES
-from mspgt_tl.models.pretrained import describe, encode, load, pad, prepends_bos
+from mspgt_tl.models.pretrained import describe, encode, load, prepends_bos, require_blocks
+from mspgt_tl.models.tokens import pad
 from mspgt_tl.models.training import train_tokenizer
 
 torch = pytest.importorskip("torch")
@@ -447,7 +448,10 @@ def test_unknown_name_lists_close_ones():
     assert len(str(error.value)) < 600
 
 
-@pytest.mark.parametrize("name", ["", "/no/such/folder", "nothing@random:1", "gpt2@random:3", "llama@seed:x", "../.."])
+ODD = ("", "/no/such/folder", "nothing@random:1", "a/b/c", "user@example.org/model", "llama@seed:x", "../..")
+
+
+@pytest.mark.parametrize("name", ODD)
 def test_odd_names_are_unknown(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnknownModelError):
@@ -457,28 +461,6 @@ def test_odd_names_are_unknown(name, monkeypatch, tmp_path):
 def test_folder_without_config_is_named(tmp_path):
     with pytest.raises(UnknownModelError, match=r"holds no config.json"):
         load(tmp_path)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_unreachable_hub_is_one_clear_error(backend, monkeypatch, tmp_path):
-    """A known name without a network says what to do; the hub's own client is what fails here."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match=r"'gpt2-small' \(gpt2\) could not be loaded.*give its folder"):
-        load("gpt2-small", backend=backend)
-
-
-def test_hub_models_keep_their_own_tokenizer(monkeypatch, checkpoint, tokenizer_folder):
-    """The tokenizer that TransformerLens made prepend a BOS is replaced by the original."""
-    import transformers
-    from transformer_lens import HookedTransformer
-
-    built = load(checkpoint("neox-parallel"))
-    original = transformers.AutoTokenizer.from_pretrained(tokenizer_folder)
-    original.backend_tokenizer.post_processor = None
-    monkeypatch.setattr(HookedTransformer, "from_pretrained_no_processing", lambda *args, **options: built)
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name: original)
-    assert not prepends_bos(load("pythia-70m"))
 
 
 def test_wrong_options_are_config_errors(checkpoint):
@@ -500,7 +482,7 @@ def test_out_of_memory_is_a_model_error(checkpoint, monkeypatch):
     def full(*args, **options):
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 byte")
 
-    monkeypatch.setattr(pretrained, "_build_hooked", full)
+    monkeypatch.setattr(building, "_build_hooked", full)
     with pytest.raises(ModelError, match="does not fit into memory"):
         load(checkpoint("llama"))
 
@@ -566,13 +548,37 @@ def test_centred_weights_are_refused_and_folded_ones_recorded(checkpoint):
     """Centring moves a LayerNorm model's residual stream; folding an RMSNorm moves nothing."""
     for name, centred in (("gpt2", True), ("llama", False)):
         model = load(checkpoint(name))
-        pretrained._PROVENANCE.pop(model)
+        building.PROVENANCE.pop(model)
         model.process_weights_()
         if centred:
             with pytest.raises(ModelError, match="centred"):
                 load(model)
         else:
             assert describe(load(model))["weight_processing"] == "folded"
+
+
+def test_objects_that_their_config_does_not_describe_are_refused(checkpoint):
+    """Layers cut, a head added or an adapter injected without a word to the configuration."""
+    from transformers import AutoModelForCausalLM
+
+    def fresh():
+        return AutoModelForCausalLM.from_pretrained(checkpoint("llama"), dtype=torch.float32)
+
+    cut, adapted, widened = fresh(), fresh(), fresh()
+    cut.model.layers = cut.model.layers[:2]
+    adapted.model.layers[1].self_attn.q_proj.lora_A = torch.nn.Linear(48, 2)
+    widened.lm_head = torch.nn.Linear(48, 310, bias=False)
+    for model, message in ((cut, "missing.*num_hidden_layers"), (adapted, "merge_and_unload"), (widened, "shape")):
+        with pytest.raises(ModelError, match=message):
+            load(model)
+    cut.config.num_hidden_layers = 2
+    assert describe(load(cut))["n_layers"] == 2
+
+
+def test_least_number_of_blocks(hooked):
+    require_blocks(hooked("llama"), 3, "A detection")
+    with pytest.raises(ModelError, match=r"A detection needs a model of at least 4 blocks; .* has 3\."):
+        require_blocks(hooked("llama"), 4, "A detection")
 
 
 def test_other_objects_are_refused():
@@ -601,6 +607,8 @@ def test_description_of_a_folder(checkpoint):
         "sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         "random_seed": None,
         "prepends_bos": True,
+        "revision": None,
+        "trust_remote_code": False,
     }
     bridge = describe(load(folder, backend="bridge"))
     assert bridge == facts | {"backend": "bridge"}
@@ -608,10 +616,10 @@ def test_description_of_a_folder(checkpoint):
 
 def test_provenance_goes_with_its_model(checkpoint):
     model = load(checkpoint("llama"))
-    known = len(pretrained._PROVENANCE)
+    known = len(building.PROVENANCE)
     del model
     gc.collect()
-    assert len(pretrained._PROVENANCE) < known
+    assert len(building.PROVENANCE) < known
 
 
 def test_sharded_weights_load(checkpoint, tmp_path):

@@ -1,0 +1,252 @@
+"""Builds what TransformerLens hooks out of a transformers model, and remembers where it came from.
+
+This is the only file that builds a `HookedTransformer` or a `TransformerBridge`, so leaving `HookedTransformer`, which
+TransformerLens 4.0 removed, is a change to this file.
+
+BOS is decided once per model, from its own tokenizer before TransformerLens touches it (`HookedTransformer` reloads
+tokenizers so that they add a BOS to every family).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
+
+from mspgt_tl.contracts import CausalModel
+from mspgt_tl.errors import ConfigError, ModelError
+from mspgt_tl.models.families import FAMILIES, find_family
+from mspgt_tl.models.parity import check_parity, observe
+from mspgt_tl.models.placement import is_out_of_memory
+from mspgt_tl.models.tokenizer_files import settle_bos
+from mspgt_tl.models.tokens import adds_bos
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Backend = Literal["hooked", "bridge"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model came from, as far as the model itself does not tell."""
+
+    name: str
+    prepends_bos: bool
+    weight_processing: str = "none"
+    sha256: str | None = None
+    """Hash of the weight files; None for twins, hub models and objects."""
+    random_seed: int | None = None
+    """Seed of a random-weight twin."""
+    revision: str | None = None
+    """Commit of a model from the hub."""
+    trust_remote_code: bool = False
+    """Whether code that came with the model was allowed to run."""
+    deviation: float | None = None
+    """Largest relative deviation from the Hugging Face model in the parity check; None where it was not made."""
+
+
+PROVENANCE: WeakKeyDictionary[Any, Provenance] = WeakKeyDictionary()
+
+
+def assemble(
+    hf_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    backend: Backend,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    parity: bool = True,
+    **origin: Any,
+) -> CausalModel:
+    """Return a transformers model as one of TransformerLens's, checked against the original unless `parity` is off.
+
+    Raises:
+        ModelError: TransformerLens cannot take it over, or computes something else.
+    """
+    build = _build_bridge if backend == "bridge" else _build_hooked
+    deviation = None
+    try:
+        # Before the build: a bridge takes the original apart.
+        reference = observe(hf_model) if parity else None
+        model = build(hf_model, tokenizer, name, device, dtype)
+        model.eval().requires_grad_(False)
+        if reference:
+            deviation = check_parity(model, reference, name, backend)
+    except (RuntimeError, ValueError, KeyError, AttributeError, IndexError, TypeError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"TransformerLens cannot take over '{name}': {error}") from error
+    return finish(model, tokenizer, name, deviation=deviation, **origin)
+
+
+def hooked_types() -> tuple[Any, Any]:
+    """Return `HookedTransformer` and its config type.
+
+    Raises:
+        ConfigError: this TransformerLens has none.
+    """
+    try:
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+    except ImportError as error:
+        raise ConfigError(
+            "This TransformerLens has no HookedTransformer, which 4.0 removed: use backend='bridge', or install "
+            "'transformer-lens<4'."
+        ) from error
+    return HookedTransformer, HookedTransformerConfig
+
+
+def _build_hooked(
+    hf_model: PreTrainedModel, _tokenizer: Any, name: str, device: torch.device, dtype: torch.dtype
+) -> Any:
+    HookedTransformer, HookedTransformerConfig = hooked_types()
+
+    family = find_family(hf_model.config)
+    cfg = HookedTransformerConfig(
+        **family.settings(hf_model.config),
+        model_name=name,
+        original_architecture=family.architecture,
+        device=str(device),
+        dtype=dtype,
+        init_weights=False,
+    )
+    with no_deprecation():
+        # Without a tokenizer: TransformerLens would reload it with a BOS that the model was not trained with.
+        model = HookedTransformer(cfg)
+    state = family.convert(hf_model, cfg)
+    # TransformerLens leaves what a conversion forgot at its initial value; that is right for biases only (zero).
+    forgotten = [key for key, _ in model.named_parameters() if key not in state and ".b_" not in key]
+    if forgotten:
+        raise ModelError(f"TransformerLens's conversion of '{name}' gives no {', '.join(forgotten[:3])}.")
+    # TransformerLens's own loading, without any of its processing, gives the same but walks all modules once a key.
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def from_state(
+    settings: Mapping[str, Any], state: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase, name: str
+) -> CausalModel:
+    """Return a `HookedTransformer` with these weights, on the CPU in float32.
+
+    Raises:
+        ModelError: weights are missing, or there are too many.
+    """
+    HookedTransformer, HookedTransformerConfig = hooked_types()
+
+    cfg = HookedTransformerConfig(**settings, model_name=name, device="cpu", init_weights=False)
+    with no_deprecation():
+        model = HookedTransformer(cfg)
+    missing = model.load_state_dict(dict(state), strict=False)
+    if missing.unexpected_keys:
+        raise ModelError(f"'{name}' has no weights {', '.join(missing.unexpected_keys[:3])}.")
+    forgotten = sorted(set(missing.missing_keys) & {key for key, _ in model.named_parameters()})
+    if forgotten:
+        raise ModelError(f"'{name}' needs weights {', '.join(forgotten[:3])}.")
+    return finish(model, tokenizer, name)
+
+
+def _build_bridge(hf_model: Any, tokenizer: Any, name: str, device: torch.device, dtype: torch.dtype) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    hf_model.set_attn_implementation("eager")  # the only one that shows attention patterns
+    boot: Any = TransformerBridge.boot_transformers
+    model = boot(
+        name,
+        hf_model=hf_model.to(device=device, dtype=dtype),
+        tokenizer=_stand_in(tokenizer, name),
+        device=device,
+        dtype=dtype,
+    )
+    _pass_the_cache_on(model)
+    return model
+
+
+def _pass_the_cache_on(bridge: Any) -> None:
+    """Let a bridge use the KV cache of transformers 5.24 and newer, which renamed `past_key_values` to `cache`.
+
+    TransformerLens 3.9 knows the old name alone, at the model's output and in its attention; without it `generate`
+    shows the model one token at a time without any context, in silence.
+    """
+
+    from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
+
+    def at_output(_module: Any, _inputs: Any, output: Any) -> None:
+        cache = getattr(output, "cache", None)
+        if cache is not None and getattr(output, "past_key_values", None) is None:
+            output.past_key_values = cache
+
+    def at_attention(_module: Any, inputs: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if settings.get("cache") is not None:
+            settings.setdefault("past_key_values", settings["cache"])
+        return inputs, settings
+
+    bridge.original_model.register_forward_hook(at_output)
+    for module in bridge.modules():
+        if isinstance(module, AttentionBridge):
+            module.register_forward_pre_hook(at_attention, with_kwargs=True)
+
+
+def _stand_in(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    """Return a tokenizer to build a bridge with, which would reload one that does not claim to add a BOS."""
+    claiming = copy.deepcopy(tokenizer)
+    claiming.init_kwargs |= {"add_bos_token": True, "name_or_path": name}
+    return claiming
+
+
+def finish(model: Any, tokenizer: PreTrainedTokenizerBase, name: str, **origin: Any) -> CausalModel:
+    """Give a freshly built model its own tokenizer and record where it came from."""
+    tokenizer = copy.deepcopy(tokenizer)
+    # On "left", TransformerLens would guess a mask from pad ids, which are often also BOS or EOS.
+    tokenizer.padding_side = "right"
+    settle_bos(tokenizer)
+    own = adds_bos(tokenizer)
+    family = next((f for f in FAMILIES.values() if f.architecture == architecture(model.cfg)), None)
+    by_convention = family is not None and family.trained_with_bos and tokenizer.bos_token_id is not None
+    if hasattr(model, "adapter"):
+        # The bridge's own setter would reload the tokenizer with a BOS and resize d_vocab to it.
+        model._tokenizer = tokenizer
+    else:
+        model.tokenizer = tokenizer
+    model.cfg.tokenizer_prepends_bos = own
+    model.cfg.default_prepend_bos = own or by_convention
+    PROVENANCE[model] = Provenance(name, prepends_bos=own or by_convention, **origin)
+    model.eval().requires_grad_(False)
+    return model
+
+
+def guess_bos(model: Any) -> bool:
+    """Decide on a BOS where the original tokenizer is not known any more.
+
+    TransformerLens may have made the tokenizer add one, so the known families go before the tokenizer.
+    """
+    kind, tokenizer = architecture(model.cfg), model.tokenizer
+    if tokenizer is None or kind in ("GPTNeoXForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"):
+        return False
+    return kind == FAMILIES["gpt2"].architecture or adds_bos(tokenizer)
+
+
+def architecture(cfg: Any) -> str:
+    """Return the class name in transformers of what a TransformerLens config describes."""
+    return getattr(cfg, "original_architecture", None) or getattr(cfg, "architecture", None) or "custom"
+
+
+def provenance(model: CausalModel) -> Provenance:
+    """Return where a model came from; a guess for TransformerLens objects that were not loaded here."""
+    if model not in PROVENANCE:
+        PROVENANCE[model] = Provenance(str(model.cfg.model_name), guess_bos(model), weight_processing="unknown")
+    return PROVENANCE[model]
+
+
+@contextlib.contextmanager
+def no_deprecation() -> Iterator[None]:
+    """Silence what TransformerLens 3.9 says of every `HookedTransformer`: that 4.0 is without it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"HookedTransformer", category=DeprecationWarning)
+        yield

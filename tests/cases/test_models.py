@@ -1,0 +1,48 @@
+"""Models and tokenizers after public bug reports: each is loaded rightly or refused, never silently something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from mspgt_tl.errors import ModelError
+from mspgt_tl.models.pretrained import describe, encode, load
+
+CASES = Path(__file__).parents[2].parent / "shared/cases/models"
+pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not beside this checkout (../shared/cases)")
+TEXTS = ["The cat sat on 12 mats.", " a  b", "naïve — 😀"]
+
+
+@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("name", ["bos-null", "tok-noconfig"])
+def test_a_bos_that_no_configuration_names(name, backend):
+    """The ids, BOS included, are those of tokenizer.json."""
+    model = load(CASES / name, backend=backend)
+    literal = Tokenizer.from_file(str(CASES / name / "tokenizer.json"))
+    assert describe(model)["prepends_bos"]
+    assert encode(model, TEXTS).ids == [literal.encode(text).ids for text in TEXTS]
+
+
+def test_a_class_that_overrules_tokenizer_json():
+    """No blank is put before a text that has none."""
+    folder = CASES / "tok-prefix-fastcls"
+    literal = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    model = load(folder)
+    assert encode(model, TEXTS).ids == [literal.encode(text).ids for text in TEXTS]
+    assert not describe(model)["prepends_bos"]
+
+
+@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+def test_an_adapter_beside_base_weights(backend):
+    with pytest.raises(ModelError, match="merge_and_unload"):
+        load(CASES / "lora-folder", backend=backend)
+
+
+def test_an_architecture_that_the_bridge_gets_wrong():
+    """The bridge rotates Cohere's heads as Llama's."""
+    with pytest.raises(ModelError, match="another model than the Hugging Face one"):
+        load(CASES / "cohere", backend="bridge")
+    with pytest.raises(ModelError, match="type 'cohere'"):
+        load(CASES / "cohere")
