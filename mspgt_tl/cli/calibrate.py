@@ -51,17 +51,18 @@ def calibrate(
     if docs is not None:
         page = replace_tables(docs.read_text(encoding="utf-8"), render_tables(result.table, result.manifest))
         docs.write_text(page, encoding="utf-8")
+    print_calibration(result, as_json=as_json)
+
+
+def print_calibration(result: Calibration, *, as_json: bool) -> None:
+    """Print what was promised of the verdict, whether it holds, and where the page lies."""
+    from mspgt_tl.pipeline.calibration import REPORT
+
     if as_json:
         targets = [asdict(target) for target in result.targets]
         rows = json.loads(result.table.to_json(orient="records"))
         print(json.dumps({"run": str(result.folder), "targets": targets, "rows": rows}, indent=1))
         return
-    _print(result)
-
-
-def _print(result: Calibration) -> None:
-    from mspgt_tl.pipeline.calibration import REPORT
-
     table = Table(title="Targets of our verdict")
     for column in ("cell", "measure", "value", "95 %", "limit", "state"):
         table.add_column(column, justify="left" if column in ("cell", "measure", "state") else "right")

@@ -1,0 +1,72 @@
+"""`mspgt runs`, `mspgt open` and `mspgt dashboard`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mspgt_tl.cli.console import JsonFlag, app, new_table, out, plain
+from mspgt_tl.errors import StoreError
+
+Places = Annotated[
+    list[Path] | None, typer.Argument(metavar="RUN...", help="Run folders, or folders that hold them. Default: runs.")
+]
+
+
+@app.command()
+def runs(places: Places = None, as_json: JsonFlag = False) -> None:
+    """List runs with their model, corpus, verdict, state and size."""
+    from mspgt_tl.pipeline.runs import find_runs
+
+    found = find_runs(places or [Path("runs")])
+    if as_json:
+        print(json.dumps([{**asdict(run), "folder": str(run.folder)} for run in found], indent=1))
+        return
+    table = new_table(f"{len(found)} runs")
+    for column in ("folder", "command", "model", "corpus", "what it found", "MB"):
+        table.add_column(column, overflow="fold", justify="right" if column == "MB" else "left")
+    for run in found:
+        cells = (str(run.folder), run.command, run.model, run.corpus, run.verdict)
+        table.add_row(*map(plain, cells), f"{run.size / 1e6:.1f}")
+    out.print(table)
+
+
+@app.command("open")
+def open_page(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+    """Open a run's page in the browser."""
+    from mspgt_tl.pipeline.runs import describe_run
+
+    found = describe_run(run)
+    if not found.finished:
+        raise StoreError(f"{run} has no page yet. {found.verdict}")
+    out.print(str(found.page.resolve()), soft_wrap=True, highlight=False)
+    typer.launch(found.page.resolve().as_uri())
+
+
+@app.command()
+def dashboard(
+    places: Places = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8765,
+) -> None:
+    """Serve the pages of many runs on this machine, with any other detection to lay over; Ctrl-C ends it."""
+    from mspgt_tl.pipeline.runs import find_runs
+    from mspgt_tl.pipeline.serve import ADDRESS, make_server
+
+    found = find_runs(places or [Path("runs")])
+    if not found:
+        raise StoreError("No run lies there. `mspgt detect MODEL --out runs/NAME` makes one.")
+    try:
+        server = make_server(found, port)
+    except OSError as error:
+        raise StoreError(f"Port {port} cannot be used ({error.strerror}). Choose another with --port, or 0.") from error
+    out.print(f"{len(found)} runs at http://{ADDRESS}:{server.server_address[1]}/ (Ctrl-C ends it)", highlight=False)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()

@@ -1,0 +1,100 @@
+"""Which runs lie in a folder, what each of them is, and what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mspgt_tl.errors import MspgtError, StoreError
+from mspgt_tl.store import MANIFEST, Run
+
+PAGES = {"calibrate": "calibration.html"}
+"""The page of a run by its command, where it is not `report.html`."""
+DEPTH = 3
+"""Folders below a given one that are searched."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """One run at a glance."""
+
+    folder: Path
+    command: str
+    model: str
+    corpus: str
+    created: str
+    finished: bool
+    """Whether its page has been written."""
+    verdict: str
+    size: int
+    """Bytes on disk."""
+
+    @property
+    def page(self) -> Path:
+        """Its page, whether or not it is there yet."""
+        return self.folder / PAGES.get(self.command, "report.html")
+
+
+def find_runs(places: Iterable[Path]) -> list[RunInfo]:
+    """Return the runs in these folders and up to three levels below, the newest first.
+
+    Raises:
+        StoreError: a place does not exist.
+    """
+    found = {}
+    for place in places:
+        if not place.is_dir():
+            raise StoreError(f"{place} is no folder. Give a run's folder, or one that holds runs, such as runs/.")
+        for folder in _folders(place, DEPTH):
+            if (folder / MANIFEST).is_file():
+                found[folder.resolve()] = folder
+    return sorted(map(describe_run, found.values()), key=lambda run: run.created, reverse=True)
+
+
+def _folders(place: Path, depth: int) -> Iterator[Path]:
+    yield place
+    if depth:
+        for inner in sorted(place.iterdir()):
+            if inner.is_dir() and not inner.is_symlink():
+                yield from _folders(inner, depth - 1)
+
+
+def describe_run(folder: Path) -> RunInfo:
+    """Return what a run is; one that cannot be read says why in place of its verdict."""
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    try:
+        manifest = Run.read(folder).manifest
+    except StoreError as error:
+        return RunInfo(folder, "?", "?", "?", "", False, str(error), size)
+    identity = manifest["identity"]
+    command = str(identity.get("command", "detect"))
+    finished = (folder / PAGES.get(command, "report.html")).is_file()
+    return RunInfo(
+        folder=folder,
+        command=command,
+        model=_name(identity.get("model")),
+        corpus=_name(identity.get("corpus")),
+        created=str(manifest.get("created", "")),
+        finished=finished,
+        verdict=_verdict(folder, command) if finished else "unfinished: the same command goes on",
+        size=size,
+    )
+
+
+def _name(part: Any) -> str:
+    return Path(str(part["name"])).name if isinstance(part, Mapping) and "name" in part else "–"
+
+
+def _verdict(folder: Path, command: str) -> str:
+    """Return a detection's headline; other runs have theirs on their page."""
+    if command != "detect":
+        return "see its page"
+    from mspgt_tl.dashboard.words import verdict_words
+    from mspgt_tl.pipeline.detection import load_run
+
+    try:
+        return verdict_words(load_run(folder).data)[0]
+    except MspgtError as error:
+        return str(error)

@@ -1,0 +1,110 @@
+"""The list of runs, and the local server of their pages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mspgt_tl.cli import app
+from mspgt_tl.errors import StoreError
+from mspgt_tl.pipeline import detect
+from mspgt_tl.pipeline.runs import describe_run, find_runs
+from mspgt_tl.pipeline.serve import make_server
+from mspgt_tl.store import Run
+
+SMALL = {
+    "sentences": 200,
+    "train_trees": 60,
+    "signals": {"tasks": ["pos"]},
+    "probe": {"epochs": 1, "repeats": 1},
+    "boundaries": {"resamples": 100, "null_curves": 100},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A folder of two detections, one of them twice as deep inside, and an unfinished run."""
+    place = tmp_path_factory.mktemp("runs")
+    detect(str(tiny_folder), config=SMALL, out=place / "first")
+    detect(str(tiny_folder), config=SMALL, out=place / "more" / "second", seed=1)
+    Run.create(place / "unfinished", {"command": "detect", "model": {"name": "x/some-model"}})
+    return place
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Any]:
+    """The server of these runs, on any free port."""
+    server = make_server(find_runs([folder]))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def ask(server: Any, path: str, **headers: str) -> tuple[int, str]:
+    """Return status and text of a GET."""
+    connection = HTTPConnection(*server.server_address)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+def test_runs_are_found_at_any_of_three_levels(folder: Path) -> None:
+    """Every run says what it is; an unfinished one says so instead of a verdict."""
+    found = {run.folder.name: run for run in find_runs([folder, folder / "first"])}
+    assert set(found) == {"first", "second", "unfinished"}
+    assert found["first"].model == "tiny-llama" and found["first"].finished and found["first"].size > 10_000
+    assert found["unfinished"].verdict.startswith("unfinished")
+    assert not found["unfinished"].finished
+
+
+def test_a_damaged_run_is_listed_with_its_trouble(tmp_path: Path) -> None:
+    """One bad folder does not hide the others."""
+    (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
+    assert "damaged" in describe_run(tmp_path).verdict
+    with pytest.raises(StoreError, match="is no folder"):
+        find_runs([tmp_path / "nowhere"])
+
+
+def test_commands_list_and_print_the_version(folder: Path) -> None:
+    """`mspgt runs`, as a table and as JSON, and `--version`."""
+    runner = CliRunner()
+    assert "tiny-llama" in runner.invoke(app, ["runs", str(folder)]).output
+    assert '"command": "detect"' in runner.invoke(app, ["runs", str(folder), "--json"]).output
+    assert runner.invoke(app, ["--version"]).output.startswith("mspgt-tl ")
+    refused = runner.invoke(app, ["open", str(folder / "unfinished")])
+    assert isinstance(refused.exception, StoreError) and "no page yet" in str(refused.exception)
+
+
+def test_pages_are_served_with_one_plotly_and_each_other(server: Any) -> None:
+    """The list links to pages that share one plotly.js and can lay every other detection over."""
+    status, index = ask(server, "/")
+    assert status == 200 and '<a href="/run/' in index and "3 runs, 2 finished" in index
+    number = next(i for i in (1, 2, 3) if f'<a href="/run/{i}">first' in index)
+    status, page = ask(server, f"/run/{number}")
+    assert status == 200 and len(page) < 400_000
+    assert '<script src="/plotly.min.js"></script>' in page and "second: tiny-llama" in page
+    assert ask(server, "/plotly.min.js")[1].startswith("/**")
+
+
+@pytest.mark.parametrize("path", ["/run/0", "/run/99", "/../manifest.json", "/etc/passwd", "/run/1/../2"])
+def test_nothing_else_is_served(server: Any, path: str) -> None:
+    """Only the list, the pages and plotly.js have addresses."""
+    assert ask(server, path)[0] == 404
+
+
+def test_foreign_hosts_are_refused(server: Any) -> None:
+    """A name that was pointed at this machine gets nothing; the server listens on this machine alone."""
+    assert ask(server, "/", Host="evil.example")[0] == 403
+    assert ask(server, "/", Host=f"localhost:{server.server_address[1]}")[0] == 200
+    assert server.server_address[0] == "127.0.0.1"
