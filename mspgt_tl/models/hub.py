@@ -6,7 +6,9 @@ fetched once is there without a network, and an interrupted download goes on whe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mspgt_tl.errors import ModelError
 from mspgt_tl.models.names import HubName, Source, unknown_model
@@ -22,13 +24,16 @@ _DESCRIPTION = (
 _SAFE, _PICKLED = ("model.safetensors", "model-*.safetensors"), ("pytorch_model.bin", "pytorch_model-*.bin")
 
 
-def fetch(wanted: HubName, *, weights: bool = True, code: bool = False) -> Source:
+def fetch(
+    wanted: HubName, *, weights: bool = True, code: bool = False, check: Callable[[Path], Any] | None = None
+) -> Source:
     """Return a hub model's files in the local cache, fetched where they are not there yet.
 
     The configuration comes first, so that what cannot be loaded is refused before gigabytes are fetched. Weights are
     left out for a random-weight twin. Pickled weights are fetched only where there are no others.
 
     Args:
+        check: called with the folder when only configuration and tokenizer lie there; raises to spare the weights.
         code: also fetch Python files.
 
     Raises:
@@ -40,6 +45,8 @@ def fetch(wanted: HubName, *, weights: bool = True, code: bool = False) -> Sourc
     commit = folder.name
     if not (folder / "config.json").is_file():
         raise ModelError(f"'{wanted.repo}' on the hub is no transformers model: it holds no config.json.")
+    if check:
+        check(folder)
     if weights and wanted.random_seed is None:
         for kind in (_SAFE, _PICKLED):
             folder = _download(wanted, commit, [*patterns, *kind])

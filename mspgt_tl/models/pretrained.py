@@ -15,7 +15,8 @@ The two backends agree on hook names and values, with two differences to mind: `
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ from mspgt_tl.models.tokens import Encoding, encode_texts
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load(
@@ -84,7 +85,8 @@ def load(
         with memory_errors(name):
             if name.startswith("planted:"):
                 return _load_planted(name, backend, place, kind)
-            source = find_files(name, trust_remote_code=trust_remote_code)
+            check = partial(_read_supported, backend=backend, trust_remote_code=trust_remote_code)
+            source = find_files(name, check=check, trust_remote_code=trust_remote_code)
             return _load_source(source, backend, place, kind, parity=parity, trust_remote_code=trust_remote_code)
     from transformers import PreTrainedModel
 
@@ -100,8 +102,11 @@ def load(
         return assemble(given, own, name, backend, place, kind, parity=parity)
 
 
-def find_files(name: str, *, trust_remote_code: bool = False) -> Source:
+def find_files(name: str, *, check: Callable[[Path], Any] | None = None, trust_remote_code: bool = False) -> Source:
     """Return the files behind a name, fetched from the hub where they are not here.
+
+    Args:
+        check: called with the folder before weights are fetched; raises where they are not wanted.
 
     Raises:
         UnknownModelError: nothing stands behind the name.
@@ -110,7 +115,7 @@ def find_files(name: str, *, trust_remote_code: bool = False) -> Source:
     if source := find_source(name):
         return source
     if wanted := find_hub(name):
-        return fetch(wanted, code=trust_remote_code)
+        return fetch(wanted, code=trust_remote_code, check=check)
     raise unknown_model(name)
 
 
@@ -210,10 +215,7 @@ def _load_source(
     parity: bool,
     trust_remote_code: bool,
 ) -> CausalModel:
-    config = read_config(source.folder, trust_remote_code=trust_remote_code)
-    if backend == "hooked":
-        # Refuse what cannot be reproduced before gigabytes are read.
-        find_family(config).settings(config)
+    config = _read_supported(source.folder, backend=backend, trust_remote_code=trust_remote_code)
     tokenizer = read_tokenizer(source.tokenizer, trust_remote_code=trust_remote_code)
     if source.random_seed is not None:
         hf_model = draw_weights(config, seed=source.random_seed, trust_remote_code=trust_remote_code)
@@ -234,6 +236,14 @@ def _load_source(
         revision=source.revision,
         trust_remote_code=trust_remote_code,
     )
+
+
+def _read_supported(folder: Path, *, backend: Backend, trust_remote_code: bool) -> PretrainedConfig:
+    """Read a configuration and refuse what cannot be reproduced, before gigabytes of weights are read."""
+    config = read_config(folder, trust_remote_code=trust_remote_code)
+    if backend == "hooked":
+        find_family(config).settings(config)
+    return config
 
 
 def _load_planted(name: str, backend: Backend, device: torch.device, dtype: torch.dtype) -> CausalModel:
