@@ -39,10 +39,6 @@ def add_code(folder, marker, *, file, **change):
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     source = CONFIGURATION if file == "config.json" else TOKENIZER
     (folder / "odd.py").write_text(source.format(marker=str(marker), kind=change.get("model_type", kind)))
-        (CONFIGURATION if file == "config.json" else TOKENIZER).format(
-            marker=str(marker), kind=change.get("model_type", kind)
-        )
-    )
     path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
