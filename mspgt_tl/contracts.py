@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from mspgt_tl.errors import ConfigError, unknown_name
@@ -52,6 +52,15 @@ class TextCorpus:
     sentences: tuple[str, ...]
     sha256: str
     """Hash of the source bytes (or of the generator's settings)."""
+    documents: tuple[int, ...] | None = None
+    """For every sentence the number of its document, never falling; None where the source does not tell documents."""
+    notes: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """How often something was joined, dropped or mended while reading."""
+
+    def first(self, limit: int) -> TextCorpus:
+        """Return the corpus cut to its first sentences."""
+        documents = None if self.documents is None else self.documents[:limit]
+        return replace(self, sentences=self.sentences[:limit], documents=documents)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class Tree:
     arguments: tuple[Argument, ...] | None
     predicates: tuple[int, ...] | None
     """Indices of all predicates, those without arguments included."""
+    document: int | None = field(default=None, repr=False)
+    """Number of the document within its file, from `# newdoc`; None where the file has none."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,8 @@ class Treebank:
     tasks: tuple[str, ...]
     """The subset of `TASKS` whose labels both splits carry."""
     sha256: str
+    notes: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """How often something was left out or mended while reading, over both files."""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,14 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     "Unknown signal 'cak'. Did you mean 'cka'? Known: cka, probe."
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}."
+    return f"Unknown {kind} '{name}'.{closest(name, names)} Known: {', '.join(names) or 'none'}."
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean '…'?" with the known name closest to `name`, or nothing where none is close.
+
+    >>> closest("cak", ["cka", "probe"])
+    " Did you mean 'cka'?"
+    """
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.4)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from mspgt_tl.contracts import TASKS, TextCorpus, Tree, Treebank
 from mspgt_tl.corpora.sentences import SentenceGrammar
@@ -29,7 +30,9 @@ def generate_treebank(*, seed: int = 0, train: int = 2000, dev: int = 500) -> Tr
     if min(train, dev) < 1:
         raise CorpusError(f"One or more trees a split needed, but train={train} and dev={dev} came.")
     trees = _draw_trees(seed, train + dev)
-    return Treebank(name="generated", train=trees[:train], dev=trees[train:], tasks=TASKS, sha256=_hash_trees(trees))
+    splits = (trees[:train], trees[train:])
+    own = (tuple(replace(tree, document=i) for i, tree in enumerate(split)) for split in splits)
+    return Treebank("generated", *own, tasks=TASKS, sha256=_hash_trees(trees))
 
 
 def generated_corpus(*, seed: int = 0, limit: int = 10_000) -> TextCorpus:
@@ -43,7 +46,22 @@ def generated_corpus(*, seed: int = 0, limit: int = 10_000) -> TextCorpus:
     if limit < 1:
         raise CorpusError(f"A limit of 1 or more sentences needed, but {limit} came.")
     trees = _draw_trees(seed, limit)
-    return TextCorpus(name="generated", sentences=tuple(tree.text for tree in trees), sha256=_hash_trees(trees))
+    texts = tuple(tree.text for tree in trees)
+    return TextCorpus("generated", texts, _hash_trees(trees), documents=tuple(range(limit)))
+
+
+def sample_sentences(n: int, seed: int = 0) -> list[str]:
+    """Return `n` distinct generated English-like sentences, for trying things out without a text of one's own.
+
+    Another seed gives other sentences; the same one gives the same, however many.
+
+    Raises:
+        CorpusError: `n` is below 1 or beyond what the grammar can give.
+
+    >>> sample_sentences(3, seed=1) == sample_sentences(5, seed=1)[:3]
+    True
+    """
+    return list(generated_corpus(seed=seed, limit=n).sentences)
 
 
 def generate_trees(*, seed: int) -> Iterator[Tree]:

@@ -1,33 +1,169 @@
-"""Streams the lines of UTF-8 files, plain or xz."""
+"""Streams the lines of text files, whatever their compression, encoding and line ends.
+
+Compression and encoding are told by content, never by name: a `.txt` that is gzipped reads like one that is not.
+"""
 
 from __future__ import annotations
 
+import bz2
+import codecs
+import gzip
+import io
 import lzma
-from collections.abc import Iterator
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
-from mspgt_tl.errors import CorpusError
+from mspgt_tl.errors import CorpusError, closest
+
+SAMPLE = 1 << 16
+"""Bytes looked at to tell an encoding or a format."""
+
+COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
+"""Suffixes that say nothing about the content below them."""
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_HIGH_BYTES = 8
+"""Most values that the high byte of UTF-16 takes in a sample of an alphabetic script with its punctuation."""
+_LFS = b"version https://git-lfs"
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line numbers, from 1, and lines without their ends; a byte order mark is skipped.
+    r"""Yield line numbers, from 1, and lines without their ends (`\n`, `\r\n` or `\r`); byte order marks are skipped.
+
+    Plain, gzip, xz, zstd and bzip2 files in UTF-8, or in UTF-16 or UTF-32 (in UTF-16 without a byte order mark, too).
 
     Raises:
-        CorpusError: the file is missing, is not UTF-8, or is a damaged xz file.
+        CorpusError: the file is missing, damaged, a git-lfs pointer, in another encoding, or holds NUL characters.
     """
-    if not path.is_file():
-        raise CorpusError(f"File needed, plain or .xz, but {path} is not a file; check the path.")
-    opener = lzma.open if path.suffix == ".xz" else open
+    encoding = _find_encoding(path)
     number = 0
     try:
-        with opener(path, "rb") as lines:
-            # Bytes are cut at line feeds only: text mode would also decode ahead and lose the line of a bad byte.
-            for number, line in enumerate(lines, 1):
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        with open_bytes(path) as file:
+            # Bytes are cut at line feeds before decoding: a text layer decodes ahead and loses the line of a bad byte.
+            lines = file if encoding.startswith("utf-8") else _recode(file, encoding)
+            for raw in lines:
+                for line in re.split("\r(?=.)", raw.decode("utf-8").rstrip("\r\n"), flags=re.DOTALL):
+                    number += 1
+                    if "\0" in line:
+                        raise CorpusError(f"{path}:{number}: text needed, but a NUL byte came; is it a binary file?")
+                    yield number, line.removeprefix("\ufeff") if number == 1 else line
     except UnicodeDecodeError as error:
-        byte = error.object[error.start]
+        byte = error.object[error.start] if error.start < len(error.object) else 0
         raise CorpusError(
-            f"{path}:{number}: UTF-8 text needed, but byte {byte:#04x} came; convert the file."
+            f"{path}:{number + 1}: UTF-8 text needed, but byte {byte:#04x} came; convert the file "
+            f"(for example `iconv -f WINDOWS-1252 -t UTF-8`)."
         ) from error
-    except (lzma.LZMAError, EOFError) as error:
-        raise CorpusError(f"{path}: whole xz file needed, but it is damaged after line {number} ({error}).") from error
+    except PermissionError as error:
+        raise CorpusError(f"{path} cannot be read: {error.strerror}.") from error
+    except (lzma.LZMAError, zlib.error, EOFError, _zstd().ZstdError, OSError) as error:
+        raise CorpusError(
+            f"{path}: whole compressed or plain file needed, but it is damaged after line {number} ({error})."
+        ) from error
+
+
+def _recode(file: IO[bytes], encoding: str) -> Iterator[bytes]:
+    with io.TextIOWrapper(file, encoding, newline="\n") as lines:
+        yield from (line.encode("utf-8", "surrogatepass") for line in lines)
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading its bytes as they were before compression.
+
+    Raises:
+        CorpusError: there is no such file, or it is a git-lfs pointer.
+    """
+    check_file(path)
+    with path.open("rb") as file:
+        magic = file.read(len(_LFS))
+    if magic == _LFS:
+        raise CorpusError(f"{path} is a git-lfs pointer, not the file it stands for; fetch that with `git lfs pull`.")
+    return _opener(magic)(path, "rb")
+
+
+def _opener(magic: bytes) -> Callable[..., Any]:
+    for start, opener in (
+        (b"\x1f\x8b", gzip.open),
+        (b"\xfd7zXZ\x00", lzma.open),
+        (b"\x28\xb5\x2f\xfd", _zstd().open),
+        (b"BZh", bz2.open),
+    ):
+        if magic.startswith(start):
+            return opener
+    return open
+
+
+def open_for_writing(path: Path) -> IO[str]:
+    """Open a text file for writing, compressed as its suffix says (`.gz`, `.xz`, `.zst`, `.bz2`)."""
+    openers = dict(zip(COMPRESSIONS, (gzip.open, lzma.open, _zstd().open, bz2.open), strict=True))
+    opener: Callable[..., Any] = openers.get(path.suffix, open)
+    return opener(path, "wt", encoding="utf-8", newline="\n")
+
+
+def _zstd() -> Any:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
+def check_file(path: Path) -> None:
+    """Raise with the closest name beside it where `path` is not a file.
+
+    Raises:
+        CorpusError: it is missing, or a folder.
+    """
+    if path.is_dir():
+        raise CorpusError(f"File needed, but {path} is a folder; name the file in it, or a data set as hf:{path}.")
+    if not path.is_file():
+        beside = [other.name for other in _list(path.parent)]
+        raise CorpusError(f"File needed, but {path} is not a file; check the path.{closest(path.name, beside)}")
+
+
+def _list(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())[:1000]
+    except OSError:
+        return []
+
+
+def read_head(path: Path) -> bytes:
+    """Return the first bytes of a file below its compression; fewer where it is damaged."""
+    with open_bytes(path) as file:
+        try:
+            return file.read(SAMPLE)
+        except (lzma.LZMAError, zlib.error, EOFError, _zstd().ZstdError, OSError):
+            return b""
+
+
+def decode_head(head: bytes) -> str:
+    """Return the text of a file's first bytes, a character cut at their end left out."""
+    encoding = guess_encoding(head)
+    return codecs.getincrementaldecoder(encoding)("replace").decode(head).removeprefix("\ufeff")
+
+
+def _find_encoding(path: Path) -> str:
+    return guess_encoding(read_head(path))
+
+
+def guess_encoding(head: bytes) -> str:
+    """Return the encoding that a byte order mark names, UTF-16 where zeros fall as they do there, else UTF-8."""
+    for mark, encoding in _BOMS:
+        if head.startswith(mark):
+            return encoding
+    for encoding, high in (("utf-16-le", head[1::2]), ("utf-16-be", head[0::2])):
+        low = head[0::2] if encoding == "utf-16-le" else head[1::2]
+        # Spaces and line ends have a zero high byte in every script; the letters of an alphabet share one or two.
+        if high.count(0) > 0.02 * len(high) and 0 not in low and len(set(high)) <= _HIGH_BYTES:
+            return encoding
+    return "utf-8"

@@ -15,7 +15,8 @@ def shuffle_words(corpus: TextCorpus, *, seed: int) -> TextCorpus:
     """Return the corpus with the words of every sentence in random order: its vocabulary without its syntax."""
     rng = np.random.default_rng([seed, 3])
     shuffled = tuple(" ".join(rng.permutation(sentence.split())) for sentence in corpus.sentences)
-    return TextCorpus(f"{corpus.name} (shuffled words)", shuffled, sha256("\n".join(shuffled).encode()).hexdigest())
+    digest = sha256("\n".join(shuffled).encode()).hexdigest()
+    return replace(corpus, name=f"{corpus.name} (shuffled words)", sentences=shuffled, sha256=digest)
 
 
 def shuffle_labels(treebank: Treebank, *, seed: int) -> Treebank:

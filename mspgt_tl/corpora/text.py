@@ -1,8 +1,7 @@
 """Reads running text as sentences: WikiText, plain text, or anything the `datasets` library opens.
 
-Sentences are split by `pysbd`, whose rules know abbreviations, initials and quotations; it needs no model and costs
-4 s for the 217,646 tokens of the WikiText-103 validation articles (measured). Paragraphs stream: with a limit, what
-lies beyond the last sentence kept is only hashed.
+Paragraphs stream: with a limit, what lies beyond the last sentence kept is only hashed. What is accepted and what is
+refused is listed in docs/inputs.md.
 """
 
 from __future__ import annotations
@@ -10,12 +9,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from mspgt_tl.contracts import TextCorpus
-from mspgt_tl.corpora.lines import read_lines
+from mspgt_tl.corpora.formats import Format, recognise
+from mspgt_tl.corpora.lines import read_head, read_lines
+from mspgt_tl.corpora.paragraphs import Line, peek, read_paragraphs
+from mspgt_tl.corpora.rows import is_dataset_name, open_rows
+from mspgt_tl.corpora.segmentation import cut_sentences
 from mspgt_tl.errors import CorpusError
 
 MIN_WORDS = 4
@@ -23,17 +26,12 @@ MIN_WORDS = 4
 MAX_WORDS = 60
 """Longer ones are tables and lists run together; 60 words stay under 128 tokens for most tokenizers."""
 
-PEEK = 200
-"""Paragraphs looked at to tell whether a text is space-tokenised like WikiText."""
-
 _MARK = re.compile(r" @([-,.])@ ")
 _WIKITEXT_HEADING = re.compile(r" (= )+.* (= )+")
-_HEADING = re.compile(r"=+ .* =+")
 _MONTH = re.compile(r"(January|February|March|April|May|June|July|August|September|October|November|December)$")
 _CLOSING = frozenset([*",.;:!?)]}%'’”′″", "..."])
 _OPENING = frozenset("([{$£€₤“‘#")
 _JOINING = frozenset("/—‑⁄")
-_DATA_FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
 
 
 def read_text_corpus(source: str | Path, *, limit: int | None = 10_000) -> TextCorpus:
@@ -41,52 +39,78 @@ def read_text_corpus(source: str | Path, *, limit: int | None = 10_000) -> TextC
 
     Sentences under `MIN_WORDS` or over `MAX_WORDS` whitespace-separated words are left out, as are headings
     (`= Title =`). A WikiText-style source is recognised by its headings and ` @-@ ` marks and given natural spelling.
+    In a hard-wrapped text the lines up to a blank one are joined. All of this is counted in the corpus's `notes`.
 
     Args:
-        source: A UTF-8 text file with one paragraph a line (`.xz` is decompressed), or
-            `hf:NAME[/CONFIG][@SPLIT][#COLUMN]`, where NAME is `owner/name` on the hub or a local file or folder that
-            the `datasets` library opens. The split is `train` and the column `text` unless given.
+        source: A text file (`.gz`, `.xz`, `.zst` and `.bz2` are decompressed), or `hf:NAME[/CONFIG][@SPLIT][#COLUMN]`,
+            where NAME is `owner/name` on the hub or a local file or folder that the `datasets` library opens; a NAME
+            that begins with `/`, `.` or `~` is a path. The split is `train` and the column `text` unless given.
         limit: Most sentences to keep; None keeps all.
 
     Returns:
         The corpus. `sha256` hashes the bytes of the local file or folder; for a dataset on the hub, its sentences kept.
+        `documents` are articles that begin with `= Title =`, or rows that hold several sentences.
 
     Raises:
-        CorpusError: the source is missing, is not UTF-8 text, or holds no usable sentence.
+        CorpusError: the source is missing, is no prose (JSON, a treebank, …), or holds no usable sentence.
     """
     if limit is not None and limit < 1:
         raise CorpusError(f"A limit of 1 or more sentences needed, but {limit} came; None reads all.")
-    name = str(source)
-    if name.startswith("hf:"):
-        paragraphs, path = _open_dataset(name.removeprefix("hf:"))
+    name, notes = str(source), Counter[str]()
+    path = None
+    if is_dataset_name(name):
+        lines, path = open_rows(name.removeprefix("hf:"), notes)
     else:
-        paragraphs, path = (line for _, line in read_lines(Path(source))), Path(source)
-        name = path.name
-    sentences = tuple(itertools.islice(split_sentences(paragraphs), limit))
-    if not sentences:
+        path = Path(source).expanduser()
+        refuse_formats(path)
+        lines, name = (Line(text) for _, text in read_lines(path)), path.name
+    found = tuple(itertools.islice(split_sentences(lines, notes), limit))
+    if not found:
         raise CorpusError(
-            f"{source}: prose needed, one paragraph a line, but no sentence of {MIN_WORDS} to {MAX_WORDS} words came."
+            f"{source}: prose needed, but no sentence of {MIN_WORDS} to {MAX_WORDS} words came"
+            f"{f' ({count_up(notes)})' if notes else ''}."
         )
+    sentences, documents = zip(*found, strict=True)
     sha256 = _hash_texts(sentences) if path is None else hash_path(path)
-    return TextCorpus(name=name, sentences=sentences, sha256=sha256)
+    known = any(documents)  # 0 until something begins a document
+    return TextCorpus(name, sentences, sha256, documents=documents if known else None, notes=dict(notes))
 
 
-def split_sentences(paragraphs: Iterable[str]) -> Iterator[str]:
-    """Yield the sentences of usable length of a stream of paragraphs, detokenised where it looks like WikiText."""
-    import pysbd
+def refuse_formats(path: Path, *, wanted: str = "prose") -> None:
+    """Raise where a file holds something else than prose, or is not there.
 
-    segmenter = pysbd.Segmenter(language="en", clean=False)
-    stream = iter(paragraphs)
-    head = list(itertools.islice(stream, PEEK))
-    tokenised = any(_MARK.search(line) or _WIKITEXT_HEADING.fullmatch(line.strip("\r\n")) for line in head)
-    for paragraph in itertools.chain(head, stream):
-        text = " ".join(paragraph.split())
-        if not text or _HEADING.fullmatch(text):
-            continue
-        for sentence in segmenter.segment(detokenise(text) if tokenised else text):
-            stripped = str(sentence).strip()
-            if MIN_WORDS <= len(stripped.split()) <= MAX_WORDS:
-                yield stripped
+    Raises:
+        CorpusError: with what it holds and the option that reads that.
+    """
+    found: Format | None = recognise(read_head(path))
+    if found is not None:
+        advice = found.advice.format(path=path)
+        raise CorpusError(f"{path}: {wanted} needed, but this is {found.name}; {advice}.")
+
+
+def count_up(notes: dict[str, int] | Counter[str]) -> str:
+    """Return counts as a clause.
+
+    >>> count_up({"lines joined": 3, "headings left out": 1})
+    '3 lines joined, 1 headings left out'
+    """
+    return ", ".join(f"{count:,} {what}" for what, count in notes.items())
+
+
+def split_sentences(lines: Iterable[Line], notes: Counter[str]) -> Iterator[tuple[str, int]]:
+    """Yield the sentences of usable length of a stream of lines with their documents, WikiText in natural spelling."""
+    stream = iter(lines)
+    head = peek(stream)
+    tokenised = any(_MARK.search(line.text) or _WIKITEXT_HEADING.fullmatch(line.text.strip("\r\n")) for line in head)
+    for paragraph in read_paragraphs(itertools.chain(head, stream), notes, tokenised=tokenised):
+        for sentence in cut_sentences(detokenise(paragraph.text) if tokenised else paragraph.text):
+            words = MAX_WORDS + 1 if sentence is None else len(sentence.split())
+            if words < MIN_WORDS:
+                notes[f"pieces under {MIN_WORDS} words left out"] += 1
+            elif words > MAX_WORDS:
+                notes[f"pieces over {MAX_WORDS} words left out"] += 1
+            elif sentence is not None:
+                yield sentence, paragraph.document
 
 
 def detokenise(text: str) -> str:
@@ -145,50 +169,3 @@ def _hash_texts(texts: Iterable[str]) -> str:
     for text in texts:
         total.update(text.encode() + b"\n")
     return total.hexdigest()
-
-
-def _open_dataset(reference: str) -> tuple[Iterator[str], Path | None]:
-    """Return the texts of a dataset and, when it is local, its path."""
-    rest, _, column = reference.partition("#")
-    rest, _, split = rest.partition("@")
-    path = Path(rest) if rest and Path(rest).exists() else None
-    try:
-        rows = iter(_stream_dataset(rest, path, split or "train"))
-        first = next(rows, None)
-    except Exception as error:  # `datasets` raises whatever its loaders, file systems and network libraries raise
-        reason = str(error).strip().split("\n")[0]
-        raise CorpusError(
-            f"hf:{reference}: dataset as hf:NAME[/CONFIG][@SPLIT][#COLUMN] needed, but loading it failed: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
-    if first is None:
-        raise CorpusError(f"hf:{reference}: rows of text needed, but the split is empty.")
-    texts = [key for key, value in first.items() if isinstance(value, str)]
-    column = column or ("text" if "text" in texts or len(texts) != 1 else texts[0])
-    if column not in texts:
-        raise CorpusError(
-            f"hf:{reference}: text column needed, but '{column}' is none. "
-            f"Name one with #COLUMN: {', '.join(texts) or 'none'}."
-        )
-    lines = (line for row in itertools.chain([first], rows) for line in (row[column] or "").split("\n"))
-    return lines, path
-
-
-def _stream_dataset(name: str, path: Path | None, split: str) -> Any:
-    import datasets
-
-    if not name:
-        raise ValueError("the name is empty")
-    if path is None:
-        owner_and_name, config = name.split("/")[:2], name.split("/")[2:]
-        return datasets.load_dataset("/".join(owner_and_name), *config[:1], split=split, streaming=True)
-    if path.is_file():
-        if path.suffix not in _DATA_FORMATS:
-            raise ValueError(f"unknown file type '{path.suffix}'; known: {', '.join(_DATA_FORMATS)}")
-        files = {split: str(path)}
-        return datasets.load_dataset(_DATA_FORMATS[path.suffix], data_files=files, split=split, streaming=True)
-    if (path / "state.json").exists():
-        return datasets.load_from_disk(str(path))
-    if (path / "dataset_dict.json").exists():
-        return datasets.load_from_disk(str(path))[split]
-    return datasets.load_dataset(str(path), split=split, streaming=True)

@@ -8,16 +8,19 @@ Single fields are parsed by `conllu`; lines are cut here, because it keeps no li
 from __future__ import annotations
 
 import hashlib
-import lzma
+import itertools
 import re
+import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mspgt_tl.contracts import TASKS, Argument, Tree, Treebank, Word
-from mspgt_tl.corpora.lines import read_lines
+from mspgt_tl.corpora.formats import AS_TREEBANK, recognise
+from mspgt_tl.corpora.lines import open_for_writing, read_head, read_lines
 from mspgt_tl.errors import CorpusError
 
 CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
@@ -29,12 +32,23 @@ SHOWN = 3
 """Malformed places named in a message; the rest are counted."""
 
 _BIO = re.compile(r"O|[BI]-.+")
+_BIOES = {"S": "B", "U": "B", "E": "I", "L": "I"}
+"""Prefixes of BIOES and BILOU in BIO."""
+_MASK = re.compile(r"_+|\[[A-Z_]+\]|<(mask|unk|word)>|X{3,}|█+")
+_TEXT_LINE = re.compile(r"#\s*text\s*=\s*(.*)")
+_DOCUMENT_LINE = re.compile(r"#\s*newdoc\b.*")
+_ID_LINE = re.compile(r"#\s*sent_id\s*=\s*(.+)")
+_UNSEEN = re.compile("[\u200b\u200e\u200f\u2060\ufeff\xad]")
 _ARGUMENT = re.compile(r"([^:|]+):([1-9][0-9]*)")
 _COLUMNS_LINE = re.compile(r"#\s*global\.columns\s*=\s*(.+)")
 
 
 def read_treebank(train: Path, dev: Path, *, skip_bad: bool = False) -> Treebank:
-    """Read a treebank from its two files (`.xz` is decompressed).
+    """Read a treebank from its two files (`.gz`, `.xz`, `.zst` and `.bz2` are decompressed).
+
+    The text of a sentence is its `# text` where that spells its words, whatever SpaceAfter says; elsewhere it is put
+    together from forms and SpaceAfter. Entities on the row of a multiword token belong to its words. All of this is
+    counted in `notes`.
 
     Args:
         train: Trees to train probes on.
@@ -45,9 +59,11 @@ def read_treebank(train: Path, dev: Path, *, skip_bad: bool = False) -> Treebank
         The treebank; its `tasks` are the layers that both files label, and `sha256` hashes the bytes of both files.
 
     Raises:
-        CorpusError: a file is missing, unreadable, malformed or empty, or no layer is in both files.
+        CorpusError: a file is missing, unreadable, malformed, masked or empty, or no layer is in both files.
     """
-    splits = tuple(read_trees(path, skip_bad=skip_bad) for path in (train, dev))
+    train, dev = train.expanduser(), dev.expanduser()
+    notes = Counter[str]()
+    splits = tuple(_read_split(path, notes, skip_bad=skip_bad) for path in (train, dev))
     layers = [_find_layers(trees) for trees in splits]
     tasks = tuple(task for task in TASKS if all(task in found for found in layers))
     if not tasks:
@@ -59,17 +75,27 @@ def read_treebank(train: Path, dev: Path, *, skip_bad: bool = False) -> Treebank
             f"Labels of one or more layers in both files needed (UPOS; HEAD and DEPREL; {' or '.join(NER_COLUMNS)} or "
             f"NER= in MISC; {PREDICATE} and {ARGUMENTS}), but {found}."
         )
+    seen = {tree.text for tree in splits[0]}
+    if repeated := sum(tree.text in seen for tree in splits[1]):
+        notes["dev sentences that are also in train"] = repeated
     sha256 = hashlib.sha256(train.read_bytes() + dev.read_bytes()).hexdigest()
-    return Treebank(name=_strip_suffixes(train), train=splits[0], dev=splits[1], tasks=tasks, sha256=sha256)
+    return Treebank(_strip_suffixes(train), *splits, tasks=tasks, sha256=sha256, notes=dict(notes))
 
 
 def read_trees(path: Path, *, skip_bad: bool = False) -> tuple[Tree, ...]:
     """Read the trees of one CoNLL-U or CoNLL-U Plus file; arguments and errors are those of `read_treebank`."""
+    return _read_split(path, Counter(), skip_bad=skip_bad)
+
+
+def _read_split(path: Path, notes: Counter[str], *, skip_bad: bool) -> tuple[Tree, ...]:
+    _check_format(path)
     trees, bad, total, misc_ner = [], list[str](), 0, False
+    names = Counter[str]()
     for sentence in _read_sentences(path):
         total += 1
+        names.update([sentence.name] if sentence.name else [])
         try:
-            tree = _build_tree(sentence)
+            tree = _build_tree(sentence, notes)
         except _MalformedError as error:
             bad.append(f"{path}:{error.line}: {error}")
             continue
@@ -81,11 +107,23 @@ def read_trees(path: Path, *, skip_bad: bool = False) -> tuple[Tree, ...]:
             raise CorpusError(
                 f"{len(bad)} of {total} sentences malformed: {places} Correct them, or skip them with skip_bad=True."
             )
-        warnings.warn(f"{len(bad)} of {total} sentences skipped as malformed: {bad[0]}", stacklevel=2)
+        warnings.warn(f"{len(bad)} of {total} sentences skipped as malformed: {bad[0]}", stacklevel=3)
+        notes["malformed sentences left out"] += len(bad)
     if not trees:
         raise CorpusError(f"{path}: sentences in CoNLL-U or CoNLL-U Plus needed, but no usable one came.")
+    if repeated := sum(count - 1 for count in names.values()):
+        notes["sentences whose sent_id came before"] += repeated
     # MISC usually names only the entities, so words without NER= are outside of any.
     return tuple(_fill_outside(tree) for tree in trees) if misc_ner else tuple(trees)
+
+
+def _check_format(path: Path) -> None:
+    found = recognise(read_head(path))
+    # Tables of words that no sign of CoNLL-U marks, with few columns, for one, are told by their rows.
+    foreign = found is not None and found.advice != AS_TREEBANK and found.name not in ("TSV", "mostly digits and signs")
+    if found is not None and foreign:
+        advice = found.advice.format(path=path).replace("hf:", "--corpus hf:")
+        raise CorpusError(f"{path}: CoNLL-U or CoNLL-U Plus needed, but this is {found.name}; {advice}.")
 
 
 def _fill_outside(tree: Tree) -> Tree:
@@ -107,7 +145,7 @@ def _find_layers(trees: Iterable[Tree]) -> set[str]:
 
 
 def _strip_suffixes(path: Path) -> str:
-    return re.sub(r"(\.(conllup?|xz))+$", "", path.name)
+    return re.sub(r"(\.(conllup?|gz|xz|zst|bz2))+$", "", path.name)
 
 
 class _MalformedError(Exception):
@@ -129,6 +167,11 @@ class _Sentence:
     rows: list[tuple[int, str]]
     """Line number and text of every line that is not a comment."""
     columns: tuple[str, ...]
+    text: str | None = None
+    """Of the `# text` comment, its spaces single."""
+    name: str | None = None
+    """Of the `# sent_id` comment."""
+    document: int | None = None
 
     @property
     def ner_column(self) -> str | None:
@@ -136,8 +179,9 @@ class _Sentence:
 
 
 def _read_sentences(path: Path) -> Iterator[_Sentence]:
-    columns, rows = CONLLU, list[tuple[int, str]]()
-    for number, line in read_lines(path):
+    columns, rows, document = CONLLU, list[tuple[int, str]](), None
+    said: dict[str, str] = {}
+    for number, line in itertools.chain(read_lines(path), [(0, "")]):
         if match := _COLUMNS_LINE.fullmatch(line):
             columns = tuple(match[1].split())
             if missing := {"ID", "FORM"} - set(columns):
@@ -146,12 +190,16 @@ def _read_sentences(path: Path) -> Iterator[_Sentence]:
                 )
         elif line.strip() == "":
             if rows:
-                yield _Sentence(rows, columns)
-            rows = []
+                yield _Sentence(rows, columns, said.get("text"), said.get("name"), document)
+            rows, said = [], {}
         elif line[0] != "#":
             rows.append((number, line))
-    if rows:
-        yield _Sentence(rows, columns)
+        elif match := _TEXT_LINE.fullmatch(line):
+            said["text"] = " ".join(_UNSEEN.sub("", match[1]).split())
+        elif match := _ID_LINE.fullmatch(line):
+            said["name"] = match[1].strip()
+        elif _DOCUMENT_LINE.fullmatch(line):
+            document = 0 if document is None else document + 1
 
 
 def _parse_field(parse: Callable[[str], Any], row: _Row, name: str) -> Any:
@@ -163,32 +211,52 @@ def _parse_field(parse: Callable[[str], Any], row: _Row, name: str) -> Any:
         raise _MalformedError(row.line, f"{name} '{row.fields[name]}' is not valid.") from None
 
 
-def _build_tree(sentence: _Sentence) -> Tree:
+def _build_tree(sentence: _Sentence, notes: Counter[str]) -> Tree:
     words, ranges = _parse_rows(sentence)
-    text, spans = _lay_out(words, ranges)
-    built = []
-    for row, (start, end) in zip(words, spans, strict=True):
-        head = _parse_head(row, len(words))
-        built.append(
-            Word(
-                form=row.fields["FORM"],
-                start=start,
-                end=end,
-                upos=_nullable(row, "UPOS"),
-                head=head - 1 if head else None,
-                deprel=_nullable(row, "DEPREL"),
-                ner=_parse_ner(row, sentence.ner_column),
-            )
+    text, spans, told = _lay_out(words, ranges, sentence.text)
+    _refuse_masks(words, fits=sentence.text == text)
+    heads = [_parse_head(row, len(words)) for row in words]
+    entities = _parse_entities(words, ranges, sentence.ner_column, told)
+    built = tuple(
+        Word(
+            form=row.fields["FORM"],
+            start=start,
+            end=end,
+            upos=_nullable(row, "UPOS"),
+            head=head - 1 if head else None,
+            deprel=_nullable(row, "DEPREL"),
+            ner=entity,
         )
-    if PREDICATE not in sentence.columns or ARGUMENTS not in sentence.columns:
-        return Tree(text=text, words=tuple(built), arguments=None, predicates=None)
-    predicates, arguments = _parse_roles(words)
-    return Tree(text=text, words=tuple(built), arguments=arguments, predicates=predicates)
+        for row, (start, end), head, entity in zip(words, spans, heads, entities, strict=True)
+    )
+    roles = (None, None)
+    if PREDICATE in sentence.columns and ARGUMENTS in sentence.columns:
+        roles = _parse_roles(words)
+    told.update(_count_lost(ranges))
+    notes.update(told)  # only now: a malformed sentence counts as nothing else
+    return Tree(text=text, words=built, arguments=roles[1], predicates=roles[0], document=sentence.document)
+
+
+def _refuse_masks(words: list[_Row], *, fits: bool) -> None:
+    """Raise where most forms are placeholders; one or two that `# text` has as well are words (a line of `___`)."""
+    masked = [row for row in words if _MASK.fullmatch(row.fields["FORM"])]
+    if 2 * len(masked) > len(words) and not (fits and len(words) <= 2):
+        form = masked[0].fields["FORM"]
+        raise _MalformedError(
+            masked[0].line, f"Words needed, but {len(masked)} of {len(words)} are masked as '{form}'; restore the text."
+        )
+
+
+def _count_lost(ranges: dict[int, tuple[int, _Row]]) -> Counter[str]:
+    """Count the labels that a multiword token carries and that cannot be its words' own."""
+    names = ("UPOS", "DEPREL", PREDICATE, ARGUMENTS)
+    lost = sum(any(_nullable(row, name) for name in names) for _, row in ranges.values())
+    return Counter({"multiword tokens whose own labels were left out": lost} if lost else {})
 
 
 def _nullable(row: _Row, name: str) -> str | None:
     value = row.fields.get(name, "_")
-    return None if value == "_" else value
+    return None if value in ("", "_") else value
 
 
 def _parse_rows(sentence: _Sentence) -> tuple[list[_Row], dict[int, tuple[int, _Row]]]:
@@ -197,9 +265,11 @@ def _parse_rows(sentence: _Sentence) -> tuple[list[_Row], dict[int, tuple[int, _
 
     words, ranges, covered = list[_Row](), dict[int, tuple[int, _Row]](), 0
     for line, text in sentence.rows:
-        values = text.split("\t")
+        values = [value.strip() for value in text.split("\t")]
         if len(values) != len(sentence.columns):
-            raise _MalformedError(line, f"{len(sentence.columns)} columns needed, but {len(values)} came.")
+            spaced = len(values) == 1 and len(text.split()) >= len(sentence.columns)
+            hint = " separated by tabs" if spaced else ""
+            raise _MalformedError(line, f"{len(sentence.columns)} columns{hint} needed, but {len(values)} came.")
         row = _Row(line, dict(zip(sentence.columns, values, strict=True)))
         if not row.fields["FORM"].strip():
             raise _MalformedError(line, "FORM is empty.")
@@ -211,31 +281,91 @@ def _parse_rows(sentence: _Sentence) -> tuple[list[_Row], dict[int, tuple[int, _
             case (int(after), ".", _) if after == len(words):
                 pass
             case _:
+                hint = " Is a blank line missing before it?" if words and row.fields["ID"][:2] in ("1", "1-") else ""
                 raise _MalformedError(
-                    line, f"ID {len(words) + 1} or a range from it needed, but '{row.fields['ID']}' came."
+                    line, f"ID {len(words) + 1} or a range from it needed, but '{row.fields['ID']}' came.{hint}"
                 )
     if covered > len(words) or not words:
         raise _MalformedError(sentence.rows[-1][0], f"Word {max(covered, 1)} needed, but the sentence ends before it.")
     return words, ranges
 
 
-def _lay_out(words: list[_Row], ranges: dict[int, tuple[int, _Row]]) -> tuple[str, list[tuple[int, int]]]:
-    """Return the sentence's text and the character span of every word."""
-    text, spans, index = "", list[tuple[int, int]](), 0
+def _lay_out(
+    words: list[_Row], ranges: dict[int, tuple[int, _Row]], said: str | None
+) -> tuple[str, list[tuple[int, int]], Counter[str]]:
+    """Return the sentence's text, the character span of every word, and what is to be told of them."""
+    tokens, index = list[tuple[int, int, _Row]](), 0
     while index < len(words):
         last, surface = ranges.get(index, (index, words[index]))
-        form, start = surface.fields["FORM"], len(text)
-        pieces = [row.fields["FORM"] for row in words[index : last + 1]]
+        tokens.append((index, last, surface))
+        index = last + 1
+    text, places = _join_forms(tokens, words)
+    told = Counter[str]()
+    if said is not None and said != text:
+        found = _find_forms([surface.fields["FORM"] for *_, surface in tokens], said)
+        told["sentences whose # text does not spell their words" if found is None else _SPACES] += 1
+        text, places = (text, places) if found is None else (said, found)
+    spans = list[tuple[int, int]]()
+    for (first, last, _), (start, end) in zip(tokens, places, strict=True):
+        pieces = [row.fields["FORM"] for row in words[first : last + 1]]
         joined = "".join(pieces)
-        if len(joined) == len(form) and joined.lower() == form.lower():
+        if last > first and len(joined) == end - start and joined.lower() == text[start:end].lower():
             for piece in pieces:
                 spans.append((start, start + len(piece)))
                 start += len(piece)
         else:
-            spans.extend([(start, start + len(form))] * len(pieces))
-        spaced = "SpaceAfter=No" not in surface.fields.get("MISC", "_").split("|")
-        text, index = text + form + (" " if spaced else ""), last + 1
-    return text.removesuffix(" "), spans
+            spans.extend([(start, end)] * len(pieces))
+    return text, spans, told
+
+
+_SPACES = "sentences whose # text was followed, not SpaceAfter"
+
+
+def _join_forms(tokens: list[tuple[int, int, _Row]], words: list[_Row]) -> tuple[str, list[tuple[int, int]]]:
+    """Return the text that forms and SpaceAfter give, and the place of every token."""
+    text, places = "", list[tuple[int, int]]()
+    for _, last, surface in tokens:
+        form = " ".join(surface.fields["FORM"].split())
+        places.append((len(text), len(text) + len(form)))
+        glued = any(_misc(row).get("spaceafter", "").lower() == "no" for row in (surface, words[last]))
+        text += form + ("" if glued else " ")
+    return text.removesuffix(" "), places
+
+
+def _find_forms(forms: list[str], text: str) -> list[tuple[int, int]] | None:
+    """Return the place of every form in a text that holds them in order and nothing else but spaces; else None.
+
+    Forms may differ from it in their spaces and in whether accents are composed.
+    """
+    places, position = list[tuple[int, int]](), 0
+    for form in forms:
+        position += text[position : position + 1] == " "
+        plain = _plain(form)
+        ends = (end for end in _ends(text, position, form) if text[end - 1 : end] != " ")
+        end = next((end for end in ends if _plain(text[position:end]) == plain), None)
+        if end is None:
+            return None
+        places.append((position, end))
+        position = end
+    return places if position == len(text) else None
+
+
+def _ends(text: str, start: int, form: str) -> Iterator[int]:
+    """Yield where a form may end, the likeliest first: spaces and combining marks may make it longer or shorter."""
+    likely = start + len(form)
+    yield likely
+    for offset in range(1, len(form) + 1):
+        yield from (end for end in (likely - offset, likely + offset) if start < end <= len(text))
+
+
+def _plain(text: str) -> str:
+    return "".join(_UNSEEN.sub("", unicodedata.normalize("NFC", text)).split())
+
+
+def _misc(row: _Row) -> dict[str, str]:
+    """Return the attributes of MISC, whose names are read in any case and with any spaces around them."""
+    pairs = (part.partition("=") for part in row.fields.get("MISC", "_").split("|"))
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 def _parse_head(row: _Row, n_words: int) -> int | None:
@@ -249,14 +379,34 @@ def _parse_head(row: _Row, n_words: int) -> int | None:
     return head
 
 
-def _parse_ner(row: _Row, column: str | None) -> str | None:
-    from conllu.parser import parse_dict_value
+def _parse_entities(
+    words: list[_Row], ranges: dict[int, tuple[int, _Row]], column: str | None, told: Counter[str]
+) -> list[str | None]:
+    """Return the entity tag of every word; a multiword token's belongs to its words where these have none."""
+    tags = [_parse_ner(row, column, told) for row in words]
+    for first, (last, row) in ranges.items():
+        tag = _parse_ner(row, column, told)
+        if tag is None or any(tags[first : last + 1]):
+            continue
+        told["multiword tokens whose entity was given to their words"] += 1
+        inside = tag if tag[:1] != "B" else f"I{tag[1:]}"
+        tags[first : last + 1] = [tag, *[inside] * (last - first)]
+    before = None
+    for tag in tags:
+        if tag and tag[0] == "I" and (before or "O")[1:] != tag[1:]:
+            told["entities that begin with I-"] += 1
+        before = tag
+    return tags
 
-    if column:
-        tag = _nullable(row, column)
-    else:
-        tag = (_parse_field(parse_dict_value, row, "MISC") or {}).get("NER") if "MISC" in row.fields else None
-    if tag is not None and not _BIO.fullmatch(tag):
+
+def _parse_ner(row: _Row, column: str | None, told: Counter[str]) -> str | None:
+    tag = row.fields.get(column, "_") if column else _misc(row).get("ner", "_")
+    if tag in ("", "_"):
+        return None
+    if len(tag) > 2 and tag[1] == "-" and tag[0] in _BIOES:
+        told["entity tags in BIOES, read as BIO"] += 1
+        tag = f"{_BIOES[tag[0]]}{tag[1:]}"
+    if not _BIO.fullmatch(tag):
         raise _MalformedError(row.line, f"BIO tag such as O, B-PER or I-PER needed, but '{tag}' came.")
     return tag
 
@@ -280,7 +430,7 @@ def _parse_roles(words: list[_Row]) -> tuple[tuple[int, ...], tuple[Argument, ..
 
 
 def write_conllup(trees: Iterable[Tree], path: Path) -> None:
-    """Write trees as CoNLL-U Plus (`.xz` is compressed) that reads back to equal trees.
+    """Write trees as CoNLL-U Plus (compressed as the suffix says) that reads back to equal trees.
 
     What a `Tree` does not hold (lemmas, features, rolesets) is `_`; a predicate is marked `V`. The columns of a layer
     without labels are left out.
@@ -293,10 +443,11 @@ def write_conllup(trees: Iterable[Tree], path: Path) -> None:
     if len(with_roles) > 1:
         raise CorpusError("Trees that all have roles or all lack them needed, but both came; write them to two files.")
     columns = COLUMNS if with_roles == {True} else COLUMNS[:-2]
-    opener = lzma.open if path.suffix == ".xz" else open
-    with opener(path, "wt", encoding="utf-8", newline="\n") as file:
+    with open_for_writing(path) as file:
         file.write(f"# global.columns = {' '.join(columns)}\n")
-        for tree in trees:
+        for before, tree in zip((None, *trees), trees, strict=False):
+            if tree.document is not None and (before is None or tree.document != before.document):
+                file.write("# newdoc\n")
             file.write(f"# text = {tree.text}\n")
             file.writelines("\t".join(row[: len(columns)]) + "\n" for row in _format_rows(tree))
             file.write("\n")

@@ -62,7 +62,7 @@ def open_corpus(corpus: Any, limit: int) -> TextCorpus:
     if corpus is None:
         return generated_corpus(seed=1, limit=limit)
     if isinstance(corpus, TextCorpus):
-        return replace(corpus, sentences=corpus.sentences[:limit])
+        return corpus.first(limit)
     if isinstance(corpus, str | Path):
         return read_text_corpus(corpus, limit=limit)
     sentences = tuple(corpus)[:limit]
@@ -82,7 +82,9 @@ def open_treebank(treebank: Any, config: DetectConfig, *, skip_bad: bool) -> Tre
     elif isinstance(treebank, Treebank):
         trees = treebank
     else:
-        trees = replace(read_treebank(*find_splits(treebank), skip_bad=skip_bad), name=Path(treebank).name)
+        trees = read_treebank(*find_splits(treebank), skip_bad=skip_bad)
+        if isinstance(treebank, str | Path):
+            trees = replace(trees, name=Path(treebank).name)
     missing = [task for task in config.signals.tasks if task not in trees.tasks]
     if missing:
         have = ", ".join(trees.tasks) or "none"
@@ -93,18 +95,23 @@ def open_treebank(treebank: Any, config: DetectConfig, *, skip_bad: bool) -> Tre
     return replace(trees, train=_sample(trees.train, config.train_trees, config.seed))
 
 
-def find_splits(source: str | Path) -> tuple[Path, Path]:
-    """Return the train and dev file of a treebank given as a folder or as `"TRAIN,DEV"`.
+def find_splits(source: str | Path | Sequence[str | Path]) -> tuple[Path, Path]:
+    """Return the train and dev file of a treebank given as a folder, as `"TRAIN,DEV"` or as a pair of paths.
 
     Raises:
-        CorpusError: the folder does not hold exactly one file of each.
+        CorpusError: the folder does not hold exactly one file of each, or there are not two paths.
     """
-    if "," in str(source):
-        train, _, dev = str(source).partition(",")
-        return Path(train), Path(dev)
-    folder = Path(source)
+    folder = Path(source).expanduser() if isinstance(source, str | Path) else None
+    if folder is None or ("," in str(source) and not folder.is_dir()):
+        given = str(source).split(",") if folder is not None else list(source)  # pyright: ignore[reportArgumentType]
+        if len(given) != 2 or not all(isinstance(path, str | Path) for path in given):
+            raise CorpusError(f"A train and a dev file needed, but {given} came.")
+        return Path(given[0]).expanduser(), Path(given[1]).expanduser()
     if not folder.is_dir():
-        raise CorpusError(f"A treebank is a folder with a train and a dev file, or 'TRAIN,DEV'; {source} is neither.")
+        one = " One file is there: give a second to measure on, as 'TRAIN,DEV'." if folder.is_file() else ""
+        raise CorpusError(
+            f"A treebank is a folder with a train and a dev file, or 'TRAIN,DEV'; {source} is neither.{one}"
+        )
     found = {split: sorted(p for p in folder.glob(f"*{split}*") if ".conllu" in p.name) for split in ("train", "dev")}
     for split, files in found.items():
         if len(files) != 1:
