@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mspgt_tl.boundaries import Boundaries, find_boundaries
     from mspgt_tl.config import DetectConfig, InterveneConfig
+    from mspgt_tl.corpora.grammar import sample_sentences
     from mspgt_tl.errors import MspgtError
     from mspgt_tl.interventions import (
         Positions,
@@ -44,6 +45,7 @@ __all__ = [
     "measure_activations",
     "next_token_effects",
     "noise_hooks",
+    "sample_sentences",
 ]
 
 _HOME = {
@@ -67,6 +69,7 @@ _HOME = {
     "measure_activations": "interventions",
     "next_token_effects": "interventions",
     "noise_hooks": "interventions",
+    "sample_sentences": "corpora.grammar",
 }
 
 

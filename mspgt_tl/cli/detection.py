@@ -111,6 +111,8 @@ def print_detection(result: Detection, *, as_json: bool) -> None:
         out.print(table)
     else:
         out.print(f"[bold]No boundary found[/] in {summary['model']} ({summary['n_layers']} blocks).")
+    for what in summary["reading"]:
+        out.print(f"· {plain(what)}", highlight=False)
     for reason in summary["reasons"]:
         out.print(f"· {plain(reason)}", highlight=False)
     for name, null in summary["nulls"].items():
@@ -158,6 +160,7 @@ def _print_rivals(rows: list[dict[str, Any]], n_layers: int) -> None:
 def _summarise(result: Detection) -> dict[str, Any]:
     import numpy as np
 
+    from mspgt_tl.corpora.text import count_up
     from mspgt_tl.pipeline import REPORT
     from mspgt_tl.verdicts.comparison import json_values
     from mspgt_tl.verdicts.rivals import rival_rows
@@ -185,6 +188,11 @@ def _summarise(result: Detection) -> dict[str, Any]:
         "boundaries": rows,
         "reliability": dict(zip(result.curves["signal"].values.tolist(), map(finite, found.reliability), strict=True)),
         "reasons": list(found.reasons),
+        "reading": [
+            f"{part}: {count_up(result.manifest['notes'][f'reading_{part}'])}"
+            for part in ("corpus", "treebank")
+            if f"reading_{part}" in result.manifest["notes"]
+        ],
         "nulls": {
             name: list(zip(data["boundary"].values.tolist(), data["verdict"].values.tolist(), strict=True))
             for name, data in result.nulls.items()

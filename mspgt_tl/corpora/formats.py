@@ -135,7 +135,9 @@ def _is_markdown(text: str, lines: Sequence[str]) -> bool:
     )  # fmt: skip
     hits = [sum(bool(re.search(sign, line)) for line in lines) for sign in signs]
     front = bool(re.match(r"---\s*\n.*?\n---\s*\n", text, re.S))
-    return front or (sum(hits) >= 2 and sum(hits) >= 0.04 * len(lines) and (sum(map(bool, hits)) > 1 or max(hits[:3]) > 1))
+    return front or (
+        sum(hits) >= 2 and sum(hits) >= 0.04 * len(lines) and (sum(map(bool, hits)) > 1 or max(hits[:3]) > 1)
+    )
 
 
 def _is_latex(text: str, lines: Sequence[str]) -> bool:

@@ -21,7 +21,7 @@ from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, 
 from mspgt_tl.errors import CorpusError, StoreError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
 from mspgt_tl.models.pretrained import Backend, load
-from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank
+from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank, reading_notes
 from mspgt_tl.pipeline.shown import Shown
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import split_blocks
@@ -146,7 +146,7 @@ def as_detection(model: Any) -> Detection | None:
 def detect(
     model: str | Path | CausalModel,
     corpus: str | Path | TextCorpus | Sequence[str] | None = None,
-    treebank: str | Path | Treebank | None = None,
+    treebank: str | Path | tuple[str | Path, str | Path] | Treebank | None = None,
     *,
     seed: int = 0,
     out: str | Path | None = None,
@@ -166,7 +166,7 @@ def detect(
     Args:
         model: anything `load` takes.
         corpus: a text file, `hf:` dataset, sentences or a `TextCorpus`; generated sentences by default.
-        treebank: a folder with a train and a dev file, `"TRAIN,DEV"` or a `Treebank`; the generated one by default.
+        treebank: a folder with a train and a dev file, `"TRAIN,DEV"`, a pair of paths or a `Treebank`; the generated one by default.
         seed: of everything random; overrides the config's.
         out: folder of the run; a run that was killed resumes there. None keeps nothing on disk.
         config: a `DetectConfig`, or nested settings as in a TOML file.
@@ -185,10 +185,11 @@ def detect(
     plain = to_plain(config) if isinstance(config, DetectConfig) else dict(config or {})
     settings = make_config(override(plain, {"seed": seed, **_full_names(options)}))
     load_alike = partial(load, backend=backend, device=device, dtype=dtype)
-    hooked = load_alike(model)
+    # Text and trees first: they are refused in seconds, while loading a model takes minutes.
     text = open_corpus(corpus, settings.sentences)
     assign_blocks(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before anything is written
     trees = open_treebank(treebank, settings, skip_bad=skip_bad)
+    hooked = load_alike(model)
     identity = {
         "command": "detect",
         "config": to_plain(settings),
@@ -202,6 +203,7 @@ def detect(
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
     try:
         run = Run.create(folder, identity)
+        run.note(**reading_notes(text, trees))
         if reuse is not None:
             _adopt_probes(run, Run.read(Path(reuse)), settings)
         result = run.stage("result", lambda: _detect_once(run, Prefixes(), inputs, settings, progress, others))

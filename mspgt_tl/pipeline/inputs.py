@@ -95,6 +95,12 @@ def open_treebank(treebank: Any, config: DetectConfig, *, skip_bad: bool) -> Tre
     return replace(trees, train=_sample(trees.train, config.train_trees, config.seed))
 
 
+def reading_notes(corpus: TextCorpus, treebank: Treebank | None = None) -> dict[str, Any]:
+    """Return what a manifest says about how its inputs were read: what was joined, dropped or mended, with counts."""
+    parts = {"corpus": corpus.notes, "treebank": treebank.notes if treebank is not None else {}}
+    return {f"reading_{name}": dict(notes) for name, notes in parts.items() if notes}
+
+
 def find_splits(source: str | Path | Sequence[str | Path]) -> tuple[Path, Path]:
     """Return the train and dev file of a treebank given as a folder, as `"TRAIN,DEV"` or as a pair of paths.
 
