@@ -166,8 +166,8 @@ def detect(
     Args:
         model: anything `load` takes.
         corpus: a text file, `hf:` dataset, sentences or a `TextCorpus`; generated sentences by default.
-        treebank: a folder with a train and a dev file, `"TRAIN,DEV"`, a pair of paths or a `Treebank`; the generated one
-            by default.
+        treebank: a folder with a train and a dev file, `"TRAIN,DEV"`, a pair of paths or a `Treebank`; the generated
+            one by default.
         seed: of everything random; overrides the config's.
         out: folder of the run; a run that was killed resumes there. None keeps nothing on disk.
         config: a `DetectConfig`, or nested settings as in a TOML file.
