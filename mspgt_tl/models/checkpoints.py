@@ -7,7 +7,7 @@ is an error. No code from the folder is run unless that is asked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,12 @@ def read_weights(
             raise
         raise ModelError(f"The weights in {folder} cannot be read: {error!r}.") from error
     model, report = loaded
+    judge_report(report, f"{folder} do not fit its config.json")
+    return model
+
+
+def judge_report(report: Mapping[str, Any], where: str) -> None:
+    """Raise a `ModelError` if transformers' loading report names a tensor that did not find its place."""
     problems = [
         f"{len(names)} {kind} (such as {min(str(name) for name in names)})"
         for kind, names in (
@@ -102,11 +108,7 @@ def read_weights(
         if names
     ]
     if problems or report["error_msgs"]:
-        raise ModelError(
-            f"The weights in {folder} do not fit its config.json. Tensors: "
-            f"{'; '.join([*problems, *report['error_msgs']])}."
-        )
-    return model
+        raise ModelError(f"The weights in {where}. Tensors: {'; '.join([*problems, *report['error_msgs']])}.")
 
 
 def draw_weights(config: PretrainedConfig, *, seed: int, trust_remote_code: bool = False) -> PreTrainedModel:

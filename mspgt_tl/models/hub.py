@@ -25,7 +25,7 @@ _SAFE, _PICKLED = ("model.safetensors", "model-*.safetensors"), ("pytorch_model.
 
 
 def fetch(
-    wanted: HubName, *, weights: bool = True, code: bool = False, check: Callable[[Path], Any] | None = None
+    wanted: HubName, *, weights: bool = True, code: bool = False, check: Callable[[Source], Any] | None = None
 ) -> Source:
     """Return a hub model's files in the local cache, fetched where they are not there yet.
 
@@ -33,7 +33,7 @@ def fetch(
     left out for a random-weight twin. Pickled weights are fetched only where there are no others.
 
     Args:
-        check: called with the folder when only configuration and tokenizer lie there; raises to spare the weights.
+        check: called with the files when only configuration and tokenizer lie there; raises to spare the weights.
         code: also fetch Python files.
 
     Raises:
@@ -46,7 +46,7 @@ def fetch(
     if not (folder / "config.json").is_file():
         raise ModelError(f"'{wanted.repo}' on the hub is no transformers model: it holds no config.json.")
     if check:
-        check(folder)
+        check(Source(wanted.name, folder, folder, wanted.random_seed, revision=commit))
     if weights and wanted.random_seed is None:
         for kind in (_SAFE, _PICKLED):
             folder = _download(wanted, commit, [*patterns, *kind])

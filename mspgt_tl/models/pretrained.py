@@ -34,6 +34,7 @@ from mspgt_tl.models.building import (
 )
 from mspgt_tl.models.checkpoints import draw_weights, read_config, read_weights, refuse_changed, refuse_quantised
 from mspgt_tl.models.families import find_family
+from mspgt_tl.models.gguf_files import read_gguf_config, read_gguf_tokenizer, read_gguf_weights
 from mspgt_tl.models.hub import fetch
 from mspgt_tl.models.names import Source, check_weights, find_hub, find_source, unknown_model
 from mspgt_tl.models.placement import choose_device, choose_dtype, memory_errors
@@ -102,11 +103,11 @@ def load(
         return assemble(given, own, name, backend, place, kind, parity=parity)
 
 
-def find_files(name: str, *, check: Callable[[Path], Any] | None = None, trust_remote_code: bool = False) -> Source:
+def find_files(name: str, *, check: Callable[[Source], Any] | None = None, trust_remote_code: bool = False) -> Source:
     """Return the files behind a name, fetched from the hub where they are not here.
 
     Args:
-        check: called with the folder before weights are fetched; raises where they are not wanted.
+        check: called with the files before weights are fetched; raises where they are not wanted.
 
     Raises:
         UnknownModelError: nothing stands behind the name.
@@ -215,14 +216,16 @@ def _load_source(
     parity: bool,
     trust_remote_code: bool,
 ) -> CausalModel:
-    config = _read_supported(source.folder, backend=backend, trust_remote_code=trust_remote_code)
-    tokenizer = read_tokenizer(source.tokenizer, trust_remote_code=trust_remote_code)
+    config = _read_supported(source, backend=backend, trust_remote_code=trust_remote_code)
+    trusted = {"trust_remote_code": trust_remote_code}
+    tokenizer = read_gguf_tokenizer(source.weights[0]) if source.gguf else read_tokenizer(source.tokenizer, **trusted)
+    sha256 = None
     if source.random_seed is not None:
-        hf_model = draw_weights(config, seed=source.random_seed, trust_remote_code=trust_remote_code)
-        sha256 = None
+        hf_model = draw_weights(config, seed=source.random_seed, **trusted)
+    elif source.gguf:
+        hf_model, sha256 = read_gguf_weights(source.weights[0], config, dtype), check_weights(source)
     else:
-        hf_model = read_weights(source.folder, config, dtype, trust_remote_code=trust_remote_code)
-        sha256 = check_weights(source)
+        hf_model, sha256 = read_weights(source.folder, config, dtype, **trusted), check_weights(source)
     return assemble(
         hf_model,
         tokenizer,
@@ -238,9 +241,12 @@ def _load_source(
     )
 
 
-def _read_supported(folder: Path, *, backend: Backend, trust_remote_code: bool) -> PretrainedConfig:
+def _read_supported(source: Source, *, backend: Backend, trust_remote_code: bool) -> PretrainedConfig:
     """Read a configuration and refuse what cannot be reproduced, before gigabytes of weights are read."""
-    config = read_config(folder, trust_remote_code=trust_remote_code)
+    if source.gguf:
+        config = read_gguf_config(source.weights[0])
+    else:
+        config = read_config(source.folder, trust_remote_code=trust_remote_code)
     if backend == "hooked":
         find_family(config).settings(config)
     return config
