@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -57,10 +57,11 @@ class TextCorpus:
     notes: Mapping[str, int] = field(default_factory=dict, hash=False)
     """How often something was joined, dropped or mended while reading."""
 
-    def first(self, limit: int) -> TextCorpus:
-        """Return the corpus cut to its first sentences."""
-        documents = None if self.documents is None else self.documents[:limit]
-        return replace(self, sentences=self.sentences[:limit], documents=documents)
+    def select(self, chosen: Iterable[int]) -> TextCorpus:
+        """Return the corpus with these of its sentences only."""
+        kept = tuple(chosen)
+        documents = None if self.documents is None else tuple(self.documents[i] for i in kept)
+        return replace(self, sentences=tuple(self.sentences[i] for i in kept), documents=documents)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def open_corpus(corpus: Any, limit: int) -> TextCorpus:
     if corpus is None:
         return generated_corpus(seed=1, limit=limit)
     if isinstance(corpus, TextCorpus):
-        return corpus.first(limit)
+        return corpus.select(range(min(limit, len(corpus.sentences))))
     if isinstance(corpus, str | Path):
         return read_text_corpus(corpus, limit=limit)
     sentences = tuple(corpus)[:limit]

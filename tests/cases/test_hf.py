@@ -57,6 +57,15 @@ def test_columns_that_hold_no_text_are_named(tmp_path: Path) -> None:
         read_text_corpus(f"hf:{path}#text")
 
 
+def test_several_columns_of_text_must_be_named(tmp_path: Path) -> None:
+    """Without a `text` among them, none is guessed."""
+    path = save(tmp_path / "a.jsonl", [{"title": DOGS, "body": RIVER, "n": 3}])
+    with pytest.raises(CorpusError, match=r"'text' is none\. Name one with #COLUMN: title, body\."):
+        read_text_corpus(f"hf:{path}")
+    with pytest.raises(CorpusError, match=r"'n' is none\. Name one with #COLUMN: title, body\."):
+        read_text_corpus(f"hf:{path}#n")
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
 @pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
 def test_tables_are_read_packed_and_not(tmp_path: Path, pack: Any, suffix: str, separator: str) -> None:

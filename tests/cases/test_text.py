@@ -100,6 +100,7 @@ NO_PROSE = {
     "encoded data": "VGhlIHJpdmVyIGZsb3dzIHRocm91Z2ggdGhlIGNpdHkgYW5kIGludG8gdGhlIHNlYS4gVGhl\n" * 5,
     "sequences": ">one\nACGTACGTACGTACGT\nACGTACGTACGTACGT\n",
     "mostly digits and signs": "12.5 13.7 99.1\n3.2 4.1 8.8 9\n" * 5,
+    "without spaces between words": "这条河流经城市，流入大海。两只狗睡在花园里。" * 10,
     "binary": bytes(range(1, 32)) * 20,
 }
 """Content by the format's name, and by more than its name where there are two."""
@@ -215,6 +216,13 @@ def test_what_cannot_be_seen_goes_and_is_counted(tmp_path: Path) -> None:
     assert composed.sentences == ("The café is in the city.",)
     assert corpus.notes["invisible characters dropped"] == 5
     assert composed.notes == {"lines whose accents were composed (NFC)": 1}
+
+
+def test_characters_lost_before_are_counted(tmp_path: Path) -> None:
+    """What an earlier program could not read stays as it is, and is told."""
+    path = tmp_path / "a.txt"
+    path.write_text("The caf\ufffd is in the city.\n")
+    assert read_text_corpus(path).notes == {"lines with characters lost before (U+FFFD)": 1}
 
 
 def test_joiners_inside_words_stay(read: Callable[..., tuple[str, ...]]) -> None:
