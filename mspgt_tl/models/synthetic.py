@@ -14,8 +14,12 @@ for each signal on its own. So strength 1 and jitter 0.05 mean that a boundary c
 does. All steps are stationary (nothing accumulates), hence any depth will do.
 
 Residual channels: content, keys of attention, group bits and label bits of stems, labels in transit, labels delivered,
-one massive channel, one that marks BOS. Labels are written so small that CKA does not see them, while
-probes, which standardise, do. The MLP is exactly linear where it has to be, as relu(x) − relu(−x).
+three massive channels, one that marks BOS, one that marks sinks. Labels are written so small that CKA does not see
+them, while probes, which standardise, do. The MLP is exactly linear where it has to be, as relu(x) − relu(−x).
+
+Pretrained models add what `Nuisances` calls by name: massive activations on the first positions and on delimiters, in
+a few channels, from one block to another; sinks on the same tokens; a first and a last block that change more than
+others. Head 0 of block 0 marks the position after BOS, which is how the first word comes to carry them, too.
 
 Set aside: erasing labels instead of delivering them (a drop is a jump too, but real models do not do it), and random
 maps as representation change (they need fresh dimensions at every gap).
@@ -28,7 +32,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -50,9 +54,12 @@ DELIVERED_FIRST = 0.15
 SPREAD = 0.6
 """Standard deviation of the logarithm of background steps."""
 MASSIVE = 100.0
-"""Size of a massive activation, in units of a content channel."""
+"""Usual size of a massive activation, in units of a content channel."""
 MASSIVE_SHARE = 1 / 12
-"""Share of the tokens that carry it. Debiased CKA does not see one such row a block, only pairs of them."""
+"""Share of the tokens that carry it where words do. Debiased CKA does not see one such row a block, only pairs."""
+SEED_SIZE = 0.01
+"""Size of a massive channel at the tokens that will carry it, before the onset and after the end."""
+MASSIVE_CHANNELS = 3
 
 CONTENT, KEYS, BITS, GROUP_BITS = 32, 6, 18, 7
 """Channels: content, attention keys, label bits (5 part of speech, 5 relation, 4 entity, 4 role), group bits."""
@@ -62,10 +69,10 @@ HEADS, D_HEAD, ROTARY = 2, 24, 8
 KEY_SCALE, LABEL_SCALE = 0.3, 0.15
 ROTARY_BASE = 100.0
 LABEL_BITS = {"pos": 5, "deprel": 5, "ner": 4, "srl": 4}
-_OFFSETS = np.cumsum([0, CONTENT, KEYS, BITS, BITS, BITS, GROUP_BITS, 1, 1])
+_OFFSETS = np.cumsum([0, CONTENT, KEYS, BITS, BITS, BITS, GROUP_BITS, MASSIVE_CHANNELS, 1, 1])
 _SLICES = dict(
     zip(
-        ("content", "keys", "known", "transit", "delivered", "group", "massive", "is_bos"),
+        ("content", "keys", "known", "transit", "delivered", "group", "massive", "is_bos", "is_sink"),
         (slice(int(a), int(b)) for a, b in pairwise(_OFFSETS)),
         strict=True,
     )
@@ -101,10 +108,27 @@ class Nuisances:
     """Factor of the whole residual stream from block to block."""
     massive_onset: int | None = None
     """Block whose output first carries massive activations."""
+    massive_end: int | None = None
+    """Block whose output no longer carries them; None: they stay."""
+    massive_on: Literal["words", "delimiters"] = "words"
+    """What carries them: a random twelfth of the words, or the first two positions and delimiters, as in pretrained
+    models; sinks are then the same tokens."""
+    massive_size: float = MASSIVE
+    """Their size, in units of a content channel."""
+    massive_channels: int = 1
+    """How many channels they are in, 1 … 3; each is half the size of the one before."""
+    delimiters: float = 1.0
+    """Share of the kinds of delimiters that carry them; at least one kind does."""
     sink: float = 0.0
-    """Attention mass that BOS takes, roughly; at most 0.95."""
+    """Attention mass that BOS takes, roughly; at most 0.95. With `massive_on="delimiters"`, every sink alike."""
     sink_onset: int = 0
     """First block with the sink."""
+    sink_end: int | None = None
+    """First block without it; None: it stays."""
+    first_step: float = 1.0
+    """Factor of the first gap's background step of the representation."""
+    last_step: float = 1.0
+    """Factor of the last gap's."""
     rival: int | None = None
     """A gap that is nearly a boundary: `rival_ratio` of the planted step in every signal."""
     rival_ratio: float = 0.9
@@ -114,6 +138,13 @@ class Nuisances:
             raise ConfigError("Needed: jitter in 0 … 0.5, rival_ratio in 0 … 1, sink in 0 … 0.95.")
         if not 0.5 <= self.norm_growth <= 2:
             raise ConfigError(f"norm_growth must lie in 0.5 … 2 a block, got {self.norm_growth}.")
+        if not (1 <= self.massive_channels <= MASSIVE_CHANNELS and 0 <= self.delimiters <= 1 and self.massive_size > 0):
+            raise ConfigError("Needed: massive_channels 1 … 3, delimiters in 0 … 1, massive_size above 0.")
+        if self.massive_on not in ("words", "delimiters"):
+            raise ConfigError(f"massive_on is words or delimiters, got {self.massive_on!r}.")
+        for start, end in ((self.massive_onset, self.massive_end), (self.sink_onset, self.sink_end)):
+            if end is not None and (start is None or end <= start):
+                raise ConfigError(f"What starts at block {start} must end later, got {end}.")
 
 
 @dataclass(frozen=True)
@@ -172,6 +203,8 @@ class PlantedModel:
         background = self.nuisances.jitter * np.exp(
             SPREAD * rng.standard_normal((3, self.n_layers - 1)) - self.nuisances.drift * depth
         )
+        background[0, 0] *= self.nuisances.first_step
+        background[0, -1] *= self.nuisances.last_step
         steps = np.minimum(background, 1.0)
         strength = np.array([self.strengths.representation, self.strengths.labels, self.strengths.attention])
         for gap in self.boundaries:
@@ -301,7 +334,7 @@ def _weights(plan: PlantedModel, words: _Words, seed: int) -> dict[str, np.ndarr
     biases = _attention_biases(steps.attention, np.random.default_rng([seed, 4]))
     keys = np.random.default_rng([seed, 5]).standard_normal((2, HEADS, KEYS, D_HEAD - ROTARY - 1))
     state = {
-        "embed.W_E": _embedding(words, released, group_code, np.random.default_rng([seed, 6])),
+        "embed.W_E": _embedding(plan.nuisances, words, released, group_code, np.random.default_rng([seed, 6])),
         "unembed.W_U": np.random.default_rng([seed, 7]).standard_normal((D_MODEL, len(words.pieces))) * 0.02,
         "unembed.b_U": np.zeros(len(words.pieces)),
     }
@@ -350,7 +383,7 @@ def _attention_biases(attention: np.ndarray, rng: np.random.Generator) -> np.nda
 
 
 def _embedding(
-    words: _Words, released: np.ndarray, group_code: np.ndarray, rng: np.random.Generator
+    nuisances: Nuisances, words: _Words, released: np.ndarray, group_code: np.ndarray, rng: np.random.Generator
 ) -> Float[np.ndarray, "piece d_model"]:
     n = len(words.pieces)
     rows = np.zeros((n, D_MODEL))
@@ -359,15 +392,34 @@ def _embedding(
     rows[:, _SLICES["known"]] = LABEL_SCALE * words.bits
     rows[:, _SLICES["transit"]] = LABEL_SCALE * words.bits * (released == 0)[:, None]
     rows[:, _SLICES["group"]] = LABEL_SCALE * group_code[released] * words.is_stem[:, None]
+    carriers = _words_chosen(words, rng) if nuisances.massive_on == "words" else _delimiters(words, nuisances, rng)
+    rows[carriers, _SLICES["massive"]] = _massive_seed(nuisances)
+    rows[0, _SLICES["is_bos"]] = 1.0
+    # Beside delimiters the first two positions are sinks, and block 0 marks both of them.
+    rows[[0] if nuisances.massive_on == "words" else carriers, _SLICES["is_sink"]] = 1.0
+    rows[:, _SLICES["delivered"]] = OFFSET
+    return rows
+
+
+def _massive_seed(nuisances: Nuisances) -> Float[np.ndarray, "channel"]:
+    channel = np.arange(MASSIVE_CHANNELS)
+    return SEED_SIZE * (channel < nuisances.massive_channels) / 2.0**channel
+
+
+def _words_chosen(words: _Words, rng: np.random.Generator) -> list[int]:
     chosen, carried = list[int](), 0.0
-    for piece in rng.permutation(np.arange(2, n)):
+    for piece in rng.permutation(np.arange(2, len(words.pieces))):
         if carried + words.share[piece] <= MASSIVE_SHARE:
             chosen.append(int(piece))
             carried += words.share[piece]
-    rows[chosen, _SLICES["massive"]] = 0.01
-    rows[0, _SLICES["is_bos"]] = 1.0
-    rows[:, _SLICES["delivered"]] = OFFSET
-    return rows
+    return chosen
+
+
+def _delimiters(words: _Words, nuisances: Nuisances, rng: np.random.Generator) -> list[int]:
+    """Return the pieces without letter or digit that were chosen; a share of 0 chooses none."""
+    found = [i for i, piece in enumerate(words.pieces) if i > 1 and not any(map(str.isalnum, piece))]
+    count = max(1, round(nuisances.delimiters * len(found))) if nuisances.delimiters else 0
+    return [int(i) for i in rng.permutation(found)[:count]]
 
 
 def _attention(
@@ -386,13 +438,19 @@ def _attention(
     for head in range(1, HEADS):
         for name, weight in zip("QK", keys[:, head], strict=True):
             block[f"attn.W_{name}"][head, _SLICES["keys"], rest] = 0.5 * weight / (scale * KEY_SCALE * KEYS**0.5)
-    if plan.nuisances.sink > 0 and layer >= plan.nuisances.sink_onset:
-        share = plan.nuisances.sink
+    extra, end = plan.nuisances, plan.nuisances.sink_end
+    if extra.sink > 0 and layer >= extra.sink_onset and (end is None or layer < end):
+        share = extra.sink
         block["attn.b_Q"][1:, -1] = np.log(share / (1 - share)) + 8  # about what 20 other keys sum up to
-        block["attn.W_K"][1:, _SLICES["is_bos"], -1] = 1 / scale
+        block["attn.W_K"][1:, _SLICES["is_sink"], -1] = 1 / scale
     every = np.arange(BITS)
     block["attn.W_V"][0, _SLICES["transit"].start + every, every] = 1
     block["attn.W_O"][0, every, _SLICES["delivered"].start + every] = 1
+    if layer == 0 and extra.massive_on == "delimiters":
+        # The token after BOS looks back at it, and BOS looks at itself: both get the marks.
+        block["attn.W_V"][0, _SLICES["is_bos"], BITS] = 1
+        block["attn.W_O"][0, BITS, _SLICES["massive"]] = _massive_seed(extra)
+        block["attn.W_O"][0, BITS, _SLICES["is_sink"]] = 1
     return block
 
 
@@ -405,7 +463,9 @@ def _mlp(
     factor[_SLICES["content"]] *= gains[layer] / (gains[layer - 1] if layer else 1)
     factor[_SLICES["transit"]] = 0
     if layer == plan.nuisances.massive_onset:
-        factor[_SLICES["massive"]] *= MASSIVE / 0.01
+        factor[_SLICES["massive"]] *= plan.nuisances.massive_size / SEED_SIZE
+    if layer == plan.nuisances.massive_end:
+        factor[_SLICES["massive"]] *= SEED_SIZE / plan.nuisances.massive_size
     # The same shape at every layer. Without growth, content, transit and the massive channel are all that can change.
     changing = np.r_[_SLICES["content"], _SLICES["transit"], _SLICES["massive"]]
     moved = changing if plan.nuisances.norm_growth == 1 else np.arange(D_MODEL)
