@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from mspgt_tl.models.embedded import list_embedded
     from mspgt_tl.models.pretrained import load
-    from mspgt_tl.pipeline import Detection, Intervention, detect, intervene, load_intervention, load_run
+    from mspgt_tl.pipeline import Detection, Intervention, detect, intervene, load_intervention, load_run, measure
 
 __all__ = [
     "Boundaries",
@@ -42,6 +42,7 @@ __all__ = [
     "load",
     "load_intervention",
     "load_run",
+    "measure",
     "measure_activations",
     "next_token_effects",
     "noise_hooks",
@@ -66,6 +67,7 @@ _HOME = {
     "load": "models.pretrained",
     "load_intervention": "pipeline",
     "load_run": "pipeline",
+    "measure": "pipeline",
     "measure_activations": "interventions",
     "next_token_effects": "interventions",
     "noise_hooks": "interventions",

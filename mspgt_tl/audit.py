@@ -6,6 +6,7 @@ boundaries again in the same way. The rule of the grade is `grade`; docs/calibra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from jaxtyping import Float
 
 from mspgt_tl.boundaries import ALPHA, Boundaries, WeightMap, find_boundaries
 from mspgt_tl.config import BoundaryConfig, SignalConfig
-from mspgt_tl.contracts import GAP, StreamSignal
+from mspgt_tl.contracts import GAP, VERDICTS, StreamSignal
 from mspgt_tl.signals.attention_jsd import AttentionDrift
 from mspgt_tl.signals.cka_variants import OF_DRAWN, OF_OTHERS, CkaVariants
 from mspgt_tl.stats import bootstrap_counts
@@ -102,6 +103,23 @@ def audit(
         },
         coords={"variant": names},
     )
+
+
+def heed(result: xr.Dataset, audited: xr.Dataset) -> xr.Dataset:
+    """Return a result with its audit, in which no boundary graded an artefact is `supported`.
+
+    `fragile` changes no verdict: a boundary that is lost under one of the variants is supported under the default all
+    the same, and planted boundaries are fragile more often than false ones are supported (docs/calibration.md).
+    """
+    verdicts = [str(verdict) for verdict in result["verdict"].values]
+    reasons = json.loads(result.attrs["reasons"])
+    for i, (gap, given) in enumerate(zip(result["boundary"].values, audited["grade"].values, strict=True)):
+        if given == ARTEFACT and verdicts[i] == VERDICTS[0]:
+            verdicts[i] = VERDICTS[1]
+            reasons.append(f"Gap {int(gap)} is not supported: its change is that of a few massive channels (artefact).")
+    heard = result.assign(verdict=("found", np.array(verdicts, dtype=str)))
+    heard = heard.assign_attrs(reasons=json.dumps(reasons))
+    return heard.merge(audited, combine_attrs="override")
 
 
 def grade(moves: Mapping[str, float], agreement: float, *, massive_share: float = 0.0, masked_p: float = np.nan) -> str:

@@ -28,9 +28,13 @@ class StreamConfig:
     """Sentences that are sorted by length together."""
     bos: bool | None = None
     """Prepend BOS; None follows the model's own convention."""
+    tokens: Literal["data", "all"] = "data"
+    """Which tokens count: `data` leaves out the first of a sentence and sinks; `all` leaves out padding only."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "max_length", "batch_positions", "chunk_sentences")
+        if self.tokens not in ("data", "all"):
+            raise ConfigError(unknown_name("choice of tokens", str(self.tokens), ("data", "all")))
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,10 @@ class SignalConfig:
     attention_mode: Literal["head_average", "matched"] = "head_average"
     """`matched` pairs the heads of neighbouring layers by optimal assignment."""
     attention_sinks: bool = False
-    """Keep BOS and sink keys in the attention rows: the raw form."""
+    """Keep all keys in the attention rows, sinks included: the raw form."""
+    rows: Literal["read", "raw"] = "read"
+    """Rows of `cka`: as the next block reads them (divided by their root mean square; centred, too, in LayerNorm
+    models), or the raw stream. `rule = "paper"` always takes raw rows."""
     probe_curve: Literal["f1", "selectivity"] = "f1"
     """Probe jumps of F1, or of F1 less the control task's."""
     tasks: tuple[str, ...] = TASKS
@@ -85,6 +92,8 @@ class SignalConfig:
         for task in self.tasks:
             if task not in TASKS:
                 raise ConfigError(unknown_name("probe task", task, TASKS))
+        if self.rows not in ("read", "raw"):
+            raise ConfigError(unknown_name("kind of rows", str(self.rows), ("read", "raw")))
         if not self.tasks:
             raise ConfigError(f"At least one probe task is needed, of {', '.join(TASKS)}.")
 

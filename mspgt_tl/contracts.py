@@ -4,7 +4,8 @@
 - A *gap* b in 1 … n_layers-1 lies between blocks b-1 and b; a *boundary* is a gap. Arrays over gaps have length
   n_layers-1 and index b-1, and labelled arrays carry the coordinate `gap`.
 - Boundaries b_LI < b_IG cut the blocks into the scales Local, Intermediate and Global.
-- Information is in nats. Statistics accumulate in float64. Padding and BOS never count as data.
+- Information is in nats. Statistics accumulate in float64. Padding, the first token of a sentence (BOS or not) and
+  sinks never count as data (`activations.data_tokens`).
 - What could not be computed is `nan` with a reason beside it.
 """
 
@@ -128,13 +129,15 @@ class Batch:
     """Position of the one token of each sentence that stands for it where rows must be independent."""
     tokens: Int[Tensor, "batch pos"]
     is_data: Bool[Tensor, "batch pos"]
-    """False on padding and BOS."""
+    """False on padding, the first token and sinks."""
     is_token: Bool[Tensor, "batch pos"]
     """False on padding only."""
     resid: Sequence[Float[Tensor, "batch pos d_model"]]
     """One tensor per layer, in the model's dtype; empty when no signal asked for it."""
     pattern: Sequence[Float[Tensor, "batch head query key"]]
     """One tensor per layer; empty when no signal asked for it."""
+    centred: bool = False
+    """Whether the model's blocks read the stream centred (LayerNorm) and not only scaled (RMSNorm)."""
 
 
 class Accumulator(Protocol):

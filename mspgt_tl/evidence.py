@@ -26,10 +26,15 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def make_signals(config: SignalConfig) -> dict[str, Signal]:
-    """Return the three fused signals, in the paper's order, in the forms that the config asks for."""
+def reads_raw(config: SignalConfig, rule: str = "mspgt") -> bool:
+    """Return whether `cka` takes raw rows of the stream."""
+    return config.rows == "raw" or rule == "paper"
+
+
+def make_signals(config: SignalConfig, rule: str = "mspgt") -> dict[str, Signal]:
+    """Return the three fused signals, in the paper's order, in the forms that the config and the rule ask for."""
     return {
-        "cka": CkaChange(),
+        "cka": CkaChange(raw=reads_raw(config, rule)),
         "probe": ProbeSignal(curve=config.probe_curve),
         "attention_jsd": AttentionDrift(mode=config.attention_mode, sinks=config.attention_sinks),
     }

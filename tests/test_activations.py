@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from mspgt_tl.activations import assign_blocks, observe_corpus, stream, usable_sentences, word_vectors
+from mspgt_tl.activations import (
+    SINK_NORM,
+    as_read,
+    assign_blocks,
+    data_tokens,
+    observe_corpus,
+    stream,
+    usable_sentences,
+    word_vectors,
+)
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
@@ -45,7 +54,7 @@ def test_too_short_a_corpus_is_refused() -> None:
 
 
 def test_every_sentence_passes_once_with_pads_and_bos_masked(model: CausalModel) -> None:
-    """Data positions of a batch are exactly the tokens of its sentences without BOS."""
+    """Without massive activations, data are exactly the tokens of a sentence but the first."""
     blocks, seen = assign_blocks(len(SENTENCES), seed=1), []
     lengths = [len(ids) for ids in encode(model, SENTENCES).ids]
     for batch in stream(model, SENTENCES, needs=BOTH, blocks=blocks, seed=0, config=StreamConfig(batch_positions=256)):
@@ -58,6 +67,39 @@ def test_every_sentence_passes_once_with_pads_and_bos_masked(model: CausalModel)
         assert len(batch.resid) == len(batch.pattern) == 8
         assert torch.allclose(batch.pattern[3][batch.is_data.unsqueeze(1).expand(-1, 4, -1)].sum(-1), torch.tensor(1.0))
     assert sorted(seen) == sorted(blocks.order.tolist())
+
+
+def test_a_token_massive_at_any_layer_is_no_data_at_all() -> None:
+    """First tokens and tokens over the limit at one layer go; padding neither counts nor moves the median."""
+    resid = [torch.ones(2, 6, 4) for _ in range(3)]
+    resid[1][0, 3] = 1.1 * SINK_NORM
+    resid[2][1, 2] = 0.9 * SINK_NORM
+    is_token = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    resid[0][1, 4:] = 1e6
+    found = data_tokens(resid, is_token)
+    assert found.tolist() == [[False, True, True, False, True, True], [False, True, True, True, False, False]]
+
+
+def test_a_sentence_never_loses_all_its_tokens() -> None:
+    """Two tokens, each massive at another layer: both stay."""
+    resid = [torch.ones(1, 3, 4), torch.ones(1, 3, 4)]
+    resid[0][0, 1] = resid[1][0, 2] = 100.0
+    assert data_tokens(resid, torch.ones(1, 3, dtype=torch.bool)).tolist() == [[False, True, True]]
+
+
+def test_rows_are_read_as_the_norm_reads_them() -> None:
+    """Root mean square 1 for RMSNorm; mean 0 and variance 1 for LayerNorm; zero stays zero."""
+    rows = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)) + 3
+    assert torch.allclose(as_read(rows, centred=False).square().mean(-1), torch.ones(5))
+    assert torch.allclose(as_read(rows, centred=True), torch.nn.functional.layer_norm(rows, (8,), eps=0), atol=1e-5)
+    assert (as_read(torch.zeros(2, 3), centred=True) == 0).all()
+
+
+def test_all_tokens_come_back_on_request(tiny_folder: Path) -> None:
+    """With tokens="all" only padding is left out."""
+    blocks, config = assign_blocks(len(SENTENCES), seed=1), StreamConfig(tokens="all")
+    for batch in stream(load(tiny_folder), SENTENCES, needs=BOTH, blocks=blocks, seed=0, config=config):
+        assert torch.equal(batch.is_data, batch.is_token)
 
 
 def test_batches_match_single_sentences(model: CausalModel) -> None:

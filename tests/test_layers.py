@@ -14,7 +14,7 @@ ORDER = (
     {"pipeline"},
     {"dashboard"},
     {"calibration", "theory", "verdicts"},
-    {"audit", "evidence"},
+    {"audit", "evidence", "profile"},
     {"boundaries", "interventions", "metrics", "signals"},
     {"activations"},
     {"models"},

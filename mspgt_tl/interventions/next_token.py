@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from mspgt_tl.activations import batch_by_length
+from mspgt_tl.activations import batch_by_length, data_tokens
 from mspgt_tl.contracts import LAYER, CausalModel, Progress
 from mspgt_tl.errors import CorpusError, DataError
 from mspgt_tl.interventions.noise import Hook, Positions, check_hooked
@@ -48,7 +48,7 @@ class CleanPass:
     predicts: Bool[Tensor, "batch pos"]
     """Whether the next token is there to be predicted."""
     is_data: Bool[Tensor, "batch pos"]
-    """False on padding and BOS."""
+    """False on padding, the first token and sinks."""
     resid: Sequence[Float[Tensor, "batch pos d_model"]]
     """What enters every block, and last what leaves the last."""
     kept: dict[int, Tensor] = field(default_factory=dict, compare=False)
@@ -87,8 +87,7 @@ def clean_passes(
         with torch.inference_mode():
             resid = _run_clean(model, tokens)
         is_token = mask.bool()
-        is_data = is_token.clone()
-        is_data[:, 0] &= not encoding.has_bos
+        is_data = data_tokens(resid[1:], is_token)
         predicts = is_token.roll(-1, dims=1)
         predicts[:, -1] = False
         positions = (mask.cumsum(-1) - 1).masked_fill(~is_token, -1)

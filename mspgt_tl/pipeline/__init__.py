@@ -2,6 +2,7 @@
 
 from mspgt_tl.pipeline.detection import REPORT, Detection, detect, load_run, write_report
 from mspgt_tl.pipeline.intervention import Intervention, intervene, load_intervention
+from mspgt_tl.pipeline.measuring import measure
 
 __all__ = [
     "REPORT",
@@ -11,5 +12,6 @@ __all__ = [
     "intervene",
     "load_intervention",
     "load_run",
+    "measure",
     "write_report",
 ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.activations import WordVectors, assign_blocks, observe_corpus, usable_sentences, word_vectors
-from mspgt_tl.audit import audit, audit_signals
+from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import Boundaries
 from mspgt_tl.config import DetectConfig, make_config, override, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Treebank
@@ -23,6 +23,7 @@ from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
 from mspgt_tl.models.pretrained import Backend, load
 from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank, reading_notes
 from mspgt_tl.pipeline.shown import Shown
+from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import split_blocks
 from mspgt_tl.store import MANIFEST, Run, pack_sums, unpack_sums
@@ -243,8 +244,8 @@ def _full_names(options: Mapping[str, Any]) -> dict[str, Any]:
     """Allow the settings of the boundary and signal stages by their plain names."""
     short = {
         **dict.fromkeys(("rule", "weights", "resamples", "null_curves"), "boundaries."),
-        **dict.fromkeys(("attention_mode", "attention_sinks", "probe_curve", "tasks"), "signals."),
-        **dict.fromkeys(("max_length", "batch_positions", "bos"), "stream."),
+        **dict.fromkeys(("attention_mode", "attention_sinks", "probe_curve", "rows", "tasks"), "signals."),
+        **dict.fromkeys(("max_length", "batch_positions", "bos", "tokens"), "stream."),
     }
     return {short.get(name, "") + name: value for name, value in options.items() if value is not None}
 
@@ -258,14 +259,16 @@ def _detect_once(
     rivals: Mapping[str, StreamSignal] | None = None,
 ) -> xr.Dataset:
     """Run every stage that is not finished yet and return the labelled result; rivals only watch the same pass."""
-    signals = make_signals(config.signals)
+    signals = make_signals(config.signals, config.boundaries.rule)
     streamed = {name: s for name, s in signals.items() if isinstance(s, StreamSignal)}
-    audited = audit_signals(config.signals)
+    audited = {**audit_signals(config.signals), PROFILE: StreamProfile()}
     watched = _stream_sums(run, prefixes.text, inputs, {**streamed, **audited, **(rivals or {})}, config, progress)
     sums = {name: watched[name] for name in streamed}
     sums["probe"], skipped = _probe_sums(run, prefixes.trees, inputs.model, inputs.treebank, config, progress)
     result = weigh_evidence(signals, sums, config.boundaries, seed=config.seed, reasons=skipped)
-    return result.merge(audit(result, watched, config.signals, config.boundaries), combine_attrs="override")
+    audited_result = heed(result, audit(result, watched, config.signals, config.boundaries))
+    profile = label_profile(watched[PROFILE], result["boundary"].values)
+    return audited_result.merge(profile, combine_attrs="override")
 
 
 def _weigh_rivals(

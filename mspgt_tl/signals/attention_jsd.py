@@ -1,8 +1,9 @@
 """Attention drift: how much attention patterns differ between neighbouring layers.
 
-Heads of two layers do not correspond, so by default each layer's rows are averaged over heads first. A few keys that
-soak up most of the mass (BOS and other sinks) would make all rows look alike, so they are dropped and the rows
-renormalised; the same keys are dropped at every layer, or the curve would compare different sets of keys.
+Heads of two layers do not correspond, so by default each layer's rows are averaged over heads first. Keys that are no
+data (the first token and other sinks, which soak up most of the mass) would make all rows look alike, so they are
+dropped and every head's rows renormalised, *before* heads are averaged: otherwise heads that turn to a sink leave the
+average to the others, a change that no text has (docs/calibration.md).
 """
 
 from __future__ import annotations
@@ -22,10 +23,6 @@ from mspgt_tl.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-SINK_SHARE = 0.5
-"""A key taking more than this share of the mass, on average over the queries that see it, is a sink."""
-MIN_QUERIES = 4
-"""A key seen by fewer queries is never called a sink: the last token always looks at itself."""
 MIN_KEYS = 4
 """Rows with fewer visible keys are left out: their divergence is small by construction."""
 
@@ -79,18 +76,16 @@ class _Accumulator:
     def observe(self, batch: Batch) -> None:
         import torch
 
-        averaged = [pattern.float().mean(dim=1) for pattern in batch.pattern]
-        keep = self._kept_keys(averaged, batch)
+        keep = batch.is_token if self.signal.sinks else batch.is_data
         seen = torch.tril(keep[:, None, :].expand(-1, keep.shape[1], -1))
         valid = batch.is_data & (seen.sum(-1) >= MIN_KEYS)
         np.add.at(self.rows, batch.block, valid.sum(-1).double().cpu().numpy())
-        per_head = self.signal.mode == "matched"
-        layers = [p.float() for p in batch.pattern] if per_head else [p[:, None] for p in averaged]
         mask = keep[:, None, None, :]
         sums = []
         previous: tuple[Tensor, Tensor] | None = None
-        for layer in layers:
-            rows = layer if self.signal.sinks else _renormalised(layer, mask)
+        for layer in batch.pattern:
+            rows = layer.float() if self.signal.sinks else _renormalised(layer.float(), mask)
+            rows = rows if self.signal.mode == "matched" else rows.mean(dim=1, keepdim=True)
             entropy = _entropy(rows)
             if previous is not None:
                 sums.append(_pairwise(previous[0], rows, previous[1], entropy, valid))
@@ -99,18 +94,6 @@ class _Accumulator:
         if self.divergence is None:
             self.divergence = np.zeros((self.n_blocks, *total.shape[1:]))
         np.add.at(self.divergence, batch.block, total)
-
-    def _kept_keys(self, averaged: list[Tensor], batch: Batch) -> Bool[Tensor, "batch key"]:
-        """Return the keys that stay: in the raw form all tokens, else data tokens that are a sink at no layer."""
-        if self.signal.sinks:
-            return batch.is_token
-        queries = batch.is_data.float()
-        n_queries = queries.flip(1).cumsum(1).flip(1)
-        keep = batch.is_data
-        for pattern in averaged:
-            received = (queries[:, None, :] @ pattern)[:, 0] / n_queries.clamp(min=1)
-            keep = keep & ~((received > SINK_SHARE) & (n_queries >= MIN_QUERIES))
-        return keep
 
     def sums(self) -> Mapping[str, np.ndarray]:
         if self.divergence is None:
@@ -150,13 +133,13 @@ class AttentionDrift(StreamSignal):
     name: ClassVar[str] = "attention_jsd"
     title: ClassVar[str] = "Attention drift (JSD)"
     unit: ClassVar[str] = "nats"
-    source: ClassVar[str] = "eq. 5 (P; head average R, sinks N)"
+    source: ClassVar[str] = "eq. 5 (P; head average R, data tokens N)"
     needs: ClassVar[frozenset[str]] = frozenset({"pattern"})
 
     mode: Literal["head_average", "matched"] = "head_average"
     """`matched` pairs the heads of two layers by optimal assignment instead of averaging them first."""
     sinks: bool = False
-    """Keep BOS and sink keys: the raw form."""
+    """Keep all keys, the first token and other sinks included: the raw form."""
 
     def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Accumulator:
         return _Accumulator(self, n_layers, len(block_sizes))

@@ -78,10 +78,11 @@ class _Accumulator:
 
     n_layers: int
     block_sizes: Int[np.ndarray, "block"]
+    raw: bool
 
     def __post_init__(self) -> None:
         self.hsic = np.zeros((len(self.block_sizes), self.n_layers, self.n_layers))
-        self.rows = BlockRows(self.block_sizes)
+        self.rows = BlockRows(self.block_sizes, raw=self.raw)
 
     def observe(self, batch: Batch) -> None:
         for full in self.rows.add(batch):
@@ -98,8 +99,9 @@ class _Accumulator:
 class CkaChange(StreamSignal):
     """One minus the CKA of two neighbouring layers' residual streams, HSIC averaged over blocks (Nguyen et al. 2021).
 
-    Rows are one token per sentence, so they are independent. Unit: ratio, about [0, 1]; 0 means the block changed no
-    geometry.
+    Rows are one data token per sentence, so they are independent, as the next block reads them: the length of a row
+    says nothing to it, while few long rows are all that CKA of raw ones sees. Unit: ratio, about [0, 1]; 0 means the
+    block changed no geometry.
     """
 
     name: ClassVar[str] = "cka"
@@ -108,10 +110,13 @@ class CkaChange(StreamSignal):
     source: ClassVar[str] = "eq. 3 (R)"
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
+    raw: bool = False
+    """Raw rows of the stream."""
+
     def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Accumulator:
         if block_sizes.min() < MIN_ROWS:
             raise DataError(f"CKA needs {MIN_ROWS} sentences a block, got {block_sizes.min()}.")
-        return _Accumulator(n_layers, block_sizes)
+        return _Accumulator(n_layers, block_sizes, self.raw)
 
     def curves(
         self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]

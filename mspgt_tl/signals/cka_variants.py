@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from mspgt_tl.activations import as_read
 from mspgt_tl.contracts import Batch, StreamSignal
 from mspgt_tl.signals.cka import centred_kernels
 from mspgt_tl.signals.rows import BlockRows
@@ -19,23 +20,25 @@ from mspgt_tl.signals.rows import BlockRows
 if TYPE_CHECKING:
     from torch import Tensor
 
-MASSIVE = 100.0
-"""A channel is massive where it exceeds so many times the layer's median magnitude (Sun et al. 2024)."""
-OF_DRAWN = ("massive masked", "whitened")
+MASSIVE = 20.0
+"""A channel is massive where a row exceeds so many times the layer's median magnitude. Sun et al. (2024) say 100 of
+raw activations, sinks among them; among data tokens, as blocks read them, 20 masks what they mask and more."""
+OF_DRAWN = ("massive masked", "whitened", "raw rows")
 """Variants of the rows that `cka` itself reads."""
-OF_OTHERS = ("another token", "last token", "BOS kept")
+OF_OTHERS = ("another token", "last token", "first token kept")
 """Variants that read other rows."""
+MASK = "mask"
+"""Name of the sums that hold the masked channels."""
 
 
-def mask_massive(rows: Float[Tensor, "layer row d"]) -> Float[Tensor, "layer row d"]:
-    """Return rows with every channel that is massive at any layer set to zero, at all layers.
+def massive_channels(rows: Float[Tensor, "layer row d"]) -> Bool[Tensor, "d"]:
+    """Return the channels that are massive at any layer.
 
-    At all layers, or the mask itself would change the geometry where the first massive activation appears.
+    At any, and masked at all: or the mask itself would change the geometry where a massive activation appears.
     """
     size = rows.abs()
     median = size.flatten(1).median(dim=1).values
-    massive = (size.amax(dim=1) > MASSIVE * median[:, None]).any(dim=0)
-    return rows * ~massive
+    return (size.amax(dim=1) > MASSIVE * median[:, None]).any(dim=0)
 
 
 def whiten(rows: Float[Tensor, "layer row d"]) -> Float[Tensor, "layer row row"]:
@@ -59,14 +62,30 @@ class _Accumulator:
     block_sizes: Int[np.ndarray, "block"]
     waiting: dict[str, BlockRows] = field(default_factory=dict)
     found: dict[str, np.ndarray] = field(default_factory=dict)
+    mask: Tensor | None = None
+    """Massive channels, told once from the first block for all."""
+    early: list[tuple[int, Tensor]] = field(default_factory=list)
+    """Blocks complete before the first."""
 
     def observe(self, batch: Batch) -> None:
         for full in self._rows("drawn").add(batch):
-            self._keep("massive masked", full.block, mask_massive(full.rows))
-            self._keep("whitened", full.block, whiten(full.rows))
+            rows = as_read(full.rows, centred=batch.centred)
+            self._keep("raw rows", full.block, full.rows)
+            self._keep("whitened", full.block, whiten(rows))
+            self._keep_masked(full.block, rows)
         for name, drawn in _other_rows(batch).items():
             for full in self._rows(name).add(replace(batch, drawn=drawn)):
-                self._keep(name, full.block, full.rows)
+                self._keep(name, full.block, as_read(full.rows, centred=batch.centred))
+
+    def _keep_masked(self, block: int, rows: Tensor) -> None:
+        self.early.append((block, rows))
+        if block == 0:
+            self.mask = massive_channels(rows)
+            self.found[MASK] = np.tile(self.mask.cpu().numpy().astype(np.float64), (len(self.block_sizes), 1))
+        if self.mask is not None:
+            for number, waiting in self.early:
+                self._keep("massive masked", number, waiting * ~self.mask)
+            self.early.clear()
 
     def _rows(self, name: str) -> BlockRows:
         return self.waiting.setdefault(name, BlockRows(self.block_sizes))
@@ -86,17 +105,20 @@ def _other_rows(batch: Batch) -> dict[str, Int[Tensor, "batch"]]:
     """Return other positions to stand for each sentence; fixed by the sentence alone, so batches change nothing."""
     import torch
 
-    device = batch.drawn.device
-    lengths = batch.is_token.sum(dim=1)
-    n_bos = lengths - batch.is_data.sum(dim=1)
-    sentence = torch.from_numpy(np.asarray(batch.sentence)).to(device)
+    n_data = batch.is_data.sum(dim=1)
+    number = batch.is_data.cumsum(dim=1) - 1
+    sentence = torch.from_numpy(np.asarray(batch.sentence)).to(batch.drawn.device)
     one, two = (((sentence + 1) * factor % 2**32).double() / 2**32 for factor in (2654435761, 2246822519))
+
+    def place(wanted: Tensor) -> Tensor:
+        return ((number == wanted[:, None]) & batch.is_data).int().argmax(dim=1)
+
+    first = torch.where(two * (n_data + 1) < 1, torch.zeros_like(batch.drawn), batch.drawn)
     rows = {
-        "another token": n_bos + ((lengths - n_bos) * one).floor().long(),
-        "last token": lengths - 1,
+        "another token": place((n_data * one).floor().long()),
+        "last token": place(n_data - 1),
+        "first token kept": first,
     }
-    if bool(n_bos.any()):
-        rows["BOS kept"] = torch.where(two * lengths < 1, torch.zeros_like(lengths), batch.drawn)
     return rows
 
 

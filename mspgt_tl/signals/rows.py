@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
+from mspgt_tl.activations import as_read
 from mspgt_tl.contracts import Batch
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class BlockRows:
     """Rows that wait for the rest of their block."""
 
     sizes: Int[np.ndarray, "block"]
+    raw: bool = True
+    """Rows of the stream as it is, or as the next block reads them."""
     waiting: dict[int, tuple[list[Tensor], list[bytes]]] = field(default_factory=dict)
 
     def add(self, batch: Batch) -> Iterator[FullBlock]:
@@ -43,6 +46,7 @@ class BlockRows:
 
         every = torch.arange(len(batch.block), device=batch.drawn.device)
         rows = torch.stack([resid[every, batch.drawn] for resid in batch.resid])
+        rows = rows if self.raw else as_read(rows, centred=batch.centred)
         tokens, drawn = batch.tokens.cpu().numpy(), batch.drawn.cpu().numpy()
         for block in np.unique(batch.block):
             members = np.flatnonzero(batch.block == block)

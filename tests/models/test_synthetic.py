@@ -143,7 +143,7 @@ def test_norm_growth_moves_norms_and_no_signal() -> None:
 
 
 def test_massive_activations_start_at_their_block() -> None:
-    """Before the onset nothing exceeds 100 medians; from it on a few tokens do, in one channel; CKA leaps there."""
+    """Before the onset nothing exceeds 100 medians; from it on a few tokens do, in one channel; no signal sees it."""
     onset = 5
     model = PlantedModel(9, (), nuisances=Nuisances(jitter=0.05, massive_onset=onset)).build(seed=3)
     texts = generated_corpus(seed=1, limit=20).sentences
@@ -153,8 +153,33 @@ def test_massive_activations_start_at_their_block() -> None:
     assert (largest[:onset] < 100 * median[:onset]).all()
     assert (largest[onset:] > 100 * median[onset:]).all()
     curves = measure_model(model, EFFORT, seed=3).curves
-    assert curves[0].argmax() == onset - 1
-    assert curves[0, onset - 1] > 5 * np.delete(curves[0], onset - 1).max()
+    assert curves[0, onset - 1] < 0.05
+    assert curves[0].argmax() != onset - 1
+
+
+def test_massive_activations_of_pretrained_models_have_their_places_and_their_end() -> None:
+    """The first two positions and every delimiter carry them from onset to end, in as many channels as asked for."""
+    extra = Nuisances(massive_on="delimiters", massive_onset=3, massive_end=7, massive_channels=2, massive_size=500.0)
+    model = PlantedModel(9, (), nuisances=extra).build(seed=3)
+    text = generated_corpus(seed=1, limit=1).sentences[0]
+    tokens = model.tokenizer.convert_ids_to_tokens(encode(model, [text]).ids[0])
+    carries = np.array([i < 2 or not any(map(str.isalnum, token)) for i, token in enumerate(tokens)])
+    for layer, h in enumerate(residuals(model, text)):
+        large = np.abs(h) > 100
+        assert (large.any(axis=1) == (carries & (3 <= layer < 7))).all()
+        assert large.any(axis=0).sum() == (2 if 3 <= layer < 7 else 0)
+
+
+@pytest.mark.slow
+def test_boundaries_beside_massive_activations_that_end_are_found() -> None:
+    """Massive activations and sinks on first words and delimiters, ending before the last block, hide no boundary."""
+    extra = Nuisances(massive_on="delimiters", massive_onset=2, massive_end=15, sink=0.7, sink_onset=2, sink_end=15)
+    trees = generate_treebank(seed=0, train=300, dev=200)
+    config = {"sentences": 400, "signals": {"tasks": ["pos"]}, "probe": {"hidden": 16, "epochs": 6, "batch": 64}}
+    found = detect(PlantedModel(16, (5, 11), nuisances=extra).build(seed=3), None, trees, config=config)
+    assert found.boundaries == (5, 11)
+    assert found.verdicts == ("supported", "supported")
+    assert found.data["onset"].sel(gap=[2, 15]).values.tolist() == [1, -1]
 
 
 def test_sink_takes_its_share_from_its_onset() -> None:

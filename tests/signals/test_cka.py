@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -134,8 +136,8 @@ def take(batch: Batch, rows: np.ndarray) -> Batch:
     )
 
 
-def observe(batch: Batch, parts: list[np.ndarray]) -> np.ndarray:
-    accumulator = CkaChange().start(n_layers=N_LAYERS, block_sizes=np.full(N_BLOCKS, BLOCK_SIZE))
+def observe(batch: Batch, parts: list[np.ndarray], *, raw: bool = False) -> np.ndarray:
+    accumulator = CkaChange(raw=raw).start(n_layers=N_LAYERS, block_sizes=np.full(N_BLOCKS, BLOCK_SIZE))
     for rows in parts:
         accumulator.observe(take(batch, rows))
     return accumulator.sums()["hsic"]
@@ -156,7 +158,18 @@ def slow_hsic(batch: Batch, block: int, i: int, j: int) -> float:
     """HSIC of two layers in one block, sentence by sentence and by Song's formula."""
     members = np.flatnonzero(batch.block == block)
     x, y = (torch.stack([batch.resid[layer][s, batch.drawn[s]] for s in members]).double() for layer in (i, j))
+    x, y = (rows / rows.square().mean(dim=1, keepdim=True).sqrt() for rows in (x, y))
     return song_hsic(x, y)
+
+
+def test_the_length_of_a_row_does_not_matter():
+    """Rows multiplied by any numbers, layer by layer, give the same sums; raw rows do not."""
+    batch = corpus()
+    lengths = 10 ** torch.rand(len(batch.resid), len(batch.block), 1, 1, generator=torch.Generator().manual_seed(0))
+    stretched = replace(batch, resid=[h * by for h, by in zip(batch.resid, lengths, strict=True)])
+    every = [np.arange(len(batch.block))]
+    np.testing.assert_allclose(observe(stretched, every), observe(batch, every), rtol=1e-4, atol=1e-6)
+    assert not np.allclose(observe(stretched, every, raw=True), observe(batch, every, raw=True), rtol=0.5)
 
 
 def test_the_curve_averages_hsic_over_blocks_before_dividing():
@@ -175,8 +188,8 @@ def test_the_curve_averages_hsic_over_blocks_before_dividing():
         for gap in range(N_LAYERS - 1):
             own = total[gap, gap] * total[gap + 1, gap + 1]
             expected[row, gap] = 1 - total[gap, gap + 1] / own**0.5
-    np.testing.assert_allclose(CkaChange().curves(sums, weights), expected, rtol=1e-8)
-    np.testing.assert_allclose(np.diag(cka_matrix(sums), 1), 1 - expected[0], rtol=1e-8)
+    np.testing.assert_allclose(CkaChange().curves(sums, weights), expected, rtol=1e-6)
+    np.testing.assert_allclose(np.diag(cka_matrix(sums), 1), 1 - expected[0], rtol=1e-6)
     np.testing.assert_allclose(np.diag(cka_matrix(sums)), 1)
 
 

@@ -1,0 +1,88 @@
+"""Curves of signals without a detection: one pass over sentences, no treebank, no boundaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from mspgt_tl.activations import assign_blocks, observe_corpus, usable_sentences
+from mspgt_tl.boundaries import Rule
+from mspgt_tl.config import SignalConfig, StreamConfig
+from mspgt_tl.contracts import GAP, SIGNAL, CausalModel, Progress, StreamSignal, TextCorpus
+from mspgt_tl.errors import ConfigError, unknown_name
+from mspgt_tl.evidence import make_signals
+from mspgt_tl.models.pretrained import load
+from mspgt_tl.pipeline.inputs import open_corpus
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def measure(
+    model: str | Path | CausalModel,
+    sentences: str | Path | TextCorpus | Sequence[str],
+    signals: Sequence[str] = ("cka", "attention_jsd"),
+    *,
+    seed: int = 0,
+    rule: Rule = "mspgt",
+    config: SignalConfig | None = None,
+    stream: StreamConfig | None = None,
+    progress: Progress | None = None,
+) -> xr.DataArray:
+    """Return the curves of signals over a text as a detection on it would have them.
+
+    Args:
+        model: anything `load` takes.
+        sentences: a list of sentences, a `TextCorpus`, or anything else that `detect` takes as a corpus.
+        signals: fused signals that read the text alone: `cka`, `attention_jsd`.
+        seed: of the bootstrap blocks and of the token drawn from each sentence.
+        rule: `"paper"` takes raw rows of the stream.
+        config: the forms of the signals.
+        stream: how sentences pass through the model; `StreamConfig(tokens="all")` brings back first tokens and sinks.
+
+    Returns:
+        `[signal, gap]`, each signal in its own unit (coordinate `unit`); gap b lies between blocks b − 1 and b. `nan`
+        where a value cannot be computed.
+
+    Raises:
+        ConfigError: an unknown signal, or one that needs a treebank.
+        CorpusError: fewer than 200 usable sentences.
+        MspgtError: bad input of another kind, with what was needed, what came and what to do.
+    """
+    import xarray as xr
+
+    settings, made = stream or StreamConfig(), make_signals(config or SignalConfig(), rule)
+    if rule not in get_args(Rule):
+        raise ConfigError(unknown_name("rule", str(rule), get_args(Rule)))
+    streamed: dict[str, Any] = {name: part for name, part in made.items() if isinstance(part, StreamSignal)}
+    names = [signals] if isinstance(signals, str) else list(signals)
+    for name in names:
+        if name in made and name not in streamed:
+            raise ConfigError(f"Signal '{name}' needs a treebank: use `detect`. Without one: {', '.join(streamed)}.")
+        if name not in streamed:
+            raise ConfigError(unknown_name("signal", str(name), streamed))
+    if not names:
+        raise ConfigError(f"At least one signal is needed, of {', '.join(streamed)}.")
+    text = sentences if isinstance(sentences, TextCorpus) else open_corpus(sentences, 10_000)
+    assign_blocks(len(text.sentences), seed=seed)  # refuses too short a text before the model is loaded
+    hooked = load(model)
+    usable = usable_sentences(hooked, text.sentences, settings)
+    blocks = assign_blocks(len(usable), seed=seed)
+    chosen = {name: streamed[name] for name in names}
+    sums = observe_corpus(hooked, usable, chosen, blocks=blocks, seed=seed, config=settings, progress=progress)
+    once = np.ones((1, blocks.count))
+    curves = np.stack([part.curves(sums[name], once)[0] for name, part in chosen.items()])
+    return xr.DataArray(
+        curves,
+        dims=(SIGNAL, GAP),
+        coords={
+            SIGNAL: list(chosen),
+            GAP: np.arange(1, curves.shape[1] + 1),
+            "unit": (SIGNAL, [part.unit for part in chosen.values()]),
+        },
+        attrs={"seed": seed, "rule": rule, "sentences": len(blocks.order), "corpus": text.name},
+        name="curve",
+    )
