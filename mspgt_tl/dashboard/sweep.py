@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mspgt_tl.dashboard.drawing import GREY, RUN_COLOURS, SYMBOLS, blank_figure, draw_band
-from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, render_sheet
+from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, embed_json, list_facts, render_sheet, static_text
 from mspgt_tl.dashboard.words import MISSING, number, p_text
 from mspgt_tl.errors import ConfigError, unknown_name
 
@@ -47,6 +46,8 @@ class SweepResult(Protocol):
     def samples(self) -> pd.DataFrame: ...
     @property
     def statistics(self) -> pd.DataFrame: ...
+    @property
+    def tokens(self) -> xr.Dataset | None: ...
     @property
     def table_2(self) -> pd.DataFrame: ...
     @property
@@ -197,12 +198,12 @@ def render_sweep(result: SweepResult) -> str:
         "with the same random numbers."
     )
     sections = [
-        _table_section(result, level),
         _response_section(result),
+        _browser_section(result, level),
+        _table_section(result, level),
         _layer_section(result),
         _metric_section(result),
         _ledger_section(result, level),
-        _browser_section(result, level),
         Section("All comparisons", "", tables=[_statistics_table(result)], folded=True),
     ]
     page = Sheet(
@@ -213,7 +214,8 @@ def render_sweep(result: SweepResult) -> str:
         intro,
         sections,
         list_facts(result.manifest),
-        script=BROWSER_SCRIPT,
+        script=static_text("sweep.js"),
+        style=static_text("sweep.css"),
     )
     return render_sheet(page)
 
@@ -354,65 +356,72 @@ def _ledger_section(result: SweepResult, level: float) -> Section:
 
 
 def _browser_section(result: SweepResult, level: float) -> Section:
-    """Texts of one sample under all scales at one level, with a slider over levels."""
+    """Texts of one sample under all scales, with dose and level to choose, and the KL of every token where stored."""
     from markupsafe import Markup
 
-    config = result.manifest["identity"]["config"]
-    table = result.conditions
-    main = table[(table["dose"] == config["dose"]) & ~table["is_control"] & np.isfinite(table["sigma"])]
-    levels = sorted(set(main["level"]))
+    table = result.conditions[np.isfinite(result.conditions["sigma"]) & (result.conditions["dose"] != "")]
     samples = result.samples[result.samples["sample"] < BROWSED]
-    texts = {(row.sample, row.condition): row.text for row in samples[["sample", "condition", "text"]].itertuples()}
-    prompts = samples.drop_duplicates("sample").set_index("sample")["prompt"]
-    scales = list(dict.fromkeys(main["scale"]))
-    names = {(row["scale"], row["level"]): row["name"] for row in main.to_dict("records")}
-    data = {
-        "levels": [f"{level:g}" for level in levels],
-        "scales": scales,
-        "start": levels.index(level) if level in levels else 0,
-        "samples": [
+    doses = []
+    for dose in dict.fromkeys(table["dose"]):
+        rows = table[table["dose"] == dose]
+        levels = [
             {
-                "prompt": prompts[i],
-                "clean": texts[i, "clean"],
-                "texts": [[texts.get((i, names.get((s, one), "")), "") for s in scales] for one in levels],
+                "name": f"{one:g}",
+                "conditions": [
+                    {"name": row["name"], "label": _condition_label(row), "control": bool(row["is_control"])}
+                    for row in rows[rows["level"] == one].to_dict("records")
+                ],
             }
-            for i in prompts.index
-        ],
-    }
-    # Inside <script>, only "</" could end the data early.
-    blob = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
+            for one in sorted(set(rows["level"]))
+        ]
+        doses.append({"name": dose, "levels": levels})
+    config = result.manifest["identity"]["config"]
+    own = next((dose for dose in doses if dose["name"] == config["dose"]), doses[0])
+    named = [one["name"] for one in own["levels"]]
+    start = {"dose": own["name"], "level": named.index(f"{level:g}") if f"{level:g}" in named else 0}
+    kl = None if result.tokens is None else result.tokens["kl"].values
+    most = 1.0 if kl is None or not np.isfinite(kl).any() else float(np.nanquantile(kl, 0.99))
+    data = {"doses": doses, "start": start, "most": max(most, 1e-6), "samples": _browsed(samples, result.tokens)}
+    stored = Markup('<script type="application/json" id="texts">{}</script>').format(embed_json(data))
+    told = " Below each, the undisturbed text's tokens, darker where the prediction of that token changes more (KL)."
     return Section(
         "The texts side by side",
-        f"The first {len(prompts)} samples; the slider sets the level.",
-        html=Markup(BROWSER_HTML) + Markup(f'<script type="application/json" id="texts">{blob}</script>'),
+        "What a level of noise does to the words: those that the undisturbed text does not have are marked."
+        + (told if kl is not None else ""),
+        html=Markup(BROWSER_HTML) + stored,
+        short="Texts",
     )
 
 
+def _condition_label(row: Any) -> str:
+    return f"{row['scale']}, blocks {row['blocks']}" + (" (control)" if row["is_control"] else "")
+
+
+def _browsed(samples: pd.DataFrame, tokens: xr.Dataset | None) -> list[dict[str, Any]]:
+    """Return prompt, texts and tokens of every sample that the page shows."""
+    found = []
+    for i, rows in samples.groupby("sample"):
+        texts = dict(zip(rows["condition"], rows["text"], strict=True))
+        one: dict[str, Any] = {"prompt": rows["prompt"].iloc[0], "clean": texts.pop("clean"), "texts": texts}
+        if tokens is not None and int(i) < tokens.sizes["sample"]:
+            names = tokens["token"].values[int(i)].tolist()
+            end = next((k for k, token in enumerate(names) if token == "" and not any(names[k:])), len(names))
+            values = np.round(tokens["kl"].values[:, int(i), :end].astype(float), 4)
+            one["tokens"] = names[:end]
+            one["kl"] = {
+                str(name): [None if np.isnan(value) else value for value in row.tolist()]
+                for name, row in zip(tokens["condition"].values, values, strict=True)
+            }
+        found.append(one)
+    return found
+
+
 BROWSER_HTML = """
-<div id="browser"><p><label>sample <input type="number" id="which" min="1" value="1" style="width:5em"></label>
-<label style="margin-left:1.5em">level <input type="range" id="level" min="0" step="1" style="vertical-align:middle">
-<output id="shown"></output></label></p><table class="stack"><tbody id="lines"></tbody></table></div>
-"""
-BROWSER_SCRIPT = """
-(() => {
-  const data = JSON.parse(document.getElementById("texts").textContent);
-  const which = document.getElementById("which"), level = document.getElementById("level");
-  which.max = data.samples.length; level.max = data.levels.length - 1; level.value = data.start;
-  const row = (name, prompt, text) => {
-    const line = document.createElement("tr"), head = document.createElement("th"), cell = document.createElement("td");
-    const opening = document.createElement("span"), rest = document.createElement("span");
-    head.scope = "row"; head.textContent = name; opening.className = "soft"; opening.textContent = prompt;
-    rest.textContent = text; const both = document.createElement("span"); both.append(opening, rest);
-    cell.append(both); line.append(head, cell); return line;
-  };
-  const show = () => {
-    const i = Math.min(Math.max(1, which.value | 0), data.samples.length) - 1, sample = data.samples[i];
-    document.getElementById("shown").textContent = data.levels[level.value];
-    document.getElementById("lines").replaceChildren(row("undisturbed", sample.prompt, sample.clean),
-      ...data.scales.map((scale, k) => row(scale, sample.prompt, sample.texts[level.value][k])));
-  };
-  which.addEventListener("input", show); level.addEventListener("input", show); show();
-})();
+<form id="browser"><label>sample <input type="number" name="sample" min="1" value="1"></label>
+<label>dose <select name="dose"></select></label>
+<label>level <input type="range" name="level" min="0" step="1"><output></output></label>
+<label><input type="checkbox" name="controls"> controls</label></form>
+<table class="texts"><tbody id="lines"></tbody></table>
 """
 
 

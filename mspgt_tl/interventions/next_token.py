@@ -58,7 +58,7 @@ class CleanPass:
         """Return the undisturbed model's log-probabilities at the chosen positions, the same for the same start."""
         if start in self.kept:
             return self.kept[start]
-        found = _log_probs(model, self.resid[-1], chosen)
+        found = predicted_log_probs(model, self.resid[-1], chosen)
         if self.predicts.sum() * found.shape[-1] <= KEPT_NUMBERS:
             self.kept[start] = found
         return found
@@ -107,7 +107,7 @@ def _run_clean(model: Any, tokens: Int[Tensor, "batch pos"]) -> list[Tensor]:
     return [*(cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(n_layers)), cache[last]]
 
 
-def _log_probs(model: Any, resid: Tensor, chosen: Tensor) -> Float[Tensor, "predicted vocab"]:
+def predicted_log_probs(model: Any, resid: Tensor, chosen: Tensor) -> Float[Tensor, "predicted vocab"]:
     """Return float64 log-probabilities at the chosen positions alone."""
     last = resid[chosen][:, None]
     logits = model(last, start_at_layer=model.cfg.n_layers)
@@ -141,7 +141,7 @@ def compare(
         chosen[row, column] = True
         with torch.inference_mode():
             before = clean.log_probs(model, start, chosen)
-            after = _log_probs(model, disturbed, chosen)
+            after = predicted_log_probs(model, disturbed, chosen)
             # Summed from terms that are each small where the distributions agree.
             kl = (before.exp() * (before - after)).sum(-1)
             target = clean.tokens[row, column + 1][:, None]

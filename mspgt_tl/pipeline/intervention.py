@@ -27,6 +27,7 @@ from mspgt_tl.interventions.sweep import (
     plan_conditions,
     solve_conditions,
 )
+from mspgt_tl.interventions.token_effects import token_kl
 from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
 from mspgt_tl.models.pretrained import Backend, encode, load
 from mspgt_tl.pipeline.detection import Detection, as_detection
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SAMPLES, STATISTICS, TABLE_2, PARTS, REPORT = "samples.parquet", "statistics.csv", "table2.csv", "parts", "report.html"
+TOKENS, TOKEN_SAMPLES = "tokens", 12
+"""Stage of the KL at every token, and the samples whose undisturbed texts it is measured on."""
 SEARCHED = 8
 """Sentences that are read in search of prompts, as a multiple of the samples; many are too short."""
 
@@ -65,6 +68,8 @@ class Intervention:
     """One row a metric and condition: change against the clean one, intervals, tests, corrected p-values."""
     manifest: Mapping[str, Any]
     folder: Path | None
+    tokens: xr.Dataset | None = None
+    """KL at every token of a few undisturbed texts, `[condition, sample, pos]`; None in folders of earlier versions."""
 
     @property
     def doubt(self) -> str:
@@ -195,6 +200,7 @@ def load_intervention(folder: str | Path) -> Intervention:
         pd.read_csv(run.folder / STATISTICS),
         run.manifest,
         run.folder,
+        run.arrays(TOKENS) if TOKENS in run.manifest["stages"] else None,
     )
 
 
@@ -236,6 +242,7 @@ class _Sweep:
         usable = [c for c in conditions if math.isfinite(c.sigma)]
         self._decode(usable)
         texts = self._read_parts()
+        self.run.stage(TOKENS, lambda: self._token_effects(texts, usable))
         for name, kind in metrics.items():
             metric = self._make_metric(kind)
             self.run.stage(f"metric-{name}", lambda metric=metric: self._measure(metric, texts, usable))
@@ -381,6 +388,11 @@ class _Sweep:
                 before, text = continuation_text(self.model.tokenizer, prompt, tokens)
                 rows.append((i, condition.name, before, text, len(tokens), self.config.seed))
         return pd.DataFrame(rows, columns=["sample", "condition", "prompt", "text", "tokens", "seed"])
+
+    def _token_effects(self, texts: pd.DataFrame, conditions: Sequence[Condition]) -> xr.Dataset:
+        clean = texts[(texts["condition"] == CLEAN) & (texts["sample"] < TOKEN_SAMPLES)].sort_values("sample")
+        whole = (clean["prompt"] + clean["text"]).tolist()
+        return token_kl(self.model, whole, conditions, self.make_hooks)
 
     def _read_parts(self) -> pd.DataFrame:
         import pandas as pd

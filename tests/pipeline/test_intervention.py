@@ -178,7 +178,9 @@ def test_report_holds_table_texts_and_reasons(sweep: Intervention) -> None:
     page = (sweep.folder / "report.html").read_text(encoding="utf-8")
     blob = page.split('id="texts">')[1].split("</script>")[0]
     data = json.loads(blob)
-    assert len(data["samples"]) == 12 and data["levels"] == ["0.1", "0.3"]
+    assert len(data["samples"]) == 12
+    own = next(dose for dose in data["doses"] if dose["name"] == data["start"]["dose"])
+    assert [level["name"] for level in own["levels"]] == ["0.1", "0.3"]
     assert data["samples"][0]["clean"] == sweep.samples.query("condition == 'clean' and sample == 0")["text"].iloc[0]
     assert "Diversity (Self-BLEU)" in page and "cdn.plot.ly/plotly" not in page
 
@@ -223,7 +225,8 @@ def test_browser_draws_the_page_and_the_slider_changes_the_texts(
 
     def move(name: str, value: int) -> None:
         browser.execute_script(
-            f"const e = document.getElementById('{name}'); e.value = {value}; e.dispatchEvent(new Event('input'))"
+            f"const e = document.querySelector('#browser [name={name}]'); e.value = {value};"
+            "e.dispatchEvent(new Event('input', {bubbles: true}))"
         )
 
     first = shown()
@@ -232,5 +235,8 @@ def test_browser_draws_the_page_and_the_slider_changes_the_texts(
     move("level", 1)
     louder = shown()
     assert louder[0] == first[0] and louder[1:] != first[1:]
-    move("which", 3)
+    assert browser.execute_script("return document.querySelectorAll('#lines mark').length") > 0
+    strips = "return [...document.querySelectorAll('.strip span')].filter(s => s.title.startsWith('KL')).length"
+    assert browser.execute_script(strips) > 0
+    move("sample", 3)
     assert shown()[0] != first[0]

@@ -17,9 +17,9 @@
       if (dark) for (const [light, other] of Object.entries(SWAPS)) text = text.replaceAll(light, other);
       const figure = JSON.parse(text), layout = figure.layout;
       Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { ...layout.font, color: dark ? "#ecebe6" : "#1a1a1a" } });
-      for (const name of Object.keys(layout)) if (/^[xy]axis/.test(name)) layout[name] = { gridcolor: line, linecolor: line, ...layout[name] };
+      for (const name of Object.keys(layout)) if (/^[xy]axis/.test(name)) layout[name] = { gridcolor: line, linecolor: line, automargin: true, ...layout[name] };
+      layout.modebar = { ...layout.modebar, bgcolor: "rgba(0,0,0,0)", color: dark ? "#8a887f" : "#9a9a94", activecolor: dark ? "#ecebe6" : "#1a1a1a" };
       layout.hoverlabel = { ...layout.hoverlabel, bgcolor: dark ? "#1b1b19" : "#fff", bordercolor: line };
-      // What a parent's shape decides, a figure of its own height does not.
       Plotly.react(place, figure.data, layout, options);
     }
   };
@@ -51,16 +51,21 @@
     target.scrollIntoView();
     target.focus({ preventScroll: true });
   });
-  const seen = new IntersectionObserver(entries => {
-    for (const entry of entries) if (entry.isIntersecting) {
-      links.forEach(link => link.removeAttribute("aria-current"));
-      const link = links.find(one => one.hash === `#${entry.target.id}`);
-      link?.setAttribute("aria-current", "true");
-      // Along the bar alone: scrollIntoView would move the page, too.
-      if (link) link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.offsetLeft - 20;
-    }
-  }, { rootMargin: "-60px 0px -70% 0px" });
-  document.querySelectorAll("main [id^=part-]").forEach(part => seen.observe(part));
+  const parts = [...document.querySelectorAll("main [id^=part-]")];
+  let now = null;
+  const follow = () => {
+    // The last part that has begun above the upper third of the window.
+    const part = parts.findLast(one => one.getBoundingClientRect().top < Math.min(260, innerHeight / 3)) ?? parts[0];
+    if (part === now) return;
+    now = part;
+    links.forEach(link => link.removeAttribute("aria-current"));
+    const link = links.find(one => one.hash === `#${part.id}`), bar = link?.parentElement;
+    link?.setAttribute("aria-current", "true");
+    // Along the bar alone: scrollIntoView would move the page, too.
+    if (bar) bar.scrollLeft = link.offsetLeft - bar.offsetLeft - 20;
+  };
+  addEventListener("scroll", follow, { passive: true });
+  follow();
 
   // ---------------- paper
   let closed = [], theme;

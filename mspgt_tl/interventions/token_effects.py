@@ -1,0 +1,62 @@
+"""Where in a text a disturbance is felt: the KL at every single token, as readers of CircuitsVis know it (N)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mspgt_tl.contracts import CausalModel
+from mspgt_tl.interventions.next_token import HookMaker, clean_passes, disturb, predicted_log_probs
+from mspgt_tl.interventions.sweep import Condition
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def token_kl(
+    model: CausalModel,
+    texts: Sequence[str],
+    conditions: Sequence[Condition],
+    make_hooks: HookMaker,
+    *,
+    max_length: int = 128,
+    batch_positions: int = 2048,
+) -> xr.Dataset:
+    """Measure KL(clean ‖ disturbed) of the prediction of every token of some texts, under every condition.
+
+    Returns:
+        `kl`, `[condition, sample, pos]` in nats, nan on the first token (nothing predicts it) and after the text's end;
+        `token`, `[sample, pos]`, as text, "" after the end.
+
+    Raises:
+        CorpusError: no text has two tokens.
+    """
+    import torch
+    import xarray as xr
+
+    disturbed = [c for c in conditions if c.blocks and np.isfinite(c.sigma)]
+    kl = np.full((len(disturbed), len(texts), max_length), np.nan, dtype=np.float32)
+    tokens = np.full((len(texts), max_length), "", dtype=object)
+    longest = 1
+    for clean in clean_passes(model, texts, max_length=max_length, batch_positions=batch_positions):
+        row, column = (axis.cpu().numpy() for axis in clean.predicts.nonzero(as_tuple=True))
+        sample = clean.ids.numpy()[row]
+        longest = max(longest, int(column.max()) + 2)
+        for i, ids in zip(clean.ids.tolist(), clean.tokens.tolist(), strict=True):
+            end = int(column[sample == i].max()) + 2
+            tokens[i, :end] = [model.tokenizer.decode([token]) for token in ids[:end]]
+        with torch.inference_mode():
+            before = predicted_log_probs(model, clean.resid[-1], clean.predicts)
+            for number, condition in enumerate(disturbed):
+                last = disturb(model, clean, condition.blocks, condition.sigma, make_hooks)
+                after = predicted_log_probs(model, last, clean.predicts)
+                kl[number, sample, column + 1] = (before.exp() * (before - after)).sum(-1).cpu().numpy()
+    return xr.Dataset(
+        {
+            "kl": (("condition", "sample", "pos"), kl[:, :, :longest], {"unit": "nats"}),
+            "token": (("sample", "pos"), tokens[:, :longest].astype(str)),
+        },
+        coords={"condition": [c.name for c in disturbed]},
+    )
