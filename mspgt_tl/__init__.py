@@ -78,6 +78,7 @@ _HOME = {
 _PARTS = (
     "boundaries",
     "calibration",
+    "comparison",
     "config",
     "corpora",
     "dashboard",
@@ -85,10 +86,11 @@ _PARTS = (
     "interventions",
     "metrics",
     "models",
+    "passes",
+    "predictions",
     "signals",
     "study",
     "theory",
-    "verdicts",
 )
 
 

@@ -370,3 +370,16 @@ def to_plain(config: Any) -> dict[str, Any]:
 def hash_plain(values: Any) -> str:
     """Return the SHA-256 of nested plain values, independent of the order of names."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def json_values(value: Any) -> Any:
+    """Return a value as JSON can hold it: nan becomes None, an infinite number "inf" or "-inf"."""
+    if isinstance(value, Mapping):
+        return {str(key): json_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [json_values(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.boundaries import PROMINENCE, Boundaries, find_boundaries, scale_signals, weight_map
+from mspgt_tl.boundaries import (
+    PROMINENCE,
+    Boundaries,
+    find_boundaries,
+    match_peaks,
+    pick_peaks_by_row,
+    scale_signals,
+    weight_map,
+)
 from mspgt_tl.config import BoundaryConfig, SignalConfig
 from mspgt_tl.contracts import GAP, LAYER, RESAMPLE, SIGNAL, TASK, TASKS, Signal
 from mspgt_tl.nulls import null_band
@@ -205,3 +213,14 @@ def read_boundaries(result: xr.Dataset) -> Boundaries:
         reasons=tuple(json.loads(result.attrs["reasons"])),
         **{name: result[variable].to_numpy() for name, variable in values.items()},
     )
+
+
+def fused_resamples(result: xr.Dataset) -> Float[np.ndarray, "resample gap"]:
+    """Return the fused curve of every bootstrap resample of a detection."""
+    resampled = result["resampled"].to_numpy().astype(np.float64)
+    return np.einsum("s,rsg->rg", result["weight"].to_numpy(), scale_signals(resampled, result["gain"].to_numpy()))
+
+
+def peak_draws(result: xr.Dataset) -> Float[np.ndarray, "resample found"]:
+    """Return the gap of every found boundary in every bootstrap resample of a detection, nan where it was not found."""
+    return match_peaks(result["boundary"].to_numpy() - 1, pick_peaks_by_row(fused_resamples(result))) + 1

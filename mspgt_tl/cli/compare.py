@@ -13,7 +13,7 @@ import typer
 from mspgt_tl.cli.console import JsonFlag, app, new_table, out, plain
 
 if TYPE_CHECKING:
-    from mspgt_tl.verdicts import Comparison, Located
+    from mspgt_tl.comparison import Comparison, Located
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished detections.")]
 Families = Annotated[
@@ -43,7 +43,7 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare the boundaries of several models: positions, families, drift, and whether differences are real."""
-    from mspgt_tl.verdicts import compare as compare_runs
+    from mspgt_tl.comparison import compare as compare_runs
 
     found = compare_runs(
         runs,

@@ -160,10 +160,10 @@ def _print_rivals(rows: list[dict[str, Any]], n_layers: int) -> None:
 def _summarise(result: Detection) -> dict[str, Any]:
     import numpy as np
 
+    from mspgt_tl.config import json_values
     from mspgt_tl.corpora.text import count_up
     from mspgt_tl.pipeline import REPORT
-    from mspgt_tl.verdicts.comparison import json_values
-    from mspgt_tl.verdicts.rivals import rival_rows
+    from mspgt_tl.rivals import rival_rows
 
     def finite(value: float) -> float | None:
         return None if np.isnan(value) else float(value)

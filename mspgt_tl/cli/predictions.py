@@ -21,7 +21,7 @@ from mspgt_tl.cli.compare import (
 from mspgt_tl.cli.console import JsonFlag, app, new_table, out, plain
 
 if TYPE_CHECKING:
-    from mspgt_tl.verdicts import Evidence, Judgement, PredictionSet
+    from mspgt_tl.predictions import Evidence, Judgement, PredictionSet
 
 COLOURS = {"supported": "green", "refuted": "red", "undecided": "yellow"}
 
@@ -50,7 +50,7 @@ def predictions(
 ) -> None:
     """List the predictions, or judge them: supported, refuted or undecided, beside what chance alone would pass."""
     from mspgt_tl.errors import ConfigError
-    from mspgt_tl.verdicts import SETS, load_set, read_predictions
+    from mspgt_tl.predictions import SETS, load_set, read_predictions
 
     names = sets if sets is not None else ([] if file else list(SETS))
     chosen = [load_set(name) for name in names] + [read_predictions(path) for path in file or ()]
@@ -72,7 +72,7 @@ def predictions(
 
 
 def _reference() -> Evidence:
-    from mspgt_tl.verdicts import paper_evidence
+    from mspgt_tl.predictions import paper_evidence
 
     return paper_evidence()
 
@@ -85,7 +85,8 @@ def _gather(
     architectures: dict[str, str],
     count: str,
 ) -> Evidence:
-    from mspgt_tl.verdicts import Evidence, read_effects, read_measurements, read_runs
+    from mspgt_tl.comparison import read_effects, read_runs
+    from mspgt_tl.predictions import Evidence, read_measurements
 
     located = read_runs(runs, families=families, architectures=architectures)
     return Evidence(
@@ -97,8 +98,8 @@ def _gather(
 
 
 def _list(chosen: Sequence[PredictionSet], *, as_json: bool) -> None:
-    from mspgt_tl.verdicts import chance_rate
-    from mspgt_tl.verdicts.comparison import json_values
+    from mspgt_tl.config import json_values
+    from mspgt_tl.predictions import chance_rate
 
     rates = {id(p): (chance_rate(p, 2), chance_rate(p, max(2, p.min_n))) for s in chosen for p in s.predictions}
     if as_json:
@@ -132,9 +133,11 @@ def _list(chosen: Sequence[PredictionSet], *, as_json: bool) -> None:
 
 
 def _judge(chosen: Sequence[PredictionSet], evidence: Evidence, *, with_tables: bool, as_json: bool) -> None:
-    from mspgt_tl.verdicts import judge, recomputed_table3
-    from mspgt_tl.verdicts.comparison import drift, json_values
-    from mspgt_tl.verdicts.positions import paper_models
+    from mspgt_tl.comparison import recomputed_table3
+    from mspgt_tl.comparison.models import drift
+    from mspgt_tl.comparison.positions import paper_models
+    from mspgt_tl.config import json_values
+    from mspgt_tl.predictions import judge
 
     judged = [(s, judge(s, evidence)) for s in chosen]
     qwen = drift([model for model in paper_models() if model.family == "Qwen"], 1).value
@@ -158,7 +161,7 @@ def _judge(chosen: Sequence[PredictionSet], evidence: Evidence, *, with_tables: 
 
 
 def _print_table3(drift_points: float) -> None:
-    from mspgt_tl.verdicts import recomputed_table3
+    from mspgt_tl.comparison import recomputed_table3
 
     table = new_table("Table 3 from Table 1 (CV: population form)")
     for column in ("family", "", "mean L-I", "CV L-I", "mean I-G", "CV I-G"):

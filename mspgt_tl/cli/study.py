@@ -133,7 +133,7 @@ def _print_plan(config: StudyConfig, *, as_json: bool) -> None:
 
 
 def _plain_plan(estimate: Estimate) -> dict[str, Any]:
-    from mspgt_tl.verdicts.comparison import json_values
+    from mspgt_tl.config import json_values
 
     steps = [
         {

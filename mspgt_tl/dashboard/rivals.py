@@ -11,7 +11,7 @@ from mspgt_tl.contracts import GAP
 from mspgt_tl.dashboard.drawing import RUN_COLOURS, SYMBOLS, blank_figure, gap_axis, name_rows, thin_boundaries
 from mspgt_tl.dashboard.sheet import Plot, Section, Table
 from mspgt_tl.dashboard.words import MISSING, interval_text, number, percent
-from mspgt_tl.verdicts.rivals import RIVAL, rival_rows
+from mspgt_tl.rivals import RIVAL, rival_rows
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

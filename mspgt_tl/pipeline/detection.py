@@ -24,10 +24,10 @@ from mspgt_tl.models.pretrained import Backend, load
 from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank, reading_notes
 from mspgt_tl.pipeline.shown import Shown
 from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
+from mspgt_tl.rivals import make_rivals, weigh_rivals
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import split_blocks
 from mspgt_tl.store import MANIFEST, Run, pack_sums, unpack_sums
-from mspgt_tl.verdicts.rivals import make_rivals, weigh_rivals
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -174,7 +174,7 @@ def detect(
         config: a `DetectConfig`, or nested settings as in a TOML file.
         nulls: model nulls to run beside it: `random:SEED` (the architecture with random weights), `labels`
             (shuffled treebank labels) and `tokens` (shuffled words).
-        rivals: also watch the rival readings of depth (`mspgt_tl.verdicts.rivals`) on the same pass; the result is the
+        rivals: also watch the rival readings of depth (`mspgt_tl.rivals`) on the same pass; the result is the
             same with and without them.
         reuse: folder of another detection of the same model; its probes are taken over, not trained again, where it
             saw the same treebank with the same settings.

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from mspgt_tl.boundaries import find_boundaries
+from mspgt_tl.comparison import Comparison, Located, read_runs, sweep_effects
+from mspgt_tl.comparison import compare as compare_models
+from mspgt_tl.comparison.dependence import Dependence, Observed, compare_corpora
+from mspgt_tl.comparison.effects import SCALES
+from mspgt_tl.comparison.positions import RANKS, Count, family_of
 from mspgt_tl.dashboard.words import interval_text
 from mspgt_tl.errors import StoreError
 from mspgt_tl.pipeline.detection import Detection, load_run
 from mspgt_tl.pipeline.intervention import Intervention, load_intervention
 from mspgt_tl.pipeline.theory import Theory, load_theory, summarise
+from mspgt_tl.predictions import SETS, Evidence, Judgement, judge, load_set
+from mspgt_tl.rivals import rival_rows
 from mspgt_tl.study.plan import Step, StudyModel, is_random, make_steps
 from mspgt_tl.study.run import Study
-from mspgt_tl.verdicts import SETS, Comparison, Evidence, Judgement, Located, judge, load_set, read_runs, sweep_effects
-from mspgt_tl.verdicts import compare as compare_models
-from mspgt_tl.verdicts.dependence import Dependence, Observed, compare_corpora
-from mspgt_tl.verdicts.effects import SCALES
-from mspgt_tl.verdicts.positions import RANKS, Count, family_of
-from mspgt_tl.verdicts.rivals import rival_rows
 
 if TYPE_CHECKING:
     import pandas as pd

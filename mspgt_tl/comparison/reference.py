@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from mspgt_tl.verdicts.families import FamilyRow, family_table
+from mspgt_tl.comparison.families import FamilyRow, family_table
 
 METRICS = ("self_bleu", "sentence_length_variance", "type_token_ratio", "prompt_coherence")
 """Columns of Table 2, by the names of our metrics."""
@@ -19,7 +19,7 @@ def paper_tables() -> dict[str, Any]:
 
     Source: arXiv 2505.18244v2. Positions of Tables 1 and 3 are percentages as printed.
     """
-    return tomllib.loads((files("mspgt_tl.verdicts") / "data" / "paper.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((files("mspgt_tl.comparison") / "data" / "paper.toml").read_text(encoding="utf-8"))
 
 
 def paper_positions() -> dict[str, list[tuple[int, int, int]]]:

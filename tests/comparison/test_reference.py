@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mspgt_tl.verdicts.effects import excess, paper_effects
-from mspgt_tl.verdicts.reference import paper_positions, paper_tables, recomputed_table3
+from mspgt_tl.comparison.effects import excess, paper_effects
+from mspgt_tl.comparison.reference import paper_positions, paper_tables, recomputed_table3
 
 
 def test_table_1_matches_its_own_percentages():
     """Gap over layers, rounded half up, is the percentage beside it."""
-    from mspgt_tl.verdicts.families import relative_position
+    from mspgt_tl.comparison.families import relative_position
 
     for row in paper_tables()["boundaries"]:
         for rank in ("LI", "IG"):

@@ -143,7 +143,7 @@ def load_set(name: str) -> PredictionSet:
     """
     if name not in SETS:
         raise ConfigError(unknown_name("prediction set", name, SETS))
-    return _parse((files("mspgt_tl.verdicts") / "data" / f"{name}.toml").read_bytes(), f"prediction set {name}")
+    return _parse((files("mspgt_tl.predictions") / "data" / f"{name}.toml").read_bytes(), f"prediction set {name}")
 
 
 def read_predictions(path: str | Path) -> PredictionSet:

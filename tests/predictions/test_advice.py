@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mspgt_tl.verdicts.advice import models_needed
-from mspgt_tl.verdicts.families import cv_interval
+from mspgt_tl.comparison.families import cv_interval
+from mspgt_tl.predictions.advice import models_needed
 
 
 @pytest.mark.parametrize(("cv", "threshold"), [(1 / 15, 0.2), (0.15, 0.2), (0.4, 0.2)])

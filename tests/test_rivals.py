@@ -13,8 +13,8 @@ from scipy.stats import spearmanr
 from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.config import BoundaryConfig
 from mspgt_tl.contracts import StreamSignal
+from mspgt_tl.rivals import chance_near, rank_correlation, rival_rows, weigh_rivals
 from mspgt_tl.stats import bootstrap_counts
-from mspgt_tl.verdicts.rivals import chance_near, rank_correlation, rival_rows, weigh_rivals
 
 N_BLOCKS, N_GAPS, SEED = 40, 11, 3
 CONFIG = BoundaryConfig(resamples=200, null_curves=100)

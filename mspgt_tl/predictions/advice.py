@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from scipy.stats import chi2
 
-from mspgt_tl.verdicts.effects import Bounded
-from mspgt_tl.verdicts.registry import Prediction
+from mspgt_tl.comparison.effects import Bounded
+from mspgt_tl.predictions.registry import Prediction
 
 MOST = 1000
 """Models beyond which counting stops."""

@@ -18,13 +18,12 @@ from jaxtyping import Float
 from mspgt_tl.boundaries import Boundaries, find_boundaries, pick_peaks, scale_signals
 from mspgt_tl.config import BoundaryConfig
 from mspgt_tl.contracts import GAP, RESAMPLE, CausalModel, StreamSignal
-from mspgt_tl.evidence import resample_curves
+from mspgt_tl.evidence import fused_resamples, peak_draws, resample_curves
 from mspgt_tl.signals.block_influence import AngularDistance, BlockInfluence
 from mspgt_tl.signals.intrinsic_dimension import IntrinsicDimension
 from mspgt_tl.signals.logit_lens import LogitLensAgreement, LogitLensEntropy, readout_of
 from mspgt_tl.signals.matrix_entropy import MatrixEntropy
 from mspgt_tl.stats import LEVEL
-from mspgt_tl.verdicts.positions import fused_resamples, peak_draws
 
 if TYPE_CHECKING:
     import xarray as xr

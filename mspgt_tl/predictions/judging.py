@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mspgt_tl.verdicts import chance as by_chance
-from mspgt_tl.verdicts.advice import by_text, further_data
-from mspgt_tl.verdicts.comparison import json_values
-from mspgt_tl.verdicts.effects import Bounded
-from mspgt_tl.verdicts.measuring import STATISTICS, Evidence, Measured, fixed_chance
-from mspgt_tl.verdicts.registry import Prediction, PredictionSet
+from mspgt_tl.comparison.effects import Bounded
+from mspgt_tl.config import json_values
+from mspgt_tl.predictions import chance as by_chance
+from mspgt_tl.predictions.advice import by_text, further_data
+from mspgt_tl.predictions.measuring import STATISTICS, Evidence, Measured, fixed_chance
+from mspgt_tl.predictions.registry import Prediction, PredictionSet
 
 Verdict = Literal["supported", "refuted", "undecided"]
 

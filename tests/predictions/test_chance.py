@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mspgt_tl.verdicts.chance import (
+from mspgt_tl.predictions.chance import (
     brittleness_of,
     combine,
     cv_of,

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mspgt_tl.boundaries import ALPHA
-from mspgt_tl.errors import DataError
-from mspgt_tl.verdicts import chance as by_chance
-from mspgt_tl.verdicts.comparison import drift, grouped, positions, resolution
-from mspgt_tl.verdicts.effects import (
+from mspgt_tl.comparison.effects import (
     SCALES,
     Bounded,
     brittleness,
@@ -24,9 +21,12 @@ from mspgt_tl.verdicts.effects import (
     paper_effects,
     standard_errors,
 )
-from mspgt_tl.verdicts.families import coefficient_of_variation, cv_interval, label_permutation, mean_interval
-from mspgt_tl.verdicts.positions import RANKS, Located, paper_models
-from mspgt_tl.verdicts.registry import Prediction
+from mspgt_tl.comparison.families import coefficient_of_variation, cv_interval, label_permutation, mean_interval
+from mspgt_tl.comparison.models import drift, grouped, positions, resolution
+from mspgt_tl.comparison.positions import RANKS, Located, paper_models
+from mspgt_tl.errors import DataError
+from mspgt_tl.predictions import chance as by_chance
+from mspgt_tl.predictions.registry import Prediction
 
 if TYPE_CHECKING:
     import pandas as pd

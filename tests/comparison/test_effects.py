@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mspgt_tl.comparison.effects import brittleness, excess, of_dose, read_effects, sweep_effects
 from mspgt_tl.errors import DataError
-from mspgt_tl.verdicts.effects import brittleness, excess, of_dose, read_effects, sweep_effects
 
 
 def table(*rows: tuple, dose: str = "") -> pd.DataFrame:

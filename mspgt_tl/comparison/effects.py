@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from mspgt_tl.comparison.reference import METRICS, paper_tables
 from mspgt_tl.errors import DataError
 from mspgt_tl.stats import LEVEL
-from mspgt_tl.verdicts.reference import METRICS, paper_tables
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mspgt_tl.comparison.positions import architecture_of, locate, paper_models, read_runs
 from mspgt_tl.errors import ConfigError, StoreError
+from mspgt_tl.evidence import peak_draws
 from mspgt_tl.store import Run
-from mspgt_tl.verdicts.positions import architecture_of, locate, paper_models, peak_draws, read_runs
 
 
 @pytest.mark.parametrize(("gaps", "noise"), [((3, 8), 0.05), ((3, 8), 0.4), ((5,), 0.4)])

@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mspgt_tl
-from mspgt_tl.errors import DataError
-from mspgt_tl.verdicts.families import (
+from mspgt_tl.comparison.families import (
     cv_interval,
     family_table,
     label_permutation,
     mean_interval,
     relative_position,
 )
+from mspgt_tl.errors import DataError
 
 PAPER = {"Llama": [(13, 16, 32), (13, 16, 32)], "Qwen": [(2, 20, 28), (2, 8, 32)]}
 
 
 def test_table_3_follows_from_table_1():
     """Rounded to one decimal first: CVs of 0.00, 0.00, 0.06 and 0.48, means as printed."""
-    table = mspgt_tl.verdicts.family_table(PAPER, decimals=1)
+    table = mspgt_tl.comparison.family_table(PAPER, decimals=1)
     assert [round(table[f][c], 2) for f in PAPER for c in ("cv_LI", "cv_IG")] == [0.00, 0.00, 0.06, 0.48]
     assert [round(100 * table[f][c], 1) for f in PAPER for c in ("mean_LI", "mean_IG")] == [40.6, 50.0, 6.7, 48.2]
 

@@ -36,13 +36,14 @@ import numpy as np
 from jaxtyping import Float
 
 from mspgt_tl.boundaries import ALPHA, normalise, pick_peaks_by_row, scale_signals
+from mspgt_tl.comparison.layout import complete_block, effect_p, variance_shares
+from mspgt_tl.comparison.positions import RANKS, SUPPORTED
+from mspgt_tl.config import json_values
 from mspgt_tl.contracts import SIGNAL, VERDICTS
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
+from mspgt_tl.evidence import fused_resamples, peak_draws
+from mspgt_tl.rivals import NEAR, chance_near, rank_correlation
 from mspgt_tl.stats import TAILS
-from mspgt_tl.verdicts.comparison import json_values
-from mspgt_tl.verdicts.layout import complete_block, effect_p, variance_shares
-from mspgt_tl.verdicts.positions import RANKS, SUPPORTED, fused_resamples, peak_draws
-from mspgt_tl.verdicts.rivals import NEAR, chance_near, rank_correlation
 
 if TYPE_CHECKING:
     import pandas as pd

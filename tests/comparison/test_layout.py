@@ -7,7 +7,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from mspgt_tl.verdicts.layout import complete_block, effect_p, variance_shares
+from mspgt_tl.comparison.layout import complete_block, effect_p, variance_shares
 
 
 def test_permutation_p_values_are_uniform_without_effect():

@@ -13,13 +13,13 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from mspgt_tl.boundaries import find_boundaries
-from mspgt_tl.errors import ConfigError, DataError
-from mspgt_tl.verdicts.dependence import (
+from mspgt_tl.comparison.dependence import (
     Observed,
     compare_corpora,
     read_boundary,
     recurrence_p,
 )
+from mspgt_tl.errors import ConfigError, DataError
 
 Gaps = tuple[int, ...]
 MODELS, CORPORA = ("ada", "bea", "cleo"), ("wiki", "ewt", "rules")

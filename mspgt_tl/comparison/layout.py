@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.verdicts.families import MAX_EXACT
+from mspgt_tl.comparison.families import MAX_EXACT
 
 CHUNK = 2000
 """Permutations that are looked at together."""

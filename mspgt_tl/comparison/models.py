@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from mspgt_tl.comparison.effects import SCALES, Bounded, brittleness, doses, read_effects
+from mspgt_tl.comparison.families import coefficient_of_variation, cv_interval, label_permutation
+from mspgt_tl.comparison.positions import RANKS, Count, Located, read_runs
 from mspgt_tl.errors import DataError
 from mspgt_tl.stats import LEVEL, correct_p_values
-from mspgt_tl.verdicts.effects import SCALES, Bounded, brittleness, doses, read_effects
-from mspgt_tl.verdicts.families import coefficient_of_variation, cv_interval, label_permutation
-from mspgt_tl.verdicts.positions import RANKS, Count, Located, read_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,19 +94,6 @@ class Comparison:
             for name in ("models", "families", "pairs", "labels", "brittleness")
         }
         return json_values({**tables, "doubts": list(self.doubts)})
-
-
-def json_values(value: Any) -> Any:
-    """Return a value as JSON can hold it: nan becomes None, an infinite number "inf" or "-inf"."""
-    if isinstance(value, Mapping):
-        return {str(key): json_values(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [json_values(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
 
 
 def compare(

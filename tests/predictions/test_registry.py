@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mspgt_tl.errors import ConfigError
-from mspgt_tl.verdicts.registry import SETS, load_set, read_predictions
+from mspgt_tl.predictions.registry import SETS, load_set, read_predictions
 
 FROZEN = {
     ("paper-v2", 1): "991007be85cdd251416d57dee5c4336597125a55405ddb9be098ae510d911c48",

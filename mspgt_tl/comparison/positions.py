@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.boundaries import match_peaks, pick_peaks_by_row, scale_signals
+from mspgt_tl.comparison.reference import paper_tables
 from mspgt_tl.contracts import VERDICTS
 from mspgt_tl.errors import ConfigError, StoreError, unknown_name
+from mspgt_tl.evidence import peak_draws
 from mspgt_tl.store import Run
-from mspgt_tl.verdicts.reference import paper_tables
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,17 +75,6 @@ class Located:
             draws=np.empty((0, 2)),
             reason=f"its boundaries are not supported by a test of existence ({'; '.join(self.verdicts)})",
         )
-
-
-def fused_resamples(result: xr.Dataset) -> Float[np.ndarray, "resample gap"]:
-    """Return the fused curve of every bootstrap resample of a detection."""
-    resampled = result["resampled"].to_numpy().astype(np.float64)
-    return np.einsum("s,rsg->rg", result["weight"].to_numpy(), scale_signals(resampled, result["gain"].to_numpy()))
-
-
-def peak_draws(result: xr.Dataset) -> Float[np.ndarray, "resample found"]:
-    """Return the gap of every found boundary in every bootstrap resample of a detection, nan where it was not found."""
-    return match_peaks(result["boundary"].to_numpy() - 1, pick_peaks_by_row(fused_resamples(result))) + 1
 
 
 def locate(result: xr.Dataset, *, name: str, family: str, architecture: str) -> Located:

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mspgt_tl.comparison.families import family_table
+from mspgt_tl.comparison.models import compare, difference, drift
+from mspgt_tl.comparison.positions import paper_models
+from mspgt_tl.config import json_values
 from mspgt_tl.errors import DataError
-from mspgt_tl.verdicts.comparison import compare, difference, drift, json_values
-from mspgt_tl.verdicts.families import family_table
-from mspgt_tl.verdicts.positions import paper_models
 
 
 def test_the_paper_compared_is_table_3():

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mspgt_tl.comparison.effects import read_effects
+from mspgt_tl.comparison.positions import read_runs
 from mspgt_tl.errors import DataError
-from mspgt_tl.verdicts.effects import read_effects
-from mspgt_tl.verdicts.judging import judge
-from mspgt_tl.verdicts.measuring import Evidence, chance_rate, paper_evidence, read_measurements
-from mspgt_tl.verdicts.positions import read_runs
-from mspgt_tl.verdicts.registry import Prediction, load_set
+from mspgt_tl.predictions.judging import judge
+from mspgt_tl.predictions.measuring import Evidence, chance_rate, paper_evidence, read_measurements
+from mspgt_tl.predictions.registry import Prediction, load_set
 
 
 def prediction(**fields) -> Prediction:
