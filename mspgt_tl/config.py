@@ -374,6 +374,8 @@ def hash_plain(values: Any) -> str:
 
 def json_values(value: Any) -> Any:
     """Return a value as JSON can hold it: nan becomes None, an infinite number "inf" or "-inf"."""
+    import numpy as np
+
     if isinstance(value, Mapping):
         return {str(key): json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
