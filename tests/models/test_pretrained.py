@@ -8,6 +8,7 @@ import json
 import random
 import shutil
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,9 @@ CHECKPOINTS = {
         },
     ),
 }
-BACKENDS = ("hooked", "bridge")
+HAS_HOOKED = find_spec("transformer_lens.HookedTransformer") is not None
+BACKENDS = ("hooked", "bridge") if HAS_HOOKED else ("bridge",)
+"""TransformerLens 4 has no `HookedTransformer`; `make test-tl4` runs the tests of the bridge on it."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,12 +103,12 @@ def tokenizer_folder(tmp_path_factory):
     return folder
 
 
-def write_checkpoint(folder, kind, settings, tokenizer_folder):
+def write_checkpoint(folder, kind, settings, tokenizer_folder, vocab_size=300):
     """Save a random model in which no bias is zero and no norm is one, so that a dropped one shows."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    config = AutoConfig.for_model(kind, vocab_size=300, **special, **settings)
+    config = AutoConfig.for_model(kind, vocab_size=vocab_size, **special, **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
@@ -201,10 +204,11 @@ def test_every_family_is_tested():
     assert {kind for kind, _ in CHECKPOINTS.values()} == set(FAMILIES)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_padded_batch_equals_single_sequences(name, hooked):
+def test_padded_batch_equals_single_sequences(name, backend, checkpoint, hooked):
     """With the mask that `pad` returns, padding on either side changes nothing at real positions."""
-    model = hooked(name)
+    model = hooked(name) if backend == "hooked" else load(checkpoint(name), backend="bridge")
     rows = [random_tokens((1, n))[0].tolist() for n in (17, 9)]
     alone = [resid_posts(model, torch.tensor([row])) for row in rows]
     for side in ("right", "left"):
@@ -622,17 +626,51 @@ def test_provenance_goes_with_its_model(checkpoint):
     assert len(building.PROVENANCE) < known
 
 
-def test_sharded_weights_load(checkpoint, tmp_path):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sharded_weights_load(backend, checkpoint, tmp_path):
+    """As one file does; a shard that is missing is named."""
     from transformers import AutoModelForCausalLM
 
     folder = Path(shutil.copytree(checkpoint("llama"), tmp_path / "sharded"))
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     (folder / "model.safetensors").unlink()
     whole.save_pretrained(folder, max_shard_size="100KB")
-    assert len(list(folder.glob("*.safetensors"))) > 1
-    model, expected = load(folder), load(checkpoint("llama"))
+    shards = sorted(folder.glob("*.safetensors"))
+    assert len(shards) > 1
+    model, expected = load(folder, backend=backend), load(checkpoint("llama"), backend=backend)
     assert torch.equal(model(random_tokens()), expected(random_tokens()))
     assert describe(model)["sha256"] not in (None, describe(expected)["sha256"])
+    shards[1].unlink()
+    with pytest.raises(ModelError, match=f"lacks 1 of {len(shards)} shards, {shards[1].name} first"):
+        load(folder, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["llama", "gemma", "gpt2"])
+def test_embeddings_padded_beyond_the_tokenizer_load(name, backend, tokenizer_folder, tmp_path):
+    """Rows that no token has: the ids stay the tokenizer's, the logits Hugging Face's over all rows."""
+    kind, settings = CHECKPOINTS[name]
+    write_checkpoint(tmp_path, kind, settings, tokenizer_folder, vocab_size=320)
+    model = load(tmp_path, backend=backend)
+    assert model.cfg.d_vocab == 320
+    assert max(max(row) for row in encode(model, TEXTS).ids) < 300
+    expected, _ = hf_reference(tmp_path, random_tokens())
+    assert expected.shape[-1] == 320
+    assert (model(random_tokens()) - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bfloat16_checkpoints_load_in_float32(backend, checkpoint, tmp_path):
+    """The weights are the rounded ones, the computation is exact."""
+    from transformers import AutoModelForCausalLM
+
+    folder = Path(shutil.copytree(checkpoint("llama"), tmp_path / "bf16"))
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    model = load(folder, backend=backend)
+    expected, _ = hf_reference(folder, random_tokens())
+    assert describe(model)["dtype"] == "float32"
+    assert (model(random_tokens()) - expected).abs().max() < TOLERANCE
 
 
 # Twins and embedded models.
@@ -701,7 +739,7 @@ def test_twins_repeat_by_seed_and_differ_across_seeds(backend, zoo):
     first, again, other = (load(f"tiny@random:{seed}", backend=backend)(random_tokens()) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert (first - other).abs().max() > 1e-3
-    assert (first - load("tiny")(random_tokens())).abs().max() > 1e-3
+    assert (first - load("tiny", backend=backend)(random_tokens())).abs().max() > 1e-3
 
 
 def test_twin_of_a_folder(checkpoint):
