@@ -190,6 +190,7 @@ def _forward(
         )
     resid = [cache[f"blocks.{layer}.hook_resid_post"] for layer in range(n_layers)]
     _check_finite(resid, is_token)
+    _check_degenerate(resid, tokens, is_token)
     is_data = is_token if every_token else data_tokens(resid, is_token)
     return Batch(
         sentence=sentence,
@@ -239,6 +240,32 @@ def _check_finite(resid: Sequence[Tensor], is_token: Tensor) -> None:
     raise ActivationError(
         f"Activations are nan or inf from block {layer} on. The weights may be damaged, "
         f"or {resid[0].dtype} too narrow: try dtype float32."
+    )
+
+
+def _check_degenerate(resid: Sequence[Tensor], tokens: Tensor, is_token: Tensor) -> None:
+    """Raise if a block gives every token the same vector; rounding then tells tokens apart again in blocks above."""
+    import torch
+
+    def is_constant(rows: Tensor) -> bool:
+        low, high = rows.amin(0), rows.amax(0)
+        rounding = 4 * torch.finfo(rows.dtype).eps * torch.maximum(high.abs(), low.abs())
+        # Channel by channel: beside a massive one, any other looks constant.
+        return bool((high - low <= rounding).all())
+
+    places = is_token.nonzero()
+    few = places[:: max(1, len(places) // 8)].T.unbind()
+    # A text of one word repeated is constant by right. A few tokens spare reading all of them at every block.
+    suspects = [i for i, layer in enumerate(resid) if is_constant(layer[few])]
+    if not suspects or len(tokens[is_token].unique()) < 2:
+        return
+    layer = next((i for i in suspects if is_constant(resid[i][is_token])), None)
+    if layer is None:
+        return
+    kind = "zero" if not resid[layer][is_token].any() else "the same for every token"
+    raise ActivationError(
+        f"Activations are {kind} from block {layer} on: nothing can be measured there. The weights may be damaged, "
+        f"or overflow within a normalisation in {resid[0].dtype}: try dtype float32."
     )
 
 

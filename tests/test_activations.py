@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,34 @@ def test_nan_activations_name_the_block(tiny_folder: Path) -> None:
         model.blocks[5].mlp.W_out[0, 0] = float("nan")
     with pytest.raises(ActivationError, match="from block 5 on"):
         sums_of(model, SENTENCES, StreamConfig())
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda value: value * 0, "zero"),
+        (lambda value: value * 0 + 3, "the same"),
+        (lambda value: value[:1, :1] + 0 * value, "the same"),
+    ],
+)
+@pytest.mark.parametrize("block", [0, 5, 7])
+def test_activations_that_tell_no_tokens_apart_name_the_block(
+    tiny_folder: Path, block: int, change: Any, kind: str
+) -> None:
+    """Zero, one number, or one vector at every token: nothing can be measured from that block on."""
+    model: Any = load(tiny_folder)
+    model.blocks[block].hook_resid_post.register_forward_hook(lambda _module, _inputs, value: change(value))
+    with pytest.raises(ActivationError, match=f"{kind}.* from block {block} on"):
+        next(stream(model, SENTENCES, needs=BOTH, blocks=assign_blocks(220, seed=0), seed=0, config=StreamConfig()))
+
+
+def test_a_massive_channel_is_not_constancy(tiny_folder: Path) -> None:
+    """Beside a channel 10,000 times as large as the others, all of them alike at every token, the rest still counts."""
+    model: Any = load(tiny_folder, dtype="bfloat16")
+    shift = torch.zeros(32, dtype=torch.bfloat16)
+    shift[3] = 1e4
+    model.blocks[7].hook_resid_post.register_forward_hook(lambda _module, _inputs, value: value + shift)
+    assert next(stream(model, SENTENCES, needs=BOTH, blocks=assign_blocks(220, seed=0), seed=0, config=StreamConfig()))
 
 
 def test_out_of_memory_says_what_to_lower(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
