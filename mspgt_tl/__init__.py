@@ -86,7 +86,6 @@ _PARTS = (
     "interventions",
     "metrics",
     "models",
-    "passes",
     "predictions",
     "signals",
     "study",
