@@ -16,6 +16,7 @@ from jaxtyping import Float
 from mspgt_tl.comparison.effects import SCALES, Bounded, brittleness, doses, read_effects
 from mspgt_tl.comparison.families import coefficient_of_variation, cv_interval, label_permutation
 from mspgt_tl.comparison.positions import RANKS, Count, Located, read_runs
+from mspgt_tl.config import json_values
 from mspgt_tl.errors import DataError
 from mspgt_tl.stats import LEVEL, correct_p_values
 
