@@ -23,6 +23,7 @@ from mspgt_tl.errors import ActivationError, CorpusError
 from mspgt_tl.models.placement import is_out_of_memory
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.tokens import pad
+from mspgt_tl.stats import cut_documents, fold_documents
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,10 @@ MIN_BLOCK, MAX_BLOCK, WANTED_BLOCKS = 25, 125, 80
 """Blocks are as large as the corpus allows between these sizes while there are at least `WANTED_BLOCKS` of them."""
 MIN_BLOCKS = 8
 """Fewer blocks give no bootstrap worth the name."""
+MAX_DOCUMENT = 500
+"""Sentences of a document that stay together at most: a block compares all of its rows with each other."""
+MIN_ROWS = 8
+"""Fewest sentences of a block of documents: the debiased HSIC of fewer is mostly noise."""
 MIN_TOKENS = 2
 """A sentence of fewer data tokens shows no attention between words."""
 SINK_NORM = 4.0
@@ -41,23 +46,46 @@ spread up to 180 (docs/calibration.md)."""
 
 @dataclass(frozen=True)
 class Blocks:
-    """Sentences assigned to bootstrap blocks of equal size at random."""
+    """Sentences assigned to bootstrap blocks."""
 
     order: Int[np.ndarray, "kept"]
     """Sentence indices, block after block."""
     size: int
+    """Sentences of a block; their mean where blocks are uneven."""
+    uneven: Int[np.ndarray, "block"] | None = None
+    """Sentences of each block where these hold whole documents; None where all are equal."""
+    rule: str = "sentences"
+    """What was dealt out to blocks, for the manifest."""
 
     @property
     def count(self) -> int:
-        return len(self.order) // self.size
+        return len(self.sizes)
 
     @property
     def sizes(self) -> Int[np.ndarray, "block"]:
-        return np.full(self.count, self.size)
+        return np.full(len(self.order) // self.size, self.size) if self.uneven is None else self.uneven
+
+    def chunks(self, sentences: int) -> Iterator[slice]:
+        """Yield stretches of `order` that hold whole blocks and about so many sentences."""
+        start, stop = 0, 0
+        for size in self.sizes.tolist():
+            if stop > start and stop + size - start > sentences:
+                yield slice(start, stop)
+                start = stop
+            stop += size
+        if stop > start:
+            yield slice(start, stop)
 
 
-def assign_blocks(n_sentences: int, *, seed: int) -> Blocks:
-    """Shuffle sentences into equal blocks; the few that fill no block are left out.
+def assign_blocks(n_sentences: int, *, seed: int, documents: Sequence[int] | None = None) -> Blocks:
+    """Assign sentences to blocks at random: whole documents where these are known, else single sentences.
+
+    Sentences of one article are alike, so blocks that share one are not independent and intervals come out too narrow.
+    Blocks of documents hold all of their sentences and are uneven. HSIC compares the rows of one block, so a block
+    holds two documents or more: rows of one alone would not show how documents differ. Where fewer than
+    2 × `MIN_BLOCKS` documents are known, and for any that is longer than `MAX_DOCUMENT`, contiguous pieces of them are
+    dealt out instead. Where every sentence is a document, or nothing is known of them, blocks are equal, and the few
+    sentences that fill none are left out.
 
     Raises:
         CorpusError: too few sentences for `MIN_BLOCKS` blocks of `MIN_BLOCK`.
@@ -68,8 +96,39 @@ def assign_blocks(n_sentences: int, *, seed: int) -> Blocks:
             "Give a longer text."
         )
     size = max(MIN_BLOCK, min(MAX_BLOCK, n_sentences // WANTED_BLOCKS))
+    if documents is not None and len(set(documents)) < n_sentences:
+        return _deal_documents(np.asarray(documents), n_sentences // size, seed=seed)
     order = np.random.default_rng(seed).permutation(n_sentences)
     return Blocks(order[: n_sentences // size * size], size)
+
+
+def _deal_documents(documents: Int[np.ndarray, "sentence"], wanted: int, *, seed: int) -> Blocks:
+    """Deal whole documents, or pieces of them, into at most `wanted` blocks of two of them or more."""
+    names, lengths = np.unique(documents, return_counts=True)
+    block = None
+    if len(names) >= 2 * MIN_BLOCKS:
+        rule = f"{len(names)} documents"
+        if cut := int((lengths > MAX_DOCUMENT).sum()):
+            rule += f", {cut} of them in contiguous pieces of at most {MAX_DOCUMENT} sentences"
+        block = _fill(cut_documents(documents, MAX_DOCUMENT), wanted, seed=seed)
+    if block is None:
+        longest = max(1, len(documents) // (2 * wanted))
+        rule = f"contiguous pieces of at most {longest} sentences of {len(names)} documents, too few to deal out whole"
+        block = _fill(cut_documents(documents, longest), wanted, seed=seed)
+    assert block is not None, "pieces are short enough to fill every block"
+    sizes = np.bincount(block)
+    shuffled = np.random.default_rng([seed, 6]).permutation(len(documents))
+    order = shuffled[np.argsort(block[shuffled], kind="stable")]
+    return Blocks(order, len(documents) // len(sizes), sizes, rule)
+
+
+def _fill(units: Int[np.ndarray, "sentence"], wanted: int, *, seed: int) -> Int[np.ndarray, "sentence"] | None:
+    """Return every sentence's block, as many as get two units and `MIN_ROWS` sentences; None below `MIN_BLOCKS`."""
+    for count in range(min(wanted, len(np.unique(units)) // 2), MIN_BLOCKS - 1, -1):
+        block = fold_documents(units, count, seed=seed)
+        if np.bincount(block).min() >= MIN_ROWS:
+            return block
+    return None
 
 
 def data_tokens(
@@ -135,10 +194,9 @@ def stream(
     """
     draw = np.random.default_rng([seed, 1]).random(len(sentences))
     length = min(config.max_length, int(model.cfg.n_ctx))
-    block_of = np.repeat(np.arange(blocks.count), blocks.size)
-    step = max(1, config.chunk_sentences // blocks.size) * blocks.size
-    for start in range(0, len(blocks.order), step):
-        chosen = blocks.order[start : start + step]
+    block_of = np.repeat(np.arange(blocks.count), blocks.sizes)
+    for chunk in blocks.chunks(config.chunk_sentences):
+        chosen = blocks.order[chunk]
         encoding = encode(model, [sentences[int(i)] for i in chosen], bos=config.bos, max_length=length)
         for rows in batch_by_length([len(ids) for ids in encoding.ids], config.batch_positions):
             yield _forward(
@@ -147,7 +205,7 @@ def stream(
                 needs=needs,
                 every_token=config.tokens == "all",
                 sentence=chosen[rows],
-                block=block_of[start:][rows],
+                block=block_of[chunk][rows],
                 draw=draw[chosen[rows]],
             )
         del encoding  # before the next chunk's is made
@@ -271,8 +329,13 @@ def _check_degenerate(resid: Sequence[Tensor], tokens: Tensor, is_token: Tensor)
 
 def usable_sentences(model: CausalModel, sentences: Sequence[str], config: StreamConfig) -> list[str]:
     """Return the sentences that hold at least two tokens after the first."""
+    return [sentences[i] for i in which_usable(model, sentences, config)]
+
+
+def which_usable(model: CausalModel, sentences: Sequence[str], config: StreamConfig) -> list[int]:
+    """Return the indices of the sentences that hold at least two tokens after the first."""
     encoding = encode(model, sentences, bos=config.bos, max_length=MIN_TOKENS + 1)
-    return [s for s, ids in zip(sentences, encoding.ids, strict=True) if len(ids) > MIN_TOKENS]
+    return [i for i, ids in enumerate(encoding.ids) if len(ids) > MIN_TOKENS]
 
 
 def observe_corpus(

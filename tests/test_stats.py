@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mspgt_tl.stats import correct_p_values, paired_effect, ratio_intervals, sign_flip_p
+from mspgt_tl.stats import (
+    correct_p_values,
+    cut_documents,
+    fold_documents,
+    paired_effect,
+    ratio_intervals,
+    sign_flip_p,
+    split_blocks,
+)
 
 NAN = float("nan")
 
@@ -109,3 +117,40 @@ def test_ratio_interval_is_of_the_ratio() -> None:
     assert low == pytest.approx(2) and high == pytest.approx(2)
     low, high = ratio_intervals(np.random.default_rng(1).normal(3, 1, (4, 50)), np.ones(50), seed=0)
     assert low.shape == (4,) and (low < 3.2).all() and (high > 2.8).all()
+
+
+def test_documents_are_folded_whole_and_evenly() -> None:
+    """Folds differ by no more than the longest document, hold every item, and follow the seed."""
+    documents = np.repeat(np.arange(40), np.random.default_rng(1).integers(1, 20, 40))
+    fold = fold_documents(documents, 6, seed=0)
+    sizes = np.bincount(fold)
+    assert len(sizes) == 6 and sizes.max() - sizes.min() <= 19
+    assert all(len(set(fold[documents == one])) == 1 for one in range(40))
+    assert np.array_equal(fold, fold_documents(documents, 6, seed=0))
+    assert not np.array_equal(fold, fold_documents(documents, 6, seed=1))
+    assert np.bincount(fold_documents(np.array([3, 3, 5]), 9, seed=0)).tolist() in ([2, 1], [1, 2])
+
+
+def test_pieces_of_documents_are_contiguous_and_short() -> None:
+    """No piece holds two documents, none is too long, and those of one document differ by one item at most."""
+    documents = np.repeat([7, 2, 9], [23, 1, 10])
+    pieces = cut_documents(documents, 6)
+    assert (np.diff(pieces) >= 0).all() and np.bincount(pieces).max() <= 6
+    assert all(len(set(documents[pieces == piece])) == 1 for piece in set(pieces.tolist()))
+    assert sorted(np.bincount(pieces).tolist()) == [1, 5, 5, 5, 6, 6, 6]
+
+
+def test_intervals_of_clustered_items_need_whole_clusters() -> None:
+    """Items alike within documents: resampling documents covers the mean, resampling items does not."""
+    rng, covered = np.random.default_rng(0), {"items": 0, "documents": 0}
+    documents = np.repeat(np.arange(40), 10)
+    for trial in range(200):
+        values = rng.normal(size=40)[documents] + rng.normal(size=400)
+        for name, fold in (
+            ("items", split_blocks(400, 40, seed=trial)),
+            ("documents", fold_documents(documents, 20, seed=trial)),
+        ):
+            total, items = np.bincount(fold, values), np.bincount(fold).astype(float)
+            low, high = ratio_intervals(total, items, resamples=400, seed=trial)
+            covered[name] += low <= 0 <= high
+    assert covered["documents"] / 200 > 0.88 and covered["items"] / 200 < 0.7

@@ -192,6 +192,11 @@ def _summarise(result: Detection) -> dict[str, Any]:
             f"{part}: {count_up(result.manifest['notes'][f'reading_{part}'])}"
             for part in ("corpus", "treebank")
             if f"reading_{part}" in result.manifest["notes"]
+        ]
+        + [
+            f"the bootstrap resamples {result.manifest['notes'][name]}"
+            for name in ("resampled", "trees_resampled")
+            if name in result.manifest["notes"]
         ],
         "nulls": {
             name: list(zip(data["boundary"].values.tolist(), data["verdict"].values.tolist(), strict=True))

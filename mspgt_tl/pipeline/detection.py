@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Int
 
-from mspgt_tl.activations import WordVectors, assign_blocks, observe_corpus, usable_sentences, word_vectors
+from mspgt_tl.activations import MIN_BLOCKS, WordVectors, assign_blocks, observe_corpus, which_usable, word_vectors
 from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import Boundaries
 from mspgt_tl.config import DetectConfig, make_config, override, to_plain
-from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Treebank
+from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Tree, Treebank
 from mspgt_tl.errors import CorpusError, StoreError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
 from mspgt_tl.models.pretrained import Backend, load
@@ -26,7 +27,7 @@ from mspgt_tl.pipeline.shown import Shown
 from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
 from mspgt_tl.rivals import make_rivals, weigh_rivals
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
-from mspgt_tl.stats import split_blocks
+from mspgt_tl.stats import fold_documents, split_blocks
 from mspgt_tl.store import MANIFEST, Run, pack_sums, unpack_sums
 
 if TYPE_CHECKING:
@@ -297,13 +298,14 @@ def _stream_sums(
 
     def sums_of(name: str) -> xr.Dataset:
         if not passed:
-            sentences = usable_sentences(inputs.model, inputs.corpus.sentences, config.stream)
-            blocks = assign_blocks(len(sentences), seed=config.seed)
+            usable = inputs.corpus.select(which_usable(inputs.model, inputs.corpus.sentences, config.stream))
+            blocks = assign_blocks(len(usable.sentences), seed=config.seed, documents=usable.documents)
             run.note(**{f"{prefix}sentences": len(blocks.order), f"{prefix}blocks": [blocks.count, blocks.size]})
+            run.note(**{f"{prefix}resampled": blocks.rule})
             passed.update(
                 observe_corpus(
                     inputs.model,
-                    sentences,
+                    usable.sentences,
                     unfinished,
                     blocks=blocks,
                     seed=config.seed,
@@ -314,6 +316,22 @@ def _stream_sums(
         return pack_sums(passed[name])
 
     return {name: unpack_sums(run.stage(f"{prefix}{name}", lambda name=name: sums_of(name))) for name in signals}
+
+
+def split_dev(trees: Sequence[Tree], *, seed: int) -> Int[np.ndarray, "tree"]:
+    """Assign the trees that probes are measured on to bootstrap blocks: whole documents where enough are known."""
+    documents = _dev_documents(trees)
+    if documents is not None:
+        return fold_documents(documents, DEV_BLOCKS, seed=seed)
+    return split_blocks(len(trees), DEV_BLOCKS, seed=seed)
+
+
+def _dev_documents(trees: Sequence[Tree]) -> Int[np.ndarray, "tree"] | None:
+    """Return the document of every tree; None where some are unknown, or there are too few for a bootstrap."""
+    documents = [tree.document for tree in trees]
+    # A probe is scored word by word, so a block may be a single document.
+    enough = None not in documents and MIN_BLOCKS <= len(set(documents)) < len(trees)
+    return np.array(documents) if enough else None
 
 
 def _probe_sums(
@@ -328,8 +346,10 @@ def _probe_sums(
             words: WordVectors = word_vectors(
                 model, trees, config=config.stream, store=files[split], progress=progress, stage=f"words ({split})"
             )
-            block = split_blocks(len(trees), DEV_BLOCKS, seed=config.seed) if split == "dev" else None
+            block = split_dev(trees, seed=config.seed) if split == "dev" else None
             splits[split] = ProbeData(words.features, trees, words.rows, block)
+        whole = _dev_documents(treebank.dev) is not None
+        run.note(**{f"{prefix}trees_resampled": "documents" if whole else "trees"})
 
     def train(task: str) -> xr.Dataset:
         if not splits:
@@ -339,7 +359,7 @@ def _probe_sums(
             splits["dev"],
             (task,),
             replace(config.probe, seed=config.probe.seed + config.seed),
-            n_blocks=min(DEV_BLOCKS, len(treebank.dev)),
+            n_blocks=1 + int(split_dev(treebank.dev, seed=config.seed).max()),
             device=str(model.cfg.device),
             progress=progress,
         )
