@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mspgt_tl import detect, load, load_run
+from mspgt_tl import detect, load, load_run, measure
 from mspgt_tl.contracts import TASKS, Treebank
-from mspgt_tl.corpora.grammar import generate_treebank
+from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
+from mspgt_tl.corpora.treebank import write_conllup
 from mspgt_tl.errors import ConfigError, CorpusError, StoreError
 from mspgt_tl.pipeline import REPORT, Detection
 from mspgt_tl.pipeline.inputs import shuffle_labels
@@ -236,3 +238,26 @@ def test_bad_input_is_named(
     with pytest.raises(error, match=message):
         detect(tiny_folder, out=tmp_path / "run", config=QUICK, **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_documents_are_resampled_whole_and_told(tiny_folder: Path, tmp_path: Path) -> None:
+    """A text of articles and a treebank of documents: the manifest says what was resampled and what was left out."""
+    sentences = generated_corpus(seed=1, limit=240).sentences
+    text = tmp_path / "articles.txt"
+    articles = [f"= Title {i} =\n{' '.join(sentences[i * 12 : i * 12 + 12])}\n" for i in range(20)]
+    text.write_text("\n".join(articles), encoding="utf-8")
+    drawn = generate_treebank(train=60, dev=40)
+    for split, trees in (("train", drawn.train), ("dev", drawn.dev)):
+        write_conllup([replace(tree, document=i // 4) for i, tree in enumerate(trees)], tmp_path / f"{split}.conllup")
+    result = detect(
+        tiny_folder,
+        text,
+        (tmp_path / "train.conllup", tmp_path / "dev.conllup"),
+        config={**QUICK, "sentences": 1000},
+        tasks=["pos"],
+    )
+    notes = result.manifest["notes"]
+    assert (notes["resampled"], notes["trees_resampled"]) == ("20 documents", "documents")
+    assert notes["reading_corpus"]["headings left out"] == 20
+    curves = measure(tiny_folder, text, signals=("cka",))
+    assert np.allclose(curves.sel(signal="cka"), result.curves.sel(signal="cka"))

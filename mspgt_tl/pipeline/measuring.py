@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from mspgt_tl.activations import assign_blocks, observe_corpus, usable_sentences
+from mspgt_tl.activations import assign_blocks, observe_corpus, which_usable
 from mspgt_tl.boundaries import Rule
 from mspgt_tl.config import SignalConfig, StreamConfig
 from mspgt_tl.contracts import GAP, SIGNAL, CausalModel, Progress, StreamSignal, TextCorpus
@@ -69,10 +69,12 @@ def measure(
     text = sentences if isinstance(sentences, TextCorpus) else open_corpus(sentences, 10_000)
     assign_blocks(len(text.sentences), seed=seed)  # refuses too short a text before the model is loaded
     hooked = load(model)
-    usable = usable_sentences(hooked, text.sentences, settings)
-    blocks = assign_blocks(len(usable), seed=seed)
+    usable = text.select(which_usable(hooked, text.sentences, settings))
+    blocks = assign_blocks(len(usable.sentences), seed=seed, documents=usable.documents)
     chosen = {name: streamed[name] for name in names}
-    sums = observe_corpus(hooked, usable, chosen, blocks=blocks, seed=seed, config=settings, progress=progress)
+    sums = observe_corpus(
+        hooked, usable.sentences, chosen, blocks=blocks, seed=seed, config=settings, progress=progress
+    )
     once = np.ones((1, blocks.count))
     curves = np.stack([part.curves(sums[name], once)[0] for name, part in chosen.items()])
     return xr.DataArray(
