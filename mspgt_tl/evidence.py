@@ -116,7 +116,7 @@ def reweigh(
         prominence=prominence,
     )
     changed = _found_variables(found, resampled, prominence)
-    kept = result.drop_dims(["found", "variant"], errors="ignore").drop_vars(changed, errors="ignore")
+    kept = result.drop_dims(["found", "variant", "told_gap"], errors="ignore").drop_vars(changed, errors="ignore")
     attrs = {"rule": found.rule, "reasons": json.dumps(found.reasons), "prominence": prominence}
     return kept.assign(changed).assign_attrs(attrs)
 

@@ -8,6 +8,7 @@ most prominent one alone, or the two most prominent; so a grid's row holds p-val
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -99,6 +100,8 @@ def explorer_data(
                 {"name": name, "n_layers": int(other.attrs["n_layers"]), "signals": _signals(other)}
                 for name, other in (others or {}).items()
             ],
+            "profile": _profile(data),
+            "own": {"gaps": data["boundary"].values, "verdicts": [str(v) for v in data["verdict"].values]},
             **_sentences(data),
         }
     )
@@ -175,8 +178,31 @@ def _f1(data: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _sentences(data: xr.Dataset) -> dict[str, Any]:
-    """Return the sentences that move each gap most, where the run has kept them."""
-    return {}
+    """Return the sentences that raise the evidence at a boundary most, where the run has kept them."""
+    if "told_sentences" not in data:
+        return {}
+    told = zip(data["told_gap"].values, data["told_sentences"].values, strict=True)
+    return {
+        "sentences": {str(int(gap)): json.loads(str(rows)) for gap, rows in told},
+        "sentence_note": (
+            "Evidence here with all sentences, less the evidence without this one; from the two blocks of sentences "
+            "that raise it most. The marked token is the one whose vector stands for its sentence."
+        ),
+    }
+
+
+def _profile(data: xr.Dataset) -> dict[str, Any] | None:
+    """Return what the first token and sinks do at every block, where it was measured."""
+    if "first_norm" not in data:
+        return None
+    near = data["near_onset"].values if "near_onset" in data else np.zeros(len(data["boundary"]), dtype=bool)
+    return {
+        "first_norm": np.round(data["first_norm"].values, DIGITS),
+        "sink_mass": np.round(data["sink_mass"].values, DIGITS),
+        "onset": data["onset"].values,
+        "chance": float(data["onset_chance"]),
+        "near": [int(gap) for gap, is_near in zip(data["boundary"].values, near, strict=True) if is_near],
+    }
 
 
 def weight_grid(n_signals: int, points: int) -> Float[np.ndarray, "point signal"]:

@@ -23,6 +23,7 @@ from mspgt_tl.errors import CorpusError, StoreError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
 from mspgt_tl.models.pretrained import Backend, load
 from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank, reading_notes
+from mspgt_tl.pipeline.sentences import strongest_sentences
 from mspgt_tl.pipeline.shown import Shown
 from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
 from mspgt_tl.rivals import make_rivals, weigh_rivals
@@ -269,7 +270,22 @@ def _detect_once(
     result = weigh_evidence(signals, sums, config.boundaries, seed=config.seed, reasons=skipped)
     audited_result = heed(result, audit(result, watched, config.signals, config.boundaries))
     profile = label_profile(watched[PROFILE], result["boundary"].values)
-    return audited_result.merge(profile, combine_attrs="override")
+    told = _told_sentences(result, streamed, sums, inputs, config)
+    return audited_result.merge(profile, combine_attrs="override").merge(told, combine_attrs="override")
+
+
+def _told_sentences(
+    result: xr.Dataset,
+    signals: Mapping[str, StreamSignal],
+    sums: Mapping[str, Sums],
+    inputs: Inputs,
+    config: DetectConfig,
+) -> xr.Dataset:
+    sentences = usable_sentences(inputs.model, inputs.corpus.sentences, config.stream)
+    blocks = assign_blocks(len(sentences), seed=config.seed)
+    return strongest_sentences(
+        result, signals, sums, inputs.model, sentences, blocks, seed=config.seed, config=config.stream
+    )
 
 
 def _weigh_rivals(

@@ -335,6 +335,7 @@ class Explorer {
     document.removeEventListener("mspgt-theme", this.repaint);
     this.watcher.disconnect();
     this.plotly.purge(this.picture);
+    if (this.bos) this.plotly.purge(this.bos);
     this.root.replaceChildren();
   }
 
@@ -368,8 +369,12 @@ class Explorer {
     this.now = h("div", { class: "now" });
     this.panel = h("section", { class: "gap", "aria-label": "The chosen gap", "aria-live": "polite" });
     this.form = h("form", { class: "controls", onsubmit: e => e.preventDefault() }, this.weightControls(), this.otherControls());
-    this.root.replaceChildren(h("div", { class: "stage" }, h("div", { class: "view" }, this.picture, this.live, this.now),
+    this.bos = this.data.profile ? h("div", { class: "bos", role: "img", "aria-label": "First token and sinks by depth" }) : null;
+    this.bosNote = h("p", { class: "soft" });
+    const bos = this.bos && h("details", { class: "profile", open: true }, h("summary", {}, "Boundary or BOS?"), this.bosNote, this.bos);
+    this.root.replaceChildren(h("div", { class: "stage" }, h("div", { class: "view" }, this.picture, this.live, this.now, bos),
       this.form), this.panel);
+    bos?.addEventListener("toggle", () => this.drawn && this.drawProfile());
     this.watcher = new ResizeObserver(() => this.picture.clientWidth && this.drawn && this.draw());
     this.watcher.observe(this.picture);
     this.form.addEventListener("input", () => this.readForm());
@@ -505,6 +510,7 @@ class Explorer {
       this.changed = false;
     }
     this.drawEvidence();
+    this.drawProfile();
     this.drawPanel();
     this.drawn = true;
   }
@@ -519,6 +525,9 @@ class Explorer {
     found.pFrom = looked;
     found.pSize = tested ? grid.rows.length : 0;
     found.verdicts = found.boundaries.map((_, i) => verdict(found.p[i], found.intervals[i], rule, this.data.constants));
+    // The audit may have withdrawn a verdict of the run's own.
+    const own = this.data.own;
+    if (this.isOwn() && own.gaps.join() === found.boundaries.join()) found.verdicts = own.verdicts;
   }
 
   showForm() {
@@ -644,6 +653,35 @@ class Explorer {
         if (gap >= 1 && gap <= G) this.update({ gap });
       }, true);
     }
+  }
+
+  /** What the first token and the attention sinks do, on the depth axis of the evidence above it. */
+  drawProfile() {
+    const { data, bos, root } = this, profile = data.profile;
+    if (!bos || !bos.parentElement.open) return;
+    const near = this.found.boundaries.filter(gap => profile.onset.some((on, i) => on && Math.abs(i + 1 - gap) <= 1));
+    const onsets = profile.onset.flatMap((on, i) => (on ? [`gap ${i + 1} (${on > 0 ? "starts" : "ends"})`] : []));
+    this.bosNote.textContent = (onsets.length ? `A massive activation or a sink starts or ends at ${onsets.join(", ")}. `
+      + (near.length ? `Gap ${near.join(" and ")} lies there or beside it; a random gap would in ${percent(profile.chance)}. ` : "No peak lies within one gap of it. ")
+      : "No massive activation or sink starts or ends at any gap. ")
+      + "Norm of the first token over the median of the others, and the share of attention that it and other sinks take.";
+    const [ink, line, accent, soft] = ["ink", "line", "accent", "soft"].map(name => colour(root, name));
+    // Block l lies between gaps l and l + 1.
+    const x = range(data.n_layers).map(layer => layer + 0.5), G = data.n_gaps, axis = { gridcolor: line, zeroline: false, fixedrange: true };
+    const step = G <= (bos.clientWidth < 560 ? 12 : 16) ? 1 : G <= 60 ? 5 : 10;
+    this.plotly.react(bos, [
+      { x, y: profile.first_norm, mode: "lines+markers", name: "norm of the first token / median", line: { color: ink, width: 2 }, marker: { size: 5 } },
+      { x, y: profile.sink_mass, mode: "lines+markers", yaxis: "y2", name: "attention to sinks", line: { color: soft, width: 2, dash: "dot" }, marker: { size: 5, symbol: "square" } },
+    ], {
+      autosize: true, height: 190, margin: { l: 44, r: 24, t: 6, b: 34 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: ink, size: 12, family: "system-ui, sans-serif" }, hovermode: "x unified", hoverlabel: { bgcolor: colour(root, "paper"), bordercolor: line, font: { color: ink } },
+      xaxis: { ...axis, range: [0.4, G + 0.6], tick0: step > 1 ? 0 : 1, dtick: step, hoverformat: ".1f" },
+      yaxis: { ...axis, type: "log", nticks: 4, tickformat: "~g" },
+      yaxis2: { overlaying: "y", side: "right", range: [0, 1], showgrid: false, fixedrange: true, visible: false },
+      legend: { orientation: "h", x: 0, y: -0.22, yanchor: "top" },
+      shapes: [...this.found.boundaries.map(gap => ({ type: "line", x0: gap, x1: gap, y0: 0, y1: 1, yref: "paper", line: { color: accent, width: 2, dash: "dash" } })),
+        ...profile.onset.flatMap((on, i) => (on ? [{ type: "rect", x0: i + 0.6, x1: i + 1.4, y0: 0, y1: 1, yref: "paper", line: { width: 0 }, fillcolor: soft, opacity: 0.2 }] : []))],
+    }, { responsive: true, displayModeBar: false });
   }
 
   /** A signal that takes no part, drawn as it would have been; nothing where it could not be computed. */

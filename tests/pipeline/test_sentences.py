@@ -1,0 +1,69 @@
+"""Effects of single sentences are what leaving them out really does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mspgt_tl.activations import Blocks, assign_blocks, observe_corpus, stream
+from mspgt_tl.config import StreamConfig
+from mspgt_tl.corpora.grammar import generated_corpus
+from mspgt_tl.models.pretrained import load
+from mspgt_tl.pipeline import detect
+from mspgt_tl.pipeline.sentences import _read_block
+from mspgt_tl.signals.attention_jsd import AttentionDrift
+from mspgt_tl.signals.cka import CkaChange
+
+SIGNALS = {"cka": CkaChange(), "attention_jsd": AttentionDrift()}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder: Path) -> Any:
+    return load(str(tiny_folder))
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_leaving_out_is_exact(model: Any, name: str) -> None:
+    """A curve without one sentence of a block is that of sums in which only that block was observed without it."""
+    sentences = list(generated_corpus(seed=1, limit=240).sentences)
+    blocks, config, signal = assign_blocks(len(sentences), seed=0), StreamConfig(), SIGNALS[name]
+    sums = observe_corpus(model, sentences, {name: signal}, blocks=blocks, seed=0, config=config)
+    without, shown = _read_block(2, {name: signal}, sums, model, sentences, blocks, 0, config)
+    left_out = 4
+    members = blocks.order[2 * blocks.size : 3 * blocks.size]
+    rest = np.delete(members, left_out)
+    part = signal.start(n_layers=8, block_sizes=np.array([len(rest)]))
+    for batch in stream(model, sentences, needs=signal.needs, blocks=Blocks(rest, len(rest)), seed=0, config=config):
+        part.observe(batch)
+    changed = {key: values.copy() for key, values in sums[name].items()}
+    for key, values in part.sums().items():
+        changed[key][2] = values[0]
+    expected = signal.curves(changed, np.ones((1, blocks.count)))[0]
+    np.testing.assert_allclose(without[name][left_out], expected, rtol=1e-5, atol=1e-7)
+    assert sentences[members[left_out]].split()[0] in "".join(shown[left_out]["tokens"])
+
+
+def test_a_detection_names_the_sentences_that_make_its_boundaries(model: Any) -> None:
+    """At every boundary, the largest effect first, with tokens and the one that was drawn."""
+    result = detect(
+        model,
+        config={
+            "sentences": 300,
+            "train_trees": 60,
+            "signals": {"tasks": ["pos"]},
+            "probe": {"epochs": 1, "repeats": 1},
+            "boundaries": {"resamples": 100, "null_curves": 100},
+        },
+        rule="paper",
+    )
+    pairs = zip(result.data["told_gap"].values, result.data["told_sentences"].values, strict=True)
+    told = {int(gap): json.loads(str(rows)) for gap, rows in pairs}
+    assert result.boundaries and set(result.boundaries) <= set(told)
+    for rows in told.values():
+        effects = [row["effect"] for row in rows]
+        assert len(rows) == 6 and effects == sorted(effects, reverse=True) and effects[0] > 0
+        assert all(0 <= row["drawn"] < len(row["tokens"]) for row in rows)
