@@ -26,6 +26,12 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
+NoParityFlag = Annotated[
+    bool, typer.Option("--no-parity", help="Skip the comparison with the Hugging Face model after loading.")
+]
+RemoteCodeFlag = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; the manifest says so.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON instead of tables.")]
 
 

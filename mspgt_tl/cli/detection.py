@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mspgt_tl.cli.console import JsonFlag, app, new_table, out, parse_numbers, parse_settings, plain, progress_bars
+from mspgt_tl.cli.console import (
+    JsonFlag,
+    NoParityFlag,
+    RemoteCodeFlag,
+    app,
+    new_table,
+    out,
+    parse_numbers,
+    parse_settings,
+    plain,
+    progress_bars,
+)
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.detection import Detection
@@ -51,6 +62,8 @@ def detect(
     backend: Annotated[str, typer.Option(help="hooked (HookedTransformer) or bridge (TransformerBridge).")] = "hooked",
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cpu.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: by device.")] = None,
+    no_parity: NoParityFlag = False,
+    trust_remote_code: RemoteCodeFlag = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Keep the good rest of a malformed treebank.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -73,6 +86,8 @@ def detect(
             backend=cast(Any, backend),
             device=device,
             dtype=dtype,
+            parity=not no_parity,
+            trust_remote_code=trust_remote_code,
             skip_bad=skip_bad,
             progress=bars,
             sentences=sentences,

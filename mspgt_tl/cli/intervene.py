@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mspgt_tl.cli.console import JsonFlag, app, new_table, out, parse_numbers, parse_settings, plain, progress_bars
+from mspgt_tl.cli.console import (
+    JsonFlag,
+    NoParityFlag,
+    RemoteCodeFlag,
+    app,
+    new_table,
+    out,
+    parse_numbers,
+    parse_settings,
+    plain,
+    progress_bars,
+)
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.intervention import Intervention
@@ -53,6 +64,8 @@ def intervene(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cpu.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: by device.")] = None,
+    no_parity: NoParityFlag = False,
+    trust_remote_code: RemoteCodeFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Add noise to one scale at a time, and measure what changes in the next token and in generated text."""
@@ -71,6 +84,8 @@ def intervene(
             config=settings,
             device=device,
             dtype=dtype,
+            parity=not no_parity,
+            trust_remote_code=trust_remote_code,
             progress=bars,
             sigmas=tuple(parse_numbers(sigma)) if sigma else None,
             dose=dose,

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from mspgt_tl.cli.console import JsonFlag, app, new_table, out, parse_settings, plain, progress_bars
+from mspgt_tl.cli.console import (
+    JsonFlag,
+    NoParityFlag,
+    RemoteCodeFlag,
+    app,
+    new_table,
+    out,
+    parse_settings,
+    plain,
+    progress_bars,
+)
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.theory import Theory
@@ -43,6 +53,8 @@ def theory(
     backend: Annotated[str, typer.Option(help="hooked (HookedTransformer) or bridge (TransformerBridge).")] = "hooked",
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cpu.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: by device.")] = None,
+    no_parity: NoParityFlag = False,
+    trust_remote_code: RemoteCodeFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Test what the theory says of a model: Fisher traces, closure, information, rate-distortion, H-VIB."""
@@ -62,6 +74,8 @@ def theory(
             backend=cast(Any, backend),
             device=device,
             dtype=dtype,
+            parity=not no_parity,
+            trust_remote_code=trust_remote_code,
             progress=bars,
             sentences=sentences,
         )

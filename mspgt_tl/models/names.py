@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,19 @@ def twin_name(name: str, seed: int) -> str:
     base = name if _is_model(name) else split_twin(name)[0]
     found = None if _is_model(base) else re.fullmatch(r"(.+?)(?:@seed:\d+)?(?:@step:\d+)?", base)
     return f"{found[1] if found else base}@random:{seed}"
+
+
+def pinned_name(described: Mapping[str, Any]) -> str:
+    """Return the name by which a described model is loaded again: one from the hub at the same commit.
+
+    >>> pinned_name({"name": "owner/name@random:1", "revision": "0a1b"})
+    'owner/name@revision:0a1b@random:1'
+    """
+    name, revision = str(described["name"]), described.get("revision")
+    if revision is None:
+        return name
+    base, seed = split_twin(name)
+    return f"{base.partition('@revision:')[0]}@revision:{revision}" + ("" if seed is None else f"@random:{seed}")
 
 
 def unknown_model(name: str) -> UnknownModelError:

@@ -86,7 +86,7 @@ def load(
         with memory_errors(name):
             if name.startswith("planted:"):
                 return _load_planted(name, backend, place, kind)
-            check = partial(_read_supported, backend=backend, trust_remote_code=trust_remote_code)
+            check = partial(read_supported, backend=backend, trust_remote_code=trust_remote_code)
             source = find_files(name, check=check, trust_remote_code=trust_remote_code)
             return _load_source(source, backend, place, kind, parity=parity, trust_remote_code=trust_remote_code)
     from transformers import PreTrainedModel
@@ -216,7 +216,7 @@ def _load_source(
     parity: bool,
     trust_remote_code: bool,
 ) -> CausalModel:
-    config = _read_supported(source, backend=backend, trust_remote_code=trust_remote_code)
+    config = read_supported(source, backend=backend, trust_remote_code=trust_remote_code)
     trusted = {"trust_remote_code": trust_remote_code}
     tokenizer = read_gguf_tokenizer(source.weights[0]) if source.gguf else read_tokenizer(source.tokenizer, **trusted)
     sha256 = None
@@ -241,8 +241,12 @@ def _load_source(
     )
 
 
-def _read_supported(source: Source, *, backend: Backend, trust_remote_code: bool) -> PretrainedConfig:
-    """Read a configuration and refuse what cannot be reproduced, before gigabytes of weights are read."""
+def read_supported(source: Source, *, backend: Backend = "hooked", trust_remote_code: bool = False) -> PretrainedConfig:
+    """Read a configuration and refuse what cannot be reproduced, before gigabytes of weights are read.
+
+    Raises:
+        ModelError: it cannot be read, or TransformerLens would compute something else.
+    """
     if source.gguf:
         config = read_gguf_config(source.weights[0])
     else:

@@ -202,7 +202,7 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, seed: int
             **architecture,
         )
         attention = "sdpa" if torch.cuda.is_available() else "eager"
-        return AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        return AutoModelForCausalLM.from_config(config, attn_implementation=attention, trust_remote_code=False)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{recipe.source}: transformers cannot build this architecture: {error}") from error
 
@@ -262,7 +262,7 @@ def train(
         if run.tokenizer is not None:
             raise ConfigError(f"{run.tokenizer} holds no tokenizer.json.")
         train_tokenizer(read_paragraphs(run.text), plan.vocab_size).save_pretrained(tokenizer_folder)
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, trust_remote_code=False)
     tokens = encode_corpus(run.text, tokenizer, out / "train.npy")
     valid = encode_corpus(run.valid, tokenizer, out / "valid.npy")
     if min(len(tokens), len(valid)) <= plan.sequence_length:
@@ -286,7 +286,7 @@ def train(
     folders = {math.ceil(share * plan.steps): out / f"step-{math.ceil(share * plan.steps)}" for share in run.snapshots}
     for step, folder in {**folders, plan.steps: out / "model"}.items():
         # Measured on the weights as they ship, rounded to bfloat16, in float32 arithmetic.
-        shipped = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        shipped = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
         card = model_card(run, plan, shipped, tokenizer, texts, log, step=step, precision=precision)
         tokenizer.save_pretrained(folder)
         (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -315,7 +315,7 @@ def _finish_training(
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
         if state.global_step >= steps:
-            return AutoModelForCausalLM.from_pretrained(checkpoint), state.log_history
+            return AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=False), state.log_history
     trainer.train(resume_from_checkpoint=checkpoint)
     return cast("PreTrainedModel", trainer.model), trainer.state.log_history
 

@@ -160,6 +160,8 @@ def detect(
     backend: Backend = "hooked",
     device: str | None = None,
     dtype: str | None = None,
+    parity: bool = True,
+    trust_remote_code: bool = False,
     skip_bad: bool = False,
     progress: Progress | None = None,
     **options: Any,
@@ -188,7 +190,8 @@ def detect(
     """
     plain = to_plain(config) if isinstance(config, DetectConfig) else dict(config or {})
     settings = make_config(override(plain, {"seed": seed, **_full_names(options)}))
-    load_alike = partial(load, backend=backend, device=device, dtype=dtype)
+    trust = {"parity": parity, "trust_remote_code": trust_remote_code}
+    load_alike = partial(load, backend=backend, device=device, dtype=dtype, **trust)
     # Text and trees first: they are refused in seconds, while loading a model takes minutes.
     text = open_corpus(corpus, settings.sentences)
     assign_blocks(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before anything is written

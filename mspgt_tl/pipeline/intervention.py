@@ -29,6 +29,7 @@ from mspgt_tl.interventions.sweep import (
 )
 from mspgt_tl.interventions.token_effects import token_kl
 from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
+from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load
 from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import identify, open_corpus
@@ -127,6 +128,8 @@ def intervene(
     backend: Backend = "hooked",
     device: str | None = None,
     dtype: str | None = None,
+    parity: bool = True,
+    trust_remote_code: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Intervention:
@@ -148,8 +151,9 @@ def intervene(
     settings = make_config(override(plain, {"seed": seed, **_full_names(options)}), InterveneConfig)
     metrics = choose_metrics(settings)  # unknown names are refused at once
     detection = as_detection(model)
-    given: Any = model if detection is None else detection.manifest["identity"]["model"]["name"]
-    hooked = load(given, backend=backend, device=device, dtype=dtype)
+    given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
+    trust = {"parity": parity, "trust_remote_code": trust_remote_code}
+    hooked = load(given, backend=backend, device=device, dtype=dtype, **trust)
     blocks = _choose_scales(scales, detection, int(hooked.cfg.n_layers))
     most = max(SEARCHED * settings.samples, settings.scale_sentences, settings.effect_sentences)
     text = open_corpus(corpus, most)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.config import ProbeConfig
-from mspgt_tl.errors import ModelError
 from mspgt_tl.interventions.generation import Sampling, generate
 from mspgt_tl.interventions.noise import noise_hooks
-from mspgt_tl.models.checkpoints import draw_weights, read_config
+from mspgt_tl.models.checkpoints import draw_weights
 from mspgt_tl.models.embedded import ZOO
 from mspgt_tl.models.families import find_family
-from mspgt_tl.models.names import find_source, unknown_model
+from mspgt_tl.models.hub import fetch
+from mspgt_tl.models.names import Source, find_hub, find_source, unknown_model
 from mspgt_tl.models.placement import choose_device, choose_dtype
-from mspgt_tl.models.pretrained import load
+from mspgt_tl.models.pretrained import load, read_supported
 from mspgt_tl.models.tokenizer_files import read_tokenizer
 from mspgt_tl.signals.probe_training import Inputs, Labelled, start_weights, train_probes
 
@@ -95,10 +95,10 @@ def shape_of(name: str) -> Shape:
         # Set by formula within the package: there is nothing to read but the small model itself.
         model: Any = load(name)
         return _shape(name, vars(model.cfg), sum(p.numel() for p in model.parameters()), tied=False)
-    source = find_source(name)
-    config = read_config(source.folder) if source else _hub_config(name)
+    source = find_source(name) or _hub_source(name)
+    config = read_supported(source)
     settings = find_family(config).settings(config)
-    files = [file for file in source.weights if file.suffix == ".safetensors"] if source else []
+    files = [] if source.revision else [file for file in source.weights if file.suffix == ".safetensors"]
     numbers = sum(_count_stored(file) for file in files) or _count_parameters(config)
     return _shape(name, settings, numbers, tied=bool(getattr(config, "tie_word_embeddings", False)))
 
@@ -110,21 +110,11 @@ def _shape(name: str, settings: Mapping[str, Any], parameters: int, *, tied: boo
     return Shape(name, **sizes, gated_mlp=bool(settings.get("gated_mlp")), parameters=parameters, tied=tied)
 
 
-def _hub_config(name: str) -> PretrainedConfig:
-    from transformer_lens.loading_from_pretrained import make_model_alias_map
-    from transformers import AutoConfig
-
-    official = make_model_alias_map().get(name.lower())
-    if official is None:
+def _hub_source(name: str) -> Source:
+    wanted = find_hub(name)
+    if wanted is None:
         raise unknown_model(name)
-    try:
-        return AutoConfig.from_pretrained(official)
-    except Exception as error:  # as in `load`: the hub's clients fail in many ways
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"The configuration of '{name}' ({official}) could not be had from the Hugging Face hub: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
+    return fetch(wanted, weights=False)
 
 
 def _count_stored(file: Any) -> int:
@@ -141,7 +131,7 @@ def _count_parameters(config: PretrainedConfig) -> int:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+        return sum(p.numel() for p in AutoModelForCausalLM.from_config(config, trust_remote_code=False).parameters())
 
 
 def measure_speed(shape: Shape, device: str = "cpu", dtype: str | None = None) -> Speed:
@@ -211,7 +201,7 @@ def _random_blocks(shape: Shape, n_blocks: int, device: str, dtype: str) -> Any:
     heads: dict[str, Any] = {"num_key_value_heads": shape.n_key_value_heads, "head_dim": shape.d_head}
     config = LlamaConfig(**settings, **heads) if shape.gated_mlp else GPTNeoXConfig(**settings)
     tokenizer = read_tokenizer(ZOO / "tokenizer")
-    return load(draw_weights(config, seed=0), device=device, dtype=dtype, tokenizer=tokenizer)
+    return load(draw_weights(config, seed=0), device=device, dtype=dtype, tokenizer=tokenizer, parity=False)
 
 
 def _probe_job(width: int, device: str) -> Callable[[], Any]:

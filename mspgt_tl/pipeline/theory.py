@@ -19,6 +19,7 @@ from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError, StoreError
 from mspgt_tl.interventions.noise import activation_scales
 from mspgt_tl.interventions.scales import NAMES, parse_scales
+from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load
 from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import identify, open_corpus
@@ -83,6 +84,8 @@ def run_theory(
     backend: Backend = "hooked",
     device: str | None = None,
     dtype: str | None = None,
+    parity: bool = True,
+    trust_remote_code: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Theory:
@@ -104,8 +107,9 @@ def run_theory(
     given = {name: value for name, value in options.items() if value is not None}
     settings = make_config(override(plain, {"seed": seed, **given}), TheoryConfig)
     detection = as_detection(model)
-    name: Any = model if detection is None else detection.manifest["identity"]["model"]["name"]
-    hooked = load(name, backend=backend, device=device, dtype=dtype)
+    name: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
+    trust = {"parity": parity, "trust_remote_code": trust_remote_code}
+    hooked = load(name, backend=backend, device=device, dtype=dtype, **trust)
     blocks, origin = choose_scales(scales, detection, int(hooked.cfg.n_layers))
     text = open_corpus(corpus, settings.sentences)
     sentences = usable_sentences(hooked, text.sentences, settings.stream)
@@ -272,7 +276,9 @@ class _Stages:
     def _wide_model(self) -> CausalModel:
         origin = self.run.manifest["identity"]["model"]
         if origin["backend"] == "bridge":
-            return load(origin["name"], backend="bridge", device=origin["device"], dtype="float64")
+            trusted = origin.get("trust_remote_code", False)
+            place = {"device": origin["device"], "dtype": "float64"}
+            return load(pinned_name(origin), backend="bridge", **place, trust_remote_code=trusted)
         return copy_as_float64(self.model)
 
     def _close(self, model: CausalModel, sigmas: Sequence[float], draws: int, stage: str) -> xr.Dataset:
