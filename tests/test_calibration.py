@@ -166,13 +166,15 @@ def test_planted_gaps_are_where_the_cell_says(places: str) -> None:
 
 
 def test_full_grid_has_what_the_published_table_promises() -> None:
-    """Every null kind 400 times, every planted cell 40 times, four depths and four strengths."""
+    """The first null kinds 400 times, those like pretrained models 100 times, planted cells 40 times, spike-ins 20."""
     grid = make_grid("full")
     nulls = [cell for cell in grid.cells if cell.is_null]
-    assert {cell.kind for cell in nulls} == set(NULLS)
-    assert all(cell.cases >= 400 for cell in nulls)
+    assert {cell.kind for cell in nulls} == {*NULLS, "spike-in"}
+    assert all(cell.cases >= (20 if cell.kind == "spike-in" else 100) for cell in nulls)
+    assert sum(cell.cases >= 400 for cell in nulls) == 8
     planted = [cell for cell in grid.cells if not cell.is_null]
-    assert all(cell.cases >= 40 for cell in planted)
+    assert all(cell.cases >= (20 if cell.kind == "spike-in" else 40) for cell in planted)
+    assert {cell.n_layers for cell in planted if cell.name.startswith("like pretrained")} == {12, 16, 24, 32}
     assert {(c.n_layers, c.strength) for c in planted} >= {(d, s) for d in (8, 48) for s in (0.25, 0.5, 0.75, 1.0)}
     assert len({cell.name for cell in grid.cells}) == len(grid.cells)
 

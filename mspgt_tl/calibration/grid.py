@@ -20,12 +20,22 @@ from mspgt_tl.config import ProbeConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError, unknown_name
 from mspgt_tl.models.pretrained import load
+from mspgt_tl.models.spike_in import spiked
 from mspgt_tl.models.synthetic import Nuisances, PlantedModel, Strengths
 
 Kind = Literal[
-    "planted", "flat", "jittered", "drifting", "massive", "random weights", "shuffled labels", "shuffled depth"
+    "planted",
+    "flat",
+    "jittered",
+    "drifting",
+    "massive",
+    "uneven",
+    "random weights",
+    "shuffled labels",
+    "shuffled depth",
+    "spike-in",
 ]
-NULLS = tuple(kind for kind in get_args(Kind) if kind != "planted")
+NULLS = tuple(kind for kind in get_args(Kind) if kind not in ("planted", "spike-in"))
 SHUFFLES = 20
 """Shuffles of each draw of text and trees: of depth they cost nothing, of labels only the probes."""
 SPACING = 3
@@ -46,9 +56,9 @@ class Cell:
     places: Literal["pair", "close", "ends", "one"] = "pair"
     """Planted gaps: a random pair, one exactly 3 gaps apart, first and last gap, or a single random gap."""
     nuisances: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `Nuisances`; `"random"` as an onset or rival draws a gap."""
+    """Fields of `Nuisances`; `"random"` as an onset, end or rival draws a gap, a name takes another field's value."""
     model: str = ""
-    """Embedded model of the real kinds."""
+    """Embedded model, or folder, of the real kinds and of spike-ins."""
 
     def plain(self) -> dict[str, Any]:
         """Return the cell as plain values."""
@@ -57,7 +67,7 @@ class Cell:
     @property
     def is_null(self) -> bool:
         """Whether no boundary is there to be found."""
-        return self.kind != "planted"
+        return self.kind in NULLS or self.strength == 0
 
     def chunks(self) -> list[range]:
         """Return the case numbers, chunk by chunk."""
@@ -86,13 +96,19 @@ class Case:
 
 
 def make_grid(size: str, *, model: str = "llama2-mini") -> Grid:
-    """Return a grid by name: `full` is what the documentation publishes, `quick` what the test suite repeats.
+    """Return a grid by name.
+
+    `full` is what the documentation publishes, `pretrained` its cells that look like pretrained models, `quick` what
+    the test suite repeats.
 
     Raises:
         ConfigError: no grid of that name.
     """
     if size == "full":
-        return Grid(size, (*_null_cells(400, model), *_power_cells(40)), Effort(), curve_cells(100))
+        cells = (*_null_cells(400, model), *_pretrained_cells(100, 40), *_power_cells(40), *_spike_cells(20, model))
+        return Grid(size, cells, Effort(), curve_cells(100))
+    if size == "pretrained":
+        return Grid(size, (*_pretrained_cells(40, 20), *_spike_cells(10, model)), Effort())
     if size == "quick":
         probe = ProbeConfig(hidden=16, epochs=4, batch=64, repeats=1)
         cells = (
@@ -102,7 +118,7 @@ def make_grid(size: str, *, model: str = "llama2-mini") -> Grid:
         )
         curves = (CurveCell(15, "close", 0.1, 0.1, 40), CurveCell(15, "none", 0.3, 0.05, 80))
         return Grid(size, cells, Effort(probe=probe, resamples=100), curves)
-    raise ConfigError(unknown_name("grid", size, ("full", "quick")))
+    raise ConfigError(unknown_name("grid", size, ("full", "pretrained", "quick")))
 
 
 def _null_cells(cases: int, model: str) -> list[Cell]:
@@ -117,6 +133,46 @@ def _null_cells(cases: int, model: str) -> list[Cell]:
         Cell("random weights", "random weights", cases, model=model),
         Cell("shuffled labels", "shuffled labels", cases, model=model),
         Cell("shuffled depth", "shuffled depth", cases, model=model),
+    ]
+
+
+PLATEAU: Mapping[str, Any] = {
+    "massive_on": "delimiters",
+    "massive_onset": "random",
+    "sink": 0.7,
+    "sink_onset": "massive_onset",
+    "sink_end": "massive_end",
+}
+"""Massive activations and sinks on the first two positions and delimiters; an end is to be added."""
+UNEVEN = {"first_step": 5.0, "last_step": 5.0}
+"""A first and a last block that change the representation five times as much as others."""
+
+
+def _pretrained_cells(nulls: int, planted: int) -> list[Cell]:
+    """Return cells with what pretrained models have: without a boundary, and with two."""
+    ending = {**PLATEAU, "massive_end": "random"}
+    large = {**ending, "massive_size": 5000.0, "massive_channels": 3, "delimiters": 0.5}
+    everything = {**PLATEAU, **UNEVEN, "massive_end": "before last", "norm_growth": 1.15}
+    cells = []
+    for depth in (12, 24, 32):
+        blocks = f", {depth} blocks"
+        cells += [
+            Cell(f"delimiters massive, then not{blocks}", "massive", nulls, depth, nuisances=ending),
+            Cell(f"first and last block change more{blocks}", "uneven", nulls, depth, nuisances=UNEVEN),
+        ]
+    cells.append(Cell("very massive in three channels, 24 blocks", "massive", nulls, 24, nuisances=large))
+    for depth in (12, 16, 24, 32):
+        for strength in (0.5, 1.0):
+            name = f"like pretrained, strength {strength:g}, {depth} blocks"
+            cells.append(Cell(name, "planted", planted, depth, strength, nuisances=everything))
+    return cells
+
+
+def _spike_cells(cases: int, model: str) -> list[Cell]:
+    """Return spike-ins of known size in a trained model: nulls at strength 0."""
+    return [
+        Cell(f"spike-in {strength:g} in {model}", "spike-in", cases, 0, strength, "one", model=model)
+        for strength in (0.0, 0.25, 0.5, 1.0)
     ]
 
 
@@ -166,9 +222,21 @@ def measure_case(cell: Cell, index: int, effort: Effort, *, seed: int) -> Case:
         return Case(_read_once(cell.model, effort, shared).with_shuffled_labels(seed=own))
     if cell.kind == "random weights":
         return Case(measure_model(load(f"{cell.model}@random:{own}"), effort, seed=own))
+    if cell.kind == "spike-in":
+        return _spiked(cell, effort, own)
     plan = draw_plan(cell, seed=own)
     rivals = (plan.nuisances.rival,) if plan.nuisances.rival else ()
     return Case(measure_model(plan.build(seed=own), effort, seed=own), plan.boundaries, rivals)
+
+
+def _spiked(cell: Cell, effort: Effort, seed: int) -> Case:
+    """Plant one change between two blocks of a trained model, away from the ends, and measure it on a draw of text."""
+    model = _loaded(cell.model)
+    n_layers = int(model.cfg.n_layers)
+    gap = int(np.random.default_rng([seed, 20]).integers(2, n_layers - 1))
+    with spiked(model, gap, cell.strength, seed=seed):
+        measured = measure_model(model, effort, seed=seed)
+    return Case(measured, (gap,) if cell.strength else ())
 
 
 def draw_plan(cell: Cell, *, seed: int) -> PlantedModel:
@@ -178,8 +246,14 @@ def draw_plan(cell: Cell, *, seed: int) -> PlantedModel:
     values = dict(cell.nuisances)
     if values.get("massive_onset") == "random":
         values["massive_onset"] = int(rng.integers(1, cell.n_layers))
-    if values.get("sink_onset") == "massive_onset":
-        values["sink_onset"] = values["massive_onset"]
+    if values.get("massive_end") == "before last":
+        values["massive_onset"] = int(rng.integers(0, cell.n_layers - 2))
+        values["massive_end"] = cell.n_layers - 1
+    if values.get("massive_end") == "random":
+        values["massive_onset"], values["massive_end"] = map(int, np.sort(rng.choice(cell.n_layers, 2, replace=False)))
+    for field_name in ("sink_onset", "sink_end"):
+        if isinstance(values.get(field_name), str):
+            values[field_name] = values[values[field_name]]
     if values.get("rival") == "random":
         free = [gap for gap in range(1, cell.n_layers) if all(abs(gap - g) >= SPACING for g in gaps)]
         values["rival"] = int(rng.choice(free))

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def calibrate(
-    grid: Annotated[str, typer.Option(help="full, or quick for under a minute.")] = "full",
+    grid: Annotated[
+        str, typer.Option(help="full, pretrained (models like pretrained ones and spike-ins), or quick.")
+    ] = "full",
     out_folder: Annotated[
         Path | None,
         typer.Option("--out", help="Run folder; an interrupted run resumes. Default: runs/calibration-GRID"),

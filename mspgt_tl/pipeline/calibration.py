@@ -73,7 +73,7 @@ def calibrate(
     """Measure every case of a grid, resuming what the folder already holds, then judge all of them anew.
 
     Args:
-        size: `full` or `quick`.
+        size: `full`, `pretrained` or `quick`.
         out: the run's folder; tables and the page are written there.
         jobs: processes; one thread each.
         model: embedded model whose shuffles and random-weight twins are among the nulls.
