@@ -6,6 +6,7 @@
 # make test-newest  `make test` in .venv-newest, on the newest releases that pyproject.toml allows
 # make install      install the locked releases into .venv and stop
 # make lock         remake requirements.lock from pyproject.toml; UPGRADE=--upgrade takes the newest releases
+# make mutants      how many small mistakes in the numerical modules the tests notice (about an hour)
 # make audit        look the locked releases up in the database of known faults
 #
 # TORCH=...         arguments of `pip install` for another torch, such as TORCH=torch==2.13.0 for PyPI's own
@@ -21,7 +22,7 @@ LOCK := requirements.lock
 UPGRADE ?=
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo real test test-tl4 test-slow test-newest install torch lock audit lint clean
+.PHONY: demo real test test-tl4 test-slow test-newest install torch lock audit lint clean mutants
 
 install: $(STAMP)
 
@@ -89,6 +90,12 @@ test-tl4:
 	PYTHONPATH=. .venv-tl4/bin/python -m pytest tests/models/test_pretrained.py tests/models/test_parity.py \
 		tests/models/test_weight_files.py tests/models/test_names.py tests/cases/test_models.py \
 		-k "(bridge or weight_files or test_names) and not hooked"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m slow
+
+mutants: $(STAMP)
+	$(BIN)/python .ci/mutants.py
 
 audit: $(STAMP)
 	.ci/audit $(BIN)

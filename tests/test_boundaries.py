@@ -100,6 +100,34 @@ def test_reliability_is_one_minus_error_over_spread() -> None:
     assert np.allclose(reliability(curves, resamples(curves, 0.1, n=5000)), expected, atol=0.01)
 
 
+def test_reliability_is_never_negative() -> None:
+    """A signal with more error than spread is worth nothing, not less."""
+    curves = np.array([[0.0, 1.0, 0.0, 1.0]])
+    assert reliability(curves, resamples(curves, 5.0)) == 0
+
+
+@pytest.mark.parametrize(("share", "left_out"), [(0.4, False), (0.6, True)])
+def test_a_signal_is_flat_below_half(share: float, left_out: bool) -> None:
+    """Error of more than half of the variance over gaps leaves a signal out; less does not."""
+    curves = np.tile(np.eye(15)[6], (3, 1)) + np.tile(np.linspace(0, 0.1, 15), (3, 1))
+    drawn = np.tile(curves, (400, 1, 1))
+    drawn[::2, 0] += np.sqrt(share * curves[0].var())
+    drawn[1::2, 0] -= np.sqrt(share * curves[0].var())
+    found = find_boundaries(curves, resampled=drawn)
+    assert found.reliability[0] == pytest.approx(1 - share)
+    assert found.flat == (left_out, False, False)
+
+
+def test_interval_holds_95_per_cent_of_the_resamples() -> None:
+    """A boundary that moves by one gap in 4 % of the resamples, to either side, has those gaps in its interval."""
+    places = np.repeat([2, 3, 4], [8, 184, 8])
+    drawn = np.repeat(np.eye(11)[places][:, None], 3, axis=1)
+    found = find_boundaries(np.tile(np.eye(11)[3], (3, 1)), resampled=drawn)
+    assert found.intervals.tolist() == [[3, 5]]
+    drawn = np.repeat(np.eye(11)[np.repeat([2, 3, 4], [4, 192, 4])][:, None], 3, axis=1)
+    assert find_boundaries(np.tile(np.eye(11)[3], (3, 1)), resampled=drawn).intervals.tolist() == [[4, 4]]
+
+
 def test_nan_signal_is_left_out_with_its_reason() -> None:
     """A signal that could not be computed at one gap takes no part."""
     curves = planted((4, 11))

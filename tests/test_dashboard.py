@@ -485,3 +485,13 @@ def test_near_ties_are_not_called_missing() -> None:
     _, text = read_page(render_report(data, make_manifest(), {}))
     assert "61 % of the resamples put it at gap 6: only its interval can be believed" in text
     assert "Why something is missing" not in text
+
+
+def test_depth_is_the_gap_over_the_number_of_blocks() -> None:
+    """Gap 3 of 12 blocks lies at a quarter, in the table of boundaries and in that of all gaps."""
+    from mspgt_tl.dashboard.page import _boundary_table, _gap_table
+
+    data = make_result((3, 9))
+    assert [row[1] for row in _boundary_table(data).rows] == [percent(0.25), percent(0.75)]
+    assert _gap_table(data).rows[2][1] == percent(0.25)
+    assert percent(0.25) != percent(3 / 11)

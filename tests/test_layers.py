@@ -1,56 +1,45 @@
-"""Imports point one way."""
+"""Imports point one way, as the picture of the layers says; what is public can be had."""
 
 from __future__ import annotations
 
-import ast
+import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import mspgt_tl
 
-PACKAGE = Path(mspgt_tl.__file__).parent
-ORDER = (
-    {"cli"},
-    {"study"},
-    {"pipeline"},
-    {"dashboard"},
-    {"predictions"},
-    {"comparison"},
-    {"calibration", "rivals", "theory"},
-    {"audit", "evidence", "profile"},
-    {"boundaries", "interventions", "metrics", "signals"},
-    {"activations"},
-    {"models"},
-    {"corpora"},
-    {"stats", "store", "nulls"},
-    {"config"},
-    {"contracts"},
-    {"errors"},
-)
-"""From the top down; parts on one line do not import each other."""
-RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+ROOT = Path(__file__).parents[1]
 
 
-def imports_of(path: Path) -> set[str]:
-    """Return the first part of every `mspgt_tl.…` import, those for type checkers included."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        found |= {name.split(".")[1] for name in names if name.startswith("mspgt_tl.")}
-    return found
+def contracts() -> list[dict]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return settings["tool"]["importlinter"]["contracts"]
 
 
-def test_imports_point_down() -> None:
-    """No module imports from a part above or beside its own."""
-    wrong = []
-    for path in PACKAGE.rglob("*.py"):
-        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if part == "__init__":
-            continue
-        wrong += [
-            f"{part} imports {other}" for other in imports_of(path) if other != part and RANK[other] <= RANK[part]
-        ]
-    assert not wrong
+def test_imports_point_down_without_circles() -> None:
+    """import-linter keeps every contract of pyproject.toml, imports for type checkers and inside functions included."""
+    code = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-1000:]
+    assert f"{len(contracts())} kept, 0 broken" in found.stdout
+
+
+def test_every_part_has_a_layer() -> None:
+    """The contract names each folder and file of the package once."""
+    named = [part for line in contracts()[0]["layers"] for part in line.split(" | ")]
+    there = {
+        path.stem for path in (ROOT / "mspgt_tl").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert sorted(named) == sorted(there - {"__init__"})
+
+
+def test_the_picture_of_the_layers_is_the_contract() -> None:
+    """docs/architecture.md draws the layers of the contract from the top down, each with what it holds."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"^    ([a-z_]+(?: \| [a-z_]+)*) {2,}\S", text, re.MULTILINE)
+    assert drawn == contracts()[0]["layers"]
 
 
 def test_public_names_are_importable() -> None:

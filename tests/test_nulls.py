@@ -44,6 +44,37 @@ def test_agreeing_spikes_are_found_and_disagreeing_ones_are_not() -> None:
     assert concordance_test(apart, EQUAL, np.array([3])).p_values[0] > 0.2
 
 
+def test_the_line_reaches_two_neighbours_on_each_side() -> None:
+    """A spike is felt two gaps away and no further: three gaps away another boundary may lie."""
+    felt = np.flatnonzero(np.abs(local_contrast(np.eye(15)[7])) > 1e-12)
+    assert felt.tolist() == [5, 6, 7, 8, 9]
+
+
+def test_the_second_boundary_is_never_surer_than_the_first() -> None:
+    """The hypotheses are nested, so the lower peak's p is at least the higher one's, even where it alone is rarer."""
+    rng = np.random.default_rng(8)
+    for _ in range(15):
+        curves = 0.3 * rng.standard_normal((3, 15))
+        curves[:, 4] += 1
+        curves[:, 10] += 0.95
+        found = concordance_test(curves, EQUAL, np.array([4, 10]), n_null=300)
+        low, high = np.sort(found.contrast[[4, 10]])
+        assert low < high
+        order = np.argsort(found.contrast[[4, 10]])
+        assert found.p_values[order[0]] >= found.p_values[order[1]]
+
+
+def test_p_values_count_the_observed_curve_and_ties() -> None:
+    """No p is below 1 / (null curves + 1), and curves that no shift or permutation can beat reach that bound."""
+    curves = np.zeros((3, 31))
+    curves[:, [9, 20]] = 1, 1
+    p_values = concordance_test(curves, EQUAL, np.array([9, 20]), n_null=200).p_values
+    assert (p_values >= 1 / 201).all()
+    assert (p_values < 0.03).all()
+    flat = np.tile(np.array([0.0, 1.0] * 6), (3, 1))
+    assert concordance_test(flat, EQUAL, np.array([5]), n_null=200).p_values[0] > 0.2
+
+
 def test_p_values_follow_the_order_of_the_peaks() -> None:
     """Swapping the peaks swaps their p-values."""
     curves = 0.1 * np.random.default_rng(2).standard_normal((3, 15))

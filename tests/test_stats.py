@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from mspgt_tl.stats import (
+    bootstrap_counts,
     correct_p_values,
     cut_documents,
     fold_documents,
@@ -37,6 +38,32 @@ def test_effect_equals_its_definition_and_scipy() -> None:
     assert found.change_low < found.change < found.change_high
     assert found.effect_size_low < found.effect_size < found.effect_size_high
     assert found.reason is None
+
+
+def test_intervals_are_the_middle_95_per_cent_of_the_resamples() -> None:
+    """The interval of a change is numpy's 2.5 and 97.5 % quantiles over the same draws, by hand."""
+    reference, changed = pairs()
+    found = paired_effect(reference, changed, seed=3, resamples=400)
+    counts = bootstrap_counts(60, 400, seed=3)
+    difference = changed - reference
+    drawn = 100 * (counts @ difference) / (counts @ reference)
+    np.testing.assert_allclose([found.change_low, found.change_high], np.quantile(drawn, [0.025, 0.975]))
+    mean, square = counts @ difference / 60, counts @ difference**2 / 60
+    sizes = mean / np.sqrt((square - mean**2) * 60 / 59)
+    np.testing.assert_allclose([found.effect_size_low, found.effect_size_high], np.quantile(sizes, [0.025, 0.975]))
+
+
+def test_the_observed_signs_count_as_one_permutation() -> None:
+    """Differences of one sign are reached by no random flip, so p is 1 / (permutations + 1) and never 0."""
+    assert sign_flip_p(np.arange(1.0, 41.0), permutations=99, seed=0) == 1 / 100
+    assert sign_flip_p(np.arange(1.0, 41.0), permutations=1300, seed=0) == 1 / 1301
+
+
+def test_two_pairs_are_enough_and_a_zero_mean_has_no_relative_change() -> None:
+    """The smallest sample that has an effect, and the reference that nothing can be relative to."""
+    assert paired_effect(np.array([1.0, 2.0]), np.array([2.0, 4.0]), seed=0).t == pytest.approx(3)
+    assert np.isnan(paired_effect(np.array([-1.0, 1.0, 0.0]), np.array([1.0, 2.0, 0.5]), seed=0).change)
+    assert paired_effect(np.array([0.5, 0.25]), np.array([1.0, 0.5]), seed=0).change == pytest.approx(100)
 
 
 def test_permutation_agrees_with_scipy() -> None:

@@ -291,3 +291,13 @@ def test_bad_inputs_are_refused():
         compare_corpora([Observed(there.drop_vars("fused"), "ada", "wiki")])
     with pytest.raises(DataError, match="n_layers 24 in one result and 12"):
         compare_corpora([one, Observed(detection((3,), 12), "ada", "ewt")])
+
+
+def test_gaps_of_another_depth_go_to_the_nearest_one() -> None:
+    """Gap 7 of 12 is 4.67 of 8, so gap 5: a boundary at gap 6 is near it and one at gap 3 is not."""
+    for other, near in ((6, 1.0), (3, 0.0)):
+        found = compare_corpora(
+            [Observed(detection((7,), 12), "ada", "wiki"), Observed(detection((other,), 8), "bea", "wiki")]
+        )
+        rows = found.recurrence
+        assert rows[rows["model"] == "ada"]["near"].tolist() == [near]

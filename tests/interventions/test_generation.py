@@ -202,6 +202,13 @@ def test_logits_equal_those_over_transformerlens_own_cache(tiny_folder, model):
         assert torch.allclose(ours, theirs, atol=1e-4)
 
 
+def test_top_p_keeps_the_fewest_tokens_that_reach_it():
+    """Of four equal tokens two reach a half exactly, and the third is not drawn however high the number."""
+    drawn = Sampling(top_p=0.5).choose(torch.zeros(1, 4), torch.tensor([0.9999]))
+    assert drawn.tolist() == [1]
+    assert Sampling(top_p=0.51).choose(torch.zeros(1, 4), torch.tensor([0.9999])).tolist() == [2]
+
+
 def test_the_model_is_left_as_it_was(model):
     """Nothing of the cache stays attached, whether decoding ends well or breaks off in a hook."""
     before = [dict(block.attn.__dict__) for block in model.blocks]

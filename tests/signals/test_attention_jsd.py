@@ -91,6 +91,30 @@ def make_batch(seed: int = 0, *, has_bos: bool = True, bos_bias: float = 1.0) ->
     )
 
 
+def test_rows_with_fewer_than_four_keys_are_left_out():
+    """What the first queries look at changes nothing: with two or three keys a divergence is small by construction."""
+    batch = make_batch(has_bos=False)
+
+    def scrambled(rows: slice) -> Batch:
+        generator, patterns = torch.Generator().manual_seed(1), []
+        for pattern in batch.pattern:
+            other = torch.rand(pattern.shape, generator=generator) * (pattern > 0)
+            changed = pattern.clone()
+            changed[:, :, rows] = (other / other.sum(-1, keepdim=True))[:, :, rows]
+            patterns.append(changed)
+        return replace(batch, pattern=patterns)
+
+    plain = AttentionDrift(**({"drop_sinks": False} if "drop_sinks" in AttentionDrift.__dataclass_fields__ else {}))
+
+    def drift(one: Batch) -> np.ndarray:
+        accumulator = plain.start(n_layers=N_LAYERS, block_sizes=np.array([3, 2]))
+        accumulator.observe(one)
+        return plain.curves(dict(accumulator.sums()), np.ones((1, N_BLOCKS)))[0]
+
+    np.testing.assert_allclose(drift(scrambled(slice(1, 3))), drift(batch), rtol=1e-6)
+    assert not np.allclose(drift(scrambled(slice(5, 6))), drift(batch), rtol=1e-3)
+
+
 def with_patterns(batch: Batch, change) -> Batch:
     return replace(batch, pattern=[change(pattern.clone()) for pattern in batch.pattern])
 

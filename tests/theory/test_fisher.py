@@ -207,3 +207,18 @@ def test_works_through_the_bridge(tiny_folder: Any) -> None:
     hooked, bridge = load(tiny_folder), load(tiny_folder, backend="bridge")
     ids = encode(hooked, ["the old river", "a small house"]).ids
     np.testing.assert_allclose(fisher_trace(bridge, ids, seed=0), fisher_trace(hooked, ids, seed=0), rtol=1e-3)
+
+
+def test_resamples_of_a_constant_ratio_are_constant() -> None:
+    """Numerator and denominator are drawn together: texts of equal trace and any length leave no doubt about it."""
+    counts = np.arange(1, 31)
+    found = Fisher(2.0 * counts[None, :, None] * np.ones((1, 1, 3)), np.zeros((30, 3)), counts, seed=0)
+    np.testing.assert_allclose(found.resample(50), 2.0)
+    np.testing.assert_allclose(found.trace, 2.0)
+
+
+def test_interval_is_the_middle_95_per_cent() -> None:
+    """numpy's 2.5 and 97.5 % quantiles of the same resamples."""
+    sums = np.random.default_rng(0).random((2, 40, 3))
+    found = Fisher(sums, np.zeros((40, 3)), np.full(40, 7), seed=4)
+    np.testing.assert_allclose(found.interval(resamples=300), np.quantile(found.resample(300), [0.025, 0.975], axis=0))

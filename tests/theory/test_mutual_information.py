@@ -253,3 +253,22 @@ def test_nothing_to_predict_is_refused(two_blocks: Any) -> None:
     """Texts of one token have no next one."""
     with pytest.raises(DataError, match="nothing to predict"):
         collect_streams(two_blocks, [[1], [2]])
+
+
+def test_a_misleading_readout_is_mixed_away() -> None:
+    """Where a layer tells nothing and the model's own readout is biased, the constant prediction takes over."""
+    rng = np.random.default_rng(0)
+    following = rng.integers(CLASSES, size=6000)
+    last = 2.0 * np.eye(CLASSES)[following]
+    vectors = np.stack([rng.normal(size=last.shape), last]).astype(np.float32)
+    biased = torch.tensor([6.0, 0, 0, 0, 0, 0])
+    found = v_information(
+        vectors,
+        following,
+        np.repeat(np.arange(300), 20),
+        n_classes=CLASSES,
+        seed=0,
+        readout="ridge",
+        decode=lambda x: 4 * x.float() + biased,
+    )
+    assert found.value[0] == pytest.approx(0, abs=0.02)
