@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
-from mspgt_tl.activations import MIN_BLOCKS, WordVectors, assign_blocks, observe_corpus, which_usable, word_vectors
+from mspgt_tl.activations import (
+    MIN_BLOCKS,
+    Blocks,
+    WordVectors,
+    assign_blocks,
+    observe_corpus,
+    which_usable,
+    word_vectors,
+)
 from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import Boundaries
 from mspgt_tl.config import DetectConfig, make_config, override, to_plain
@@ -284,11 +292,16 @@ def _told_sentences(
     inputs: Inputs,
     config: DetectConfig,
 ) -> xr.Dataset:
-    sentences = usable_sentences(inputs.model, inputs.corpus.sentences, config.stream)
-    blocks = assign_blocks(len(sentences), seed=config.seed)
+    usable, blocks = _usable(inputs, config)
     return strongest_sentences(
-        result, signals, sums, inputs.model, sentences, blocks, seed=config.seed, config=config.stream
+        result, signals, sums, inputs.model, usable.sentences, blocks, seed=config.seed, config=config.stream
     )
+
+
+def _usable(inputs: Inputs, config: DetectConfig) -> tuple[TextCorpus, Blocks]:
+    """Return the sentences that the signals read, and their bootstrap blocks."""
+    usable = inputs.corpus.select(which_usable(inputs.model, inputs.corpus.sentences, config.stream))
+    return usable, assign_blocks(len(usable.sentences), seed=config.seed, documents=usable.documents)
 
 
 def _weigh_rivals(
@@ -317,8 +330,7 @@ def _stream_sums(
 
     def sums_of(name: str) -> xr.Dataset:
         if not passed:
-            usable = inputs.corpus.select(which_usable(inputs.model, inputs.corpus.sentences, config.stream))
-            blocks = assign_blocks(len(usable.sentences), seed=config.seed, documents=usable.documents)
+            usable, blocks = _usable(inputs, config)
             run.note(**{f"{prefix}sentences": len(blocks.order), f"{prefix}blocks": [blocks.count, blocks.size]})
             run.note(**{f"{prefix}resampled": blocks.rule})
             passed.update(
