@@ -169,11 +169,12 @@ def _is_table(delimiter: str) -> Callable[[str, Sequence[str]], bool]:
         if len(rows) < 2 or width < 2:
             return False
         same = sum(len(row) == width for row in rows) >= 0.9 * len(rows)
+        wide = sum(len(row) >= width for row in rows) >= 0.9 * len(rows)  # texts whose commas nobody quoted
         if delimiter == "\t":
             return same
         named = all(re.fullmatch(r"\ufeff?[\w.#-]+([ _][\w.#-]+){0,2}", cell) for cell in rows[0])
         column = any(all(re.fullmatch(r"-?\d[\d.]*", row[i]) for row in rows if len(row) > i) for i in range(width))
-        return same and (named or column)
+        return (wide and named) or (same and column)
 
     return looks_so
 

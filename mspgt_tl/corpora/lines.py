@@ -15,7 +15,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from mspgt_tl.errors import CorpusError, closest
 
@@ -123,11 +123,35 @@ def check_file(path: Path) -> None:
     Raises:
         CorpusError: it is missing, or a folder.
     """
-    if path.is_dir():
+    kind = find_kind(path)
+    if kind == "folder":
         raise CorpusError(f"File needed, but {path} is a folder; name the file in it, or a data set as hf:{path}.")
-    if not path.is_file():
+    if kind != "file":
         beside = [other.name for other in _list(path.parent)]
         raise CorpusError(f"File needed, but {path} is not a file; check the path.{closest(path.name, beside)}")
+
+
+def find_kind(path: Path) -> Literal["file", "folder", "other", "nothing"]:
+    """Return what a path leads to.
+
+    Raises:
+        CorpusError: it cannot be a path, such as a text given in place of one.
+    """
+    try:
+        if path.is_dir():
+            return "folder"
+        return "file" if path.is_file() else "other" if path.exists() else "nothing"
+    except (OSError, ValueError) as error:
+        start = str(path)[:40]
+        raise CorpusError(f"Path of a file needed, but '{start}…' is none; give sentences as a list.") from error
+
+
+def expand(path: str | Path) -> Path:
+    """Return a path with `~` as the home folder; as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _list(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Turns lines of a text into clean paragraphs: wrapped lines joined, invisible characters and headings dropped.
 
-A file is *hard-wrapped* when its lines go on in lower case where no sentence ended, which a file of one paragraph (or
-one sentence) a line hardly ever does. Only then are lines joined, up to the next blank line. What was joined and
+A file is *hard-wrapped* when its lines go on in lower case where no sentence ended, or end in a word that ends none
+(`the`, `of`), which a file of one paragraph (or one sentence) a line hardly ever does. Only then are lines joined, up to the next blank line. What was joined and
 dropped is counted in the corpus's notes.
 """
 
@@ -20,6 +20,10 @@ WRAPPED = 0.25
 """Least share of line ends, blank lines aside, at which a sentence visibly goes on, in a hard-wrapped text."""
 
 _ENDS = re.compile(r"[.!?:;…。！？]['\"”’»)\]*_]*$")
+_GOES_ON = re.compile(
+    r"(,|\b(the|an?|of|to|in|on|at|by|for|from|with|and|or|but|that|which|who|as|is|are|was|were|has|had|his|her|its"
+    r"|their))$"
+)
 _PUNCTUATED = re.compile(r"[.!?]['\"”’»)\]]*(\s|$)")
 _BULLET = re.compile(r"([-*•–—+]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+\S")
 _HEADING = re.compile(r"=+ .* =+|#{1,6} \S.*")
@@ -113,7 +117,8 @@ def is_wrapped(lines: Sequence[str]) -> bool:
     for line, following in itertools.pairwise(line.strip() for line in lines):
         if line and following and not _HEADING.fullmatch(line) and not _HEADING.fullmatch(following):
             breaks += 1
-            goes_on += not _ENDS.search(line) and not _BULLET.match(following) and not _starts(following)
+            ends = _ENDS.search(line) or _BULLET.match(following)
+            goes_on += not ends and bool(_GOES_ON.search(line) or not _starts(following))
     return goes_on > 0 and goes_on >= WRAPPED * breaks
 
 
@@ -130,7 +135,7 @@ def _join(block: Sequence[str], notes: Counter[str]) -> Iterator[str]:
     for i, raw in enumerate(block):
         line = " ".join(raw.split())
         before = " ".join(block[i - 1].split()) if i else ""
-        title = not _ENDS.search(before) and len(before) < longest / 2 and _starts(line)
+        title = not _ENDS.search(before) and not _GOES_ON.search(before) and _starts(line) and len(before) < longest / 2
         if text and (title or _BULLET.match(line)):
             yield text
             text = ""

@@ -6,6 +6,7 @@ its parents, and given `/` the whole disk.
 
 from __future__ import annotations
 
+import csv
 import itertools
 import os
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mspgt_tl.corpora.formats import DATA_SUFFIXES, recognise
-from mspgt_tl.corpora.lines import COMPRESSIONS, check_file, read_head, read_lines
+from mspgt_tl.corpora.lines import COMPRESSIONS, decode_head, expand, find_kind, read_head, read_lines
 from mspgt_tl.corpora.paragraphs import PEEK, Line
 from mspgt_tl.errors import CorpusError, closest
 
@@ -63,22 +64,31 @@ def open_rows(reference: str, notes: Counter[str]) -> tuple[Iterator[Line], Path
         CorpusError: it cannot be opened, or has no column of text of that name.
     """
     wanted = parse_reference(reference)
-    if wanted.path is not None and wanted.path.is_file() and _suffix(wanted.path) == ".txt":
+    if wanted.path is not None and wanted.path.is_file() and _find_format(wanted.path) == ".txt":
         return (Line(text) for _, text in read_lines(wanted.path)), wanted.path
-    try:
-        rows = iter(_stream(wanted))
-        head = list(itertools.islice(rows, PEEK))
-    except CorpusError:
-        raise
-    except Exception as error:  # `datasets` raises whatever its loaders, file systems and network libraries raise
-        raise CorpusError(
-            f"hf:{reference}: dataset as hf:NAME[/CONFIG][@SPLIT][#COLUMN] needed, but loading it failed: "
-            f"{_explain(error)}"
-        ) from error
+    rows = _read(reference, wanted)
+    head = list(itertools.islice(rows, PEEK))
     if not head:
         raise CorpusError(f"hf:{reference}: rows of text needed, but the split is empty.")
     column = _choose_column(reference, wanted.column, head)
     return _lines(reference, column, head, rows, notes), wanted.path
+
+
+def _read(reference: str, wanted: Reference) -> Iterator[Any]:
+    """Yield the rows; whatever goes wrong in the library, at the first row or the last, is told in one line."""
+    number = 0
+    try:
+        for row in _stream(wanted):
+            yield row
+            number += 1
+    except CorpusError:
+        raise
+    except Exception as error:  # `datasets` raises whatever its loaders, file systems and network libraries raise
+        after = f" after row {number}" if number else ""
+        raise CorpusError(
+            f"hf:{reference}: dataset as hf:NAME[/CONFIG][@SPLIT][#COLUMN] needed, but loading it failed{after}: "
+            f"{_explain(error)}"
+        ) from error
 
 
 def parse_reference(reference: str) -> Reference:
@@ -90,12 +100,12 @@ def parse_reference(reference: str) -> Reference:
     if not reference.strip():
         raise CorpusError("hf:NAME needed, but the name is empty.")
     rest, split, column = reference, None, None
-    if not _local(rest).exists() and "#" in rest:
+    if find_kind(expand(rest)) == "nothing" and "#" in rest:
         rest, _, column = rest.rpartition("#")
-    if not _local(rest).exists() and "@" in rest.rpartition("/")[2]:
+    if find_kind(expand(rest)) == "nothing" and "@" in rest.rpartition("/")[2]:
         rest, _, split = rest.rpartition("@")
-    path = _local(rest)
-    if not path.exists():
+    path = expand(rest)
+    if find_kind(path) == "nothing":
         if _looks_local(rest):
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             where = "" if path.parent.is_dir() else f" Neither is the folder {path.parent}."
@@ -105,10 +115,6 @@ def parse_reference(reference: str) -> Reference:
     if path.is_dir():
         _check_folder(path)
     return Reference(rest, split or None, column or None, path)
-
-
-def _local(name: str) -> Path:
-    return Path(name).expanduser()
 
 
 def _looks_local(name: str) -> bool:
@@ -162,18 +168,33 @@ def _choose_split(splits: Any, wanted: str) -> Any:
 def _stream_file(path: Path, split: str) -> Any:
     import datasets
 
-    check_file(path)
-    suffix = _suffix(path)
-    head = read_head(path)  # a damaged or git-lfs file is told here
-    if suffix not in _BUILDERS:
-        found = recognise(head)
-        suffix = DATA_SUFFIXES.get(found.name, "") if found else ""
-    if not suffix:
-        raise ValueError(f"unknown file type '{path.suffix}'; known: {', '.join(_BUILDERS)}")
-    options = {"sep": "\t"} if suffix == ".tsv" else {}
+    suffix = _find_format(path)
+    options: dict[str, Any] = {}
+    if suffix == ".tsv":
+        # Tables of tabs rarely quote: a quotation mark that opens and does not close would swallow rows.
+        lone = any(line.count('"') % 2 for line in decode_head(read_head(path)).splitlines())
+        options = {"sep": "\t", "quoting": csv.QUOTE_NONE if lone else csv.QUOTE_MINIMAL}
     return datasets.load_dataset(
         _BUILDERS[suffix], data_files={split: str(path)}, split=split, streaming=True, **options
     )
+
+
+def _find_format(path: Path) -> str:
+    """Return the suffix that says how a file is read: its own, or by content where that is none or `.txt`.
+
+    Raises:
+        CorpusError: it is damaged, or neither data nor prose.
+    """
+    head, suffix = read_head(path), _suffix(path)
+    if suffix in _BUILDERS and suffix != ".txt":
+        return suffix
+    found = recognise(head)
+    if found is not None and found.name in DATA_SUFFIXES:
+        return DATA_SUFFIXES[found.name]
+    if found is None and suffix == ".txt":
+        return suffix
+    what = f"is {found.name}" if found is not None else f"ends in '{path.suffix}'"
+    raise CorpusError(f"hf:{path}: file of data needed, but this {what}; known: {', '.join(_BUILDERS)}.")
 
 
 def _explain(error: BaseException) -> str:

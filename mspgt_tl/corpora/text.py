@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mspgt_tl.contracts import TextCorpus
 from mspgt_tl.corpora.formats import Format, recognise
-from mspgt_tl.corpora.lines import read_head, read_lines
+from mspgt_tl.corpora.lines import expand, read_head, read_lines
 from mspgt_tl.corpora.paragraphs import Line, peek, read_paragraphs
 from mspgt_tl.corpora.rows import is_dataset_name, open_rows
 from mspgt_tl.corpora.segmentation import cut_sentences
@@ -61,7 +61,7 @@ def read_text_corpus(source: str | Path, *, limit: int | None = 10_000) -> TextC
     if is_dataset_name(name):
         lines, path = open_rows(name.removeprefix("hf:"), notes)
     else:
-        path = Path(source).expanduser()
+        path = expand(source)
         refuse_formats(path)
         lines, name = (Line(text) for _, text in read_lines(path)), path.name
     found = tuple(itertools.islice(split_sentences(lines, notes), limit))

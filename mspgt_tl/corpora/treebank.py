@@ -20,7 +20,7 @@ from typing import Any
 
 from mspgt_tl.contracts import TASKS, Argument, Tree, Treebank, Word
 from mspgt_tl.corpora.formats import AS_TREEBANK, recognise
-from mspgt_tl.corpora.lines import open_for_writing, read_head, read_lines
+from mspgt_tl.corpora.lines import expand, open_for_writing, read_head, read_lines
 from mspgt_tl.errors import CorpusError
 
 CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
@@ -61,7 +61,7 @@ def read_treebank(train: Path, dev: Path, *, skip_bad: bool = False) -> Treebank
     Raises:
         CorpusError: a file is missing, unreadable, malformed, masked or empty, or no layer is in both files.
     """
-    train, dev = train.expanduser(), dev.expanduser()
+    train, dev = expand(train), expand(dev)
     notes = Counter[str]()
     splits = tuple(_read_split(path, notes, skip_bad=skip_bad) for path in (train, dev))
     layers = [_find_layers(trees) for trees in splits]

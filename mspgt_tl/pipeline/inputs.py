@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from mspgt_tl.config import DetectConfig, hash_plain
 from mspgt_tl.contracts import CausalModel, TextCorpus, Tree, Treebank
 from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
+from mspgt_tl.corpora.lines import expand, find_kind
 from mspgt_tl.corpora.shuffling import shuffle_labels, shuffle_words
 from mspgt_tl.corpora.text import read_text_corpus
 from mspgt_tl.corpora.treebank import read_treebank
@@ -65,9 +66,12 @@ def open_corpus(corpus: Any, limit: int) -> TextCorpus:
         return corpus.select(range(min(limit, len(corpus.sentences))))
     if isinstance(corpus, str | Path):
         return read_text_corpus(corpus, limit=limit)
-    sentences = tuple(corpus)[:limit]
+    sentences = tuple(corpus)[:limit] if isinstance(corpus, Iterable) and not isinstance(corpus, bytes) else (corpus,)
     if not all(isinstance(s, str) for s in sentences):
-        raise CorpusError("A corpus given as a list must hold strings, one sentence each.")
+        raise CorpusError(
+            "A corpus is a path, hf:NAME, or a list of strings, one sentence each, but "
+            f"{next(type(s).__name__ for s in sentences if not isinstance(s, str))} came."
+        )
     return TextCorpus("given sentences", sentences, hash_plain(sentences))
 
 
@@ -107,13 +111,13 @@ def find_splits(source: str | Path | Sequence[str | Path]) -> tuple[Path, Path]:
     Raises:
         CorpusError: the folder does not hold exactly one file of each, or there are not two paths.
     """
-    folder = Path(source).expanduser() if isinstance(source, str | Path) else None
-    if folder is None or ("," in str(source) and not folder.is_dir()):
+    folder = expand(source) if isinstance(source, str | Path) else None
+    if folder is None or ("," in str(source) and find_kind(folder) != "folder"):
         given = str(source).split(",") if folder is not None else list(source)  # pyright: ignore[reportArgumentType]
         if len(given) != 2 or not all(isinstance(path, str | Path) for path in given):
             raise CorpusError(f"A train and a dev file needed, but {given} came.")
-        return Path(given[0]).expanduser(), Path(given[1]).expanduser()
-    if not folder.is_dir():
+        return expand(given[0]), expand(given[1])
+    if find_kind(folder) != "folder":
         one = " One file is there: give a second to measure on, as 'TRAIN,DEV'." if folder.is_file() else ""
         raise CorpusError(
             f"A treebank is a folder with a train and a dev file, or 'TRAIN,DEV'; {source} is neither.{one}"

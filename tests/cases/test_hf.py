@@ -57,6 +57,31 @@ def test_columns_that_hold_no_text_are_named(tmp_path: Path) -> None:
         read_text_corpus(f"hf:{path}#text")
 
 
+def test_data_named_txt_is_read_as_data(tmp_path: Path) -> None:
+    """The way out that a refused text is given works, whatever the name."""
+    path = save(tmp_path / "a.txt", [{"body": RIVER}])
+    with pytest.raises(CorpusError, match="JSON lines; read its text column with hf:"):
+        read_text_corpus(path)
+    assert read_text_corpus(f"hf:{path}#body").sentences == (RIVER,)
+    path.write_text(f"{RIVER}\n{DOGS}\n")
+    assert read_text_corpus(f"hf:{path}").sentences == (RIVER, DOGS)
+
+
+def test_lone_quotation_marks_swallow_no_rows(tmp_path: Path) -> None:
+    """Tables of tabs rarely quote."""
+    path = tmp_path / "a.tsv"
+    path.write_text(f'id\ttext\n1\t"{RIVER}\n2\t{DOGS}\n')
+    assert read_text_corpus(f"hf:{path}").sentences == (f'"{RIVER}', DOGS)
+
+
+def test_rows_that_break_late_are_one_line(tmp_path: Path) -> None:
+    """A damaged row far below is told by its place, not by a traceback."""
+    path = save(tmp_path / "a.jsonl", [{"text": RIVER}] * 300)
+    path.write_text(path.read_text() * 200 + "{broken\n")
+    with pytest.raises(CorpusError, match="loading it failed"):
+        read_text_corpus(f"hf:{path}", limit=None)
+
+
 def test_several_columns_of_text_must_be_named(tmp_path: Path) -> None:
     """Without a `text` among them, none is guessed."""
     path = save(tmp_path / "a.jsonl", [{"title": DOGS, "body": RIVER, "n": 3}])
@@ -91,12 +116,13 @@ def test_content_tells_where_the_name_does_not(tmp_path: Path) -> None:
     """JSON lines without a suffix are JSON lines; what is no data is refused."""
     assert read_text_corpus(f"hf:{save(tmp_path / 'data', [{'text': RIVER}] * 2)}").sentences == (RIVER,) * 2
     (tmp_path / "page").write_text(f"<p>{RIVER}</p>")
-    with pytest.raises(CorpusError, match="unknown file type"):
+    with pytest.raises(CorpusError, match="this is HTML"):
         read_text_corpus(f"hf:{tmp_path / 'page'}")
 
 
 @pytest.mark.parametrize(
-    "name", ["/no/such/folder", "./none", "~/none", "../none/a", "data/none.jsonl", "a/b/c/d", ".", "/", ""]
+    "name",
+    ["/no/such/folder", "./none", "~/none", "../none/a", "data/none.jsonl", "a/b/c/d", ".", "/", "", "~nobody/a"],
 )
 def test_paths_are_never_searched_for(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A typo is told within a moment, and the library is not asked."""

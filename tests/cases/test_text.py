@@ -88,6 +88,7 @@ NO_PROSE = {
     "source code": "import os\n\n\ndef f(x):\n    y = x + 1\n    return g(y)\n",
     "settings": "name: river\nlength: 10\ncolour: blue\nmouth: sea\n",
     "CSV": f'id,text\n1,"{RIVER}"\n2,"{DOGS}"\n',
+    "CSV with commas that nobody quoted": f"id,text\n1,{RIVER}\n2,Yes, {DOGS}\n",
     "CSV of Excel": f"id;text\n1;{RIVER}\n2;{DOGS}\n",
     "CSV without header": f'1,"{RIVER}"\n2,"{DOGS}"\n',
     "TSV": f"id\ttext\n1\t{RIVER}\n2\t{DOGS}\n",
@@ -158,6 +159,13 @@ def test_wrapped_lines_are_joined_and_counted(tmp_path: Path) -> None:
         "They were there because of the rain, which had",
     )
     assert corpus.notes["lines joined to the one before"] == 4
+
+
+def test_lines_that_end_in_a_word_that_ends_no_sentence_go_on(read: Callable[..., tuple[str, ...]]) -> None:
+    """A capital at the beginning of the next line is no sign that something ended."""
+    assert read("He told us that the president of\nFrance came to the city.\n") == (
+        "He told us that the president of France came to the city.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,6 +260,18 @@ def test_git_lfs_pointers_and_folders_are_named(tmp_path: Path, read: Callable[.
         read_text_corpus(tmp_path)
     with pytest.raises(CorpusError, match=r"not a file; check the path\. Did you mean 'file'\?"):
         read_text_corpus(tmp_path / "fill")
+
+
+def test_texts_are_no_paths() -> None:
+    """A text given in place of its path, a user who is not there, a number: one line each."""
+    from mspgt_tl.pipeline.inputs import open_corpus
+
+    for source in (f"{RIVER} " * 100, "~nobody/a.txt", "a\0b"):
+        with pytest.raises(CorpusError, match=r"give sentences as a list|not a file"):
+            open_corpus(source, 10)
+    for given, kind in ((3, "int"), ([RIVER, None], "NoneType"), (b"x", "bytes")):
+        with pytest.raises(CorpusError, match=f"but {kind} came"):
+            open_corpus(given, 10)
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
