@@ -1,7 +1,7 @@
 """Turns lines of a text into clean paragraphs: wrapped lines joined, invisible characters and headings dropped.
 
 A file is *hard-wrapped* when its lines go on in lower case where no sentence ended, or end in a word that ends none
-(`the`, `of`), which a file of one paragraph (or one sentence) a line hardly ever does. Only then are lines joined, up to
+(`the`, `of`), which a file of one paragraph (or one sentence) a line hardly does. Only then are lines joined, up to
 the next blank line. What was joined and dropped is counted in the corpus's notes.
 """
 
