@@ -428,7 +428,7 @@ def test_another_run_is_laid_over(explored: Any, tmp_path: Path) -> None:
 
     browser = explored("two", others={"deeper": make_case("deep")})
     set_input(browser, "over", "deeper")
-    over = "return [...document.querySelector('#evidence').data.find(t => t.name.startsWith(arguments[0]))?.x ?? []]"
+    over = "return [...document.querySelector('#evidence').data.find(t => t.name?.startsWith(arguments[0]))?.x ?? []]"
     places = browser.execute_script(over, "deeper")
     np.testing.assert_allclose(places, np.arange(1, 48) * 12 / 48)
     other = tmp_path / "other.html"

@@ -10,6 +10,17 @@
   const options = { displaylogo: false, showSendToCloud: false };
   const plots = () => [...document.querySelectorAll("[data-figure]")];
 
+  // A legend below the plot has as many rows as the window's width makes of it: the figure grows by them, or the plot
+  // would be pushed out of it.
+  const fit = place => {
+    const full = place._fullLayout, base = Number(place.dataset.height), rows = full?.legend?._height ?? 0;
+    if (!base || !full.showlegend || full.legend.yref !== "container") return;
+    const extra = Math.max(0, Math.ceil(rows) - 24), height = base + extra;
+    if (Math.abs(full.height - height) < 2) return;
+    place.style.height = `${height}px`;
+    Plotly.relayout(place, { height, "margin.b": 50 + extra });
+  };
+
   const draw = () => {
     const dark = isDark(), line = dark ? "#45453f" : "#e1e1dd";
     for (const place of plots()) {
@@ -18,9 +29,13 @@
       const figure = JSON.parse(text), layout = figure.layout;
       Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { ...layout.font, color: dark ? "#ecebe6" : "#1a1a1a" } });
       for (const name of Object.keys(layout)) if (/^[xy]axis/.test(name)) layout[name] = { gridcolor: line, linecolor: line, automargin: true, ...layout[name] };
+      // Long names of rows would leave a narrow window no plot; hovering tells the whole name.
+      if (place.clientWidth < 560 && layout.yaxis?.ticktext)
+        layout.yaxis.ticktext = layout.yaxis.ticktext.map(name => (name.length > 18 ? `${name.slice(0, 17)}…` : name));
       layout.modebar = { ...layout.modebar, bgcolor: "rgba(0,0,0,0)", color: dark ? "#8a887f" : "#9a9a94", activecolor: dark ? "#ecebe6" : "#1a1a1a" };
       layout.hoverlabel = { ...layout.hoverlabel, bgcolor: dark ? "#1b1b19" : "#fff", bordercolor: line };
-      Plotly.react(place, figure.data, layout, options);
+      place.dataset.height ??= layout.height ?? "";
+      Plotly.react(place, figure.data, layout, options).then(fit);
     }
   };
   draw();
@@ -28,7 +43,7 @@
   // Figures follow whatever size their place ends up with.
   const watcher = new ResizeObserver(places => places.forEach(({ target }) => target.clientWidth && target._fullLayout
     && (Math.abs(target._fullLayout.width - target.clientWidth) > 1 || Math.abs(target._fullLayout.height - target.clientHeight) > 1)
-    && Plotly.Plots.resize(target)));
+    && Promise.resolve(Plotly.Plots.resize(target)).then(() => fit(target))));
   plots().forEach(place => watcher.observe(place));
 
   // ---------------- theme: the system's, until the button says otherwise
