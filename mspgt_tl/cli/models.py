@@ -99,21 +99,21 @@ def train(
     embed: Annotated[bool, typer.Option("--embed", help="Put the finished model into the package's own zoo.")] = False,
 ) -> None:
     """Train a small model from a recipe, resuming where an earlier run of the same folder stopped."""
-    from mspgt_tl.models import cards, training
+    from mspgt_tl.models import cards, recipes, training
 
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    loaded = training.load_recipe(recipe)
-    run = training.TrainingRun(
+    loaded = recipes.load_recipe(recipe)
+    run = recipes.TrainingRun(
         loaded,
         text,
         valid,
         out_folder,
         seed,
         tokens,
-        tokenizer or training.shared_tokenizer(loaded),
+        tokenizer or recipes.shared_tokenizer(loaded),
         licence,
         cast(Any, precision),
         tuple(parse_numbers(snapshots)) if snapshots else (),

@@ -1,4 +1,4 @@
-"""Model cards, and how a finished model enters the package."""
+"""Model cards: what a training gave, measured and written down, and how a finished model enters the package."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import json
 import math
 import re
 import shutil
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from mspgt_tl.errors import ModelError
 from mspgt_tl.models.embedded import ZOO, folder_name
+from mspgt_tl.models.packed import mean_loss
+from mspgt_tl.models.recipes import TrainingPlan, TrainingRun
 from mspgt_tl.models.weight_files import hash_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 MODEL_FILES = ("config.json", "model.safetensors")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+CONTINUATIONS, PROMPT_TOKENS, CONTINUATION_TOKENS = 5, 12, 40
+"""How many samples a card shows, and how long they are."""
 
 
 def add_to_zoo(folder: Path, *, zoo: Path | None = None) -> Path:
@@ -110,3 +121,100 @@ def _all_steps(plan: dict[str, Any]) -> int:
 def _one_line(sample: dict[str, str]) -> dict[str, str]:
     """Return a sample as text that Markdown takes literally."""
     return {name: re.sub(r"([\\*_`\[\]<>#])", r"\\\1", " ".join(text.split())) for name, text in sample.items()}
+
+
+@dataclass(frozen=True)
+class CardTexts:
+    """What a card's figures are measured on."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    valid_bytes: int
+    """UTF-8 bytes of the held-out text, for bits per byte."""
+
+
+def model_card(
+    run: TrainingRun,
+    plan: TrainingPlan,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: CardTexts,
+    log: list[dict[str, float]],
+    *,
+    step: int,
+    precision: str,
+) -> dict[str, Any]:
+    """Measure a model after `step` steps against its n-gram baselines and describe how it came to be."""
+    from mspgt_tl.models.ngram import ngram_losses
+
+    seen = step * plan.sequence_length * plan.batch_sequences
+    model.eval()
+    baselines = ngram_losses(np.asarray(texts.train[:seen]), np.asarray(texts.valid), plan.vocab_size)
+    loss = mean_loss(model, np.asarray(texts.valid), plan.sequence_length)
+    return {
+        "name": run.recipe.name,
+        "namesake": run.recipe.namesake,
+        "seed": run.seed,
+        "architecture": run.recipe.architecture,
+        "training": asdict(plan),
+        "precision": precision,
+        "data": {
+            "text": run.text.name,
+            "valid": run.valid.name,
+            "licence": run.licence,
+            "corpus_tokens": len(texts.train),
+        },
+        "tokens_seen": seen,
+        "steps": step,
+        "finished": step == plan.steps,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "validation_loss": loss,
+        "validation_tokens": len(texts.valid),
+        "bits_per_byte": loss * len(texts.valid) / texts.valid_bytes / math.log(2),
+        "unigram_loss": baselines.unigram,
+        "bigram_loss": baselines.bigram,
+        "loss_unit": "nats/token",
+        "loss_curve": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry and entry["step"] <= step],
+        "eval_curve": [
+            [entry["step"], entry["eval_loss"]] for entry in log if "eval_loss" in entry and entry["step"] <= step
+        ],
+        "samples": sample_continuations(model, tokenizer, texts.valid, seed=run.seed),
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")},
+    }
+
+
+def sample_continuations(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tokens: np.ndarray, *, seed: int
+) -> list[dict[str, str]]:
+    """Continue the openings of held-out paragraphs spread over the text, at temperature 0.8 and top-k 50."""
+    import torch
+
+    starts = np.flatnonzero(np.asarray(tokens) == tokenizer.bos_token_id)
+    starts = starts[starts + PROMPT_TOKENS < len(tokens)]
+    chosen = starts[np.linspace(0, len(starts) - 1, CONTINUATIONS).astype(int)] if len(starts) else []
+    samples = []
+    for start in chosen:
+        prompt = torch.from_numpy(np.asarray(tokens[start : start + PROMPT_TOKENS], dtype=np.int64))[None]
+        with torch.random.fork_rng(), torch.inference_mode():
+            torch.manual_seed(seed)
+            ids = (
+                cast(Any, model)
+                .generate(
+                    prompt.to(model.device),
+                    attention_mask=torch.ones_like(prompt).to(model.device),
+                    max_new_tokens=CONTINUATION_TOKENS,
+                    do_sample=True,
+                    temperature=0.8,
+                    top_k=50,
+                    pad_token_id=tokenizer.pad_token_id,
+                )[0]
+                .tolist()
+            )
+        decode = tokenizer.decode
+        samples.append(
+            {
+                "prompt": str(decode(ids[:PROMPT_TOKENS], skip_special_tokens=True)),
+                "continuation": str(decode(ids[PROMPT_TOKENS:], skip_special_tokens=True)),
+            }
+        )
+    return samples

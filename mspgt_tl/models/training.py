@@ -1,8 +1,5 @@
 """Trains a small causal language model from a recipe, resumable at any point.
 
-A recipe is one TOML file (`models/zoo/recipes/<name>.toml`): an architecture in Hugging Face's own words and a
-handful of training numbers. A new architecture is a new file; nothing here names a family.
-
 The learning rate is held constant and only decays in the last `decay_share` of the run, so a resumed run may be
 given fewer or more tokens than it started with. Cosine decay was set aside for that reason.
 
@@ -15,86 +12,29 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from mspgt_tl.contracts import Progress
 from mspgt_tl.corpora.lines import read_lines
-from mspgt_tl.errors import ConfigError, CorpusError, unknown_name
+from mspgt_tl.errors import ConfigError, CorpusError
+from mspgt_tl.models.cards import CardTexts, model_card
 from mspgt_tl.models.checkpoints import no_progress_bars
+from mspgt_tl.models.packed import PackedSequences
+from mspgt_tl.models.recipes import Recipe, TrainingPlan, TrainingRun
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 
-RECIPES = Path(__file__).parent / "zoo" / "recipes"
 BOS, EOS = "<s>", "</s>"
 MIN_CHARS = 40
 """Shorter lines are headings and list items, not prose."""
-CONTINUATIONS, PROMPT_TOKENS, CONTINUATION_TOKENS = 5, 12, 40
-"""How many samples a card shows, and how long they are."""
 EVALUATED_TOKENS = 100_000
 """Held-out tokens of the evaluations during training; the card's loss is over all of them."""
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """The numbers of a training run; token counts are positions that carry a loss."""
-
-    vocab_size: int
-    sequence_length: int
-    batch_sequences: int
-    tokens: int
-    learning_rate: float
-    warmup_share: float
-    decay_share: float
-    weight_decay: float
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps needed to see `tokens` tokens."""
-        return math.ceil(self.tokens / (self.sequence_length * self.batch_sequences))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """An architecture and how to train it."""
-
-    name: str
-    namesake: str
-    architecture: dict[str, Any]
-    training: TrainingPlan
-    source: Path = field(compare=False)
-
-
-def load_recipe(name_or_path: str) -> Recipe:
-    """Read a recipe by its embedded name or from a TOML file.
-
-    Raises:
-        ConfigError: no such recipe, or the file lacks a field or has one too many.
-    """
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        path = RECIPES / f"{name_or_path}.toml"
-    if not path.is_file():
-        raise ConfigError(unknown_name("recipe", name_or_path, (p.stem for p in RECIPES.glob("*.toml"))))
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Recipe(**{**raw, "training": TrainingPlan(**raw["training"]), "source": path})
-    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path}: not a recipe: {error}.") from error
-
-
-def shared_tokenizer(recipe: Recipe) -> Path | None:
-    """Return the tokenizer that the embedded models share, for an embedded recipe; None for any other."""
-    folder = RECIPES.parent / "tokenizer"
-    return folder if recipe.source.parent == RECIPES and (folder / "tokenizer.json").is_file() else None
 
 
 def read_paragraphs(path: Path) -> Iterator[str]:
@@ -149,39 +89,6 @@ def encode_corpus(path: Path, tokenizer: PreTrainedTokenizerFast, out: Path) -> 
     return np.load(out, mmap_mode="r")
 
 
-class PackedSequences:
-    """A dataset of consecutive windows of one long token array."""
-
-    def __init__(self, tokens: np.ndarray, length: int) -> None:
-        self.tokens, self.length = tokens, length
-
-    def __len__(self) -> int:
-        return (len(self.tokens) - 1) // self.length
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        import torch
-
-        # One token more than the length: the model shifts labels itself, so `length` positions carry a loss.
-        start = index * self.length
-        window = torch.from_numpy(self.tokens[start : start + self.length + 1].astype(np.int64))
-        return {"input_ids": window, "labels": window}
-
-
-def mean_loss(model: PreTrainedModel, tokens: np.ndarray, length: int, *, batch: int = 32) -> float:
-    """Return the mean next-token loss over non-overlapping windows, in nats per token."""
-    import torch
-
-    windows, total, count = PackedSequences(tokens, length), 0.0, 0
-    with torch.inference_mode():
-        for start in range(0, len(windows), batch):
-            rows = [windows[i]["input_ids"] for i in range(start, min(start + batch, len(windows)))]
-            ids = torch.stack(rows).to(model.device)
-            logits = model(ids[:, :-1]).logits.float()
-            losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
-            total, count = total + losses.item(), count + ids[:, 1:].numel()
-    return total / count
-
-
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> PreTrainedModel:
     """Return the recipe's architecture with freshly drawn weights.
 
@@ -205,33 +112,6 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, seed: int
         return AutoModelForCausalLM.from_config(config, attn_implementation=attention, trust_remote_code=False)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{recipe.source}: transformers cannot build this architecture: {error}") from error
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """Where a run reads and writes, and what it may vary."""
-
-    recipe: Recipe
-    text: Path
-    valid: Path
-    out: Path
-    seed: int = 0
-    tokens: int | None = None
-    """Tokens to see; the recipe's own number when None."""
-    tokenizer: Path | None = None
-    """Folder of a tokenizer to use; None trains one on `text`."""
-    licence: str = "unstated"
-    """Licence of the text, for the model card."""
-    precision: Literal["float32", "bfloat16"] | None = None
-    """Arithmetic of matrix products; None is bfloat16 on a GPU, float32 on a CPU. Weights stay in float32."""
-    snapshots: tuple[float, ...] = ()
-    """Shares of the run, in (0, 1), after which the model is kept as it is then, beside the finished one."""
-
-    def __post_init__(self) -> None:
-        if self.precision not in (None, "float32", "bfloat16"):
-            raise ConfigError(unknown_name("precision", str(self.precision), ("float32", "bfloat16")))
-        if bad := [share for share in self.snapshots if not 0 < share < 1]:
-            raise ConfigError(f"Snapshots are shares of a run, between 0 and 1; got {bad[0]}.")
 
 
 def train(
@@ -363,100 +243,3 @@ def _step_callback(progress: Progress | None, snapshots: set[int], out: Path) ->
                 progress("training steps", state.global_step, state.max_steps)
 
     return AfterStep()
-
-
-@dataclass(frozen=True)
-class CardTexts:
-    """What a card's figures are measured on."""
-
-    train: np.ndarray
-    valid: np.ndarray
-    valid_bytes: int
-    """UTF-8 bytes of the held-out text, for bits per byte."""
-
-
-def model_card(
-    run: TrainingRun,
-    plan: TrainingPlan,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    texts: CardTexts,
-    log: list[dict[str, float]],
-    *,
-    step: int,
-    precision: str,
-) -> dict[str, Any]:
-    """Measure a model after `step` steps against its n-gram baselines and describe how it came to be."""
-    from mspgt_tl.models.ngram import ngram_losses
-
-    seen = step * plan.sequence_length * plan.batch_sequences
-    model.eval()
-    baselines = ngram_losses(np.asarray(texts.train[:seen]), np.asarray(texts.valid), plan.vocab_size)
-    loss = mean_loss(model, np.asarray(texts.valid), plan.sequence_length)
-    return {
-        "name": run.recipe.name,
-        "namesake": run.recipe.namesake,
-        "seed": run.seed,
-        "architecture": run.recipe.architecture,
-        "training": asdict(plan),
-        "precision": precision,
-        "data": {
-            "text": run.text.name,
-            "valid": run.valid.name,
-            "licence": run.licence,
-            "corpus_tokens": len(texts.train),
-        },
-        "tokens_seen": seen,
-        "steps": step,
-        "finished": step == plan.steps,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "validation_loss": loss,
-        "validation_tokens": len(texts.valid),
-        "bits_per_byte": loss * len(texts.valid) / texts.valid_bytes / math.log(2),
-        "unigram_loss": baselines.unigram,
-        "bigram_loss": baselines.bigram,
-        "loss_unit": "nats/token",
-        "loss_curve": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry and entry["step"] <= step],
-        "eval_curve": [
-            [entry["step"], entry["eval_loss"]] for entry in log if "eval_loss" in entry and entry["step"] <= step
-        ],
-        "samples": sample_continuations(model, tokenizer, texts.valid, seed=run.seed),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")},
-    }
-
-
-def sample_continuations(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tokens: np.ndarray, *, seed: int
-) -> list[dict[str, str]]:
-    """Continue the openings of held-out paragraphs spread over the text, at temperature 0.8 and top-k 50."""
-    import torch
-
-    starts = np.flatnonzero(np.asarray(tokens) == tokenizer.bos_token_id)
-    starts = starts[starts + PROMPT_TOKENS < len(tokens)]
-    chosen = starts[np.linspace(0, len(starts) - 1, CONTINUATIONS).astype(int)] if len(starts) else []
-    samples = []
-    for start in chosen:
-        prompt = torch.from_numpy(np.asarray(tokens[start : start + PROMPT_TOKENS], dtype=np.int64))[None]
-        with torch.random.fork_rng(), torch.inference_mode():
-            torch.manual_seed(seed)
-            ids = (
-                cast(Any, model)
-                .generate(
-                    prompt.to(model.device),
-                    attention_mask=torch.ones_like(prompt).to(model.device),
-                    max_new_tokens=CONTINUATION_TOKENS,
-                    do_sample=True,
-                    temperature=0.8,
-                    top_k=50,
-                    pad_token_id=tokenizer.pad_token_id,
-                )[0]
-                .tolist()
-            )
-        decode = tokenizer.decode
-        samples.append(
-            {
-                "prompt": str(decode(ids[:PROMPT_TOKENS], skip_special_tokens=True)),
-                "continuation": str(decode(ids[PROMPT_TOKENS:], skip_special_tokens=True)),
-            }
-        )
-    return samples

@@ -199,7 +199,9 @@ def _random_blocks(shape: Shape, n_blocks: int, device: str, dtype: str) -> Any:
     settings |= {"num_hidden_layers": n_blocks, "num_attention_heads": shape.n_heads, "max_position_embeddings": 64}
     settings |= {"bos_token_id": 0, "eos_token_id": 1}
     heads: dict[str, Any] = {"num_key_value_heads": shape.n_key_value_heads, "head_dim": shape.d_head}
-    config = LlamaConfig(**settings, **heads) if shape.gated_mlp else GPTNeoXConfig(**settings)
+    # A quarter of a head, NeoX's own share, can be an odd number of channels.
+    whole = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0}
+    config = LlamaConfig(**settings, **heads) if shape.gated_mlp else GPTNeoXConfig(**settings, rope_parameters=whole)
     tokenizer = read_tokenizer(ZOO / "tokenizer")
     return load(draw_weights(config, seed=0), device=device, dtype=dtype, tokenizer=tokenizer, parity=False)
 

@@ -16,7 +16,8 @@ from mspgt_tl.models import embedded
 from mspgt_tl.models.cards import add_to_zoo
 from mspgt_tl.models.ngram import ngram_losses
 from mspgt_tl.models.pretrained import load
-from mspgt_tl.models.training import Recipe, TrainingRun, load_recipe, read_paragraphs, train
+from mspgt_tl.models.recipes import Recipe, TrainingRun, load_recipe
+from mspgt_tl.models.training import read_paragraphs, train
 
 RECIPE = """
 name = "tiny"
