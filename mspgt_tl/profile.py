@@ -28,8 +28,8 @@ MASSIVE = 100.0
 """A channel is massive at a block where it exceeds so many times the block's median magnitude (Sun et al. 2024)."""
 JUMP = 2.0
 """The first token's norm over the median that changes by this factor from block to block is an onset or an end."""
-SHARE_JUMP = 0.2
-"""So does a change of the sinks' share of attention mass by this much."""
+SHARE_JUMP = 0.4
+"""So does a change of the sinks' share of attention mass by more than this: half as much is usual between blocks."""
 WITHIN = 1
 """A boundary coincides with an onset or end at most so many gaps away."""
 ENTROPY_BLOCKS = 2
