@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
 from mspgt_tl.errors import ConfigError, ModelError
 from mspgt_tl.models.pretrained import describe, encode, load
-from mspgt_tl.pipeline.inputs import Inputs, null_inputs
 
 CASES = Path(__file__).parents[2].parent / "shared/cases/models"
 with_cases = pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not beside this checkout (../shared/cases)")
@@ -61,6 +59,9 @@ def test_an_architecture_that_the_bridge_gets_wrong():
 @pytest.mark.parametrize("name", ["llama@v2", "GoogleDrive-me@example.org/model", "llama@seed:1"])
 def test_the_twin_of_a_path_with_an_at_sign(name, tiny_folder, tmp_path):
     """Not that of the sibling folder before the sign; found out before the first stage."""
+    from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
+    from mspgt_tl.pipeline.inputs import Inputs, null_inputs
+
     for place in (name, name.partition("@")[0]):
         shutil.copytree(tiny_folder, tmp_path / place)
     path, asked = str(tmp_path / name), []
