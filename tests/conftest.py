@@ -12,12 +12,32 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from jaxtyping import config as shape_checks
 from jaxtyping import install_import_hook
 
-# Elsewhere torch types are imported for type checkers only, or callers' mistakes must reach our own errors.
-install_import_hook(["mspgt_tl.nulls", "mspgt_tl.stats"], "beartype.beartype")
+# Every module that computes with numpy alone. Elsewhere torch types and models are there for type checkers only.
+NUMERICAL = (
+    "boundaries",
+    "calibration.score",
+    "comparison.families",
+    "comparison.layout",
+    "metrics.diversity",
+    "nulls",
+    "predictions.chance",
+    "signals.probe",
+    "stats",
+)
+install_import_hook([f"mspgt_tl.{module}" for module in NUMERICAL], "beartype.beartype")
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Let callers' mistakes reach our own errors, which shape checks would come before."""
+    shape_checks.update("jaxtyping_disable", True)
+    yield
+    shape_checks.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -298,6 +298,7 @@ def test_weight_map_covers_the_simplex() -> None:
     assert 0.5 < simplex.agreement(3) < 1
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("curves", "options", "error", "message"),
     [

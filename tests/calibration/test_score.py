@@ -36,7 +36,7 @@ def test_claims_are_judged_by_distance() -> None:
 
 def test_an_interval_covers_any_planted_gap() -> None:
     """Coverage asks for the truth, not for the claim's own gap."""
-    found = judge([Claim(4, (2, 4)), Claim(9, (9, 10))], planted=(5, 10))
+    found = judge([Claim(4, (2.0, 4.0)), Claim(9, (9.0, 10.0))], planted=(5, 10))
     assert found.covered == (False, True)
     assert found.widths == (2, 1)
 

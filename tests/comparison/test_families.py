@@ -64,6 +64,7 @@ def test_one_model_varies_not():
     assert row["mean_LI"] == pytest.approx(1 / 6)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     "bad",
     [

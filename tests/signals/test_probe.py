@@ -404,6 +404,7 @@ def test_misfitting_splits_are_refused():
         replace(train, features=train.features[:50])
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_settings_are_checked():
     """Impossible settings are refused when they are made."""
     with pytest.raises(ConfigError, match="patience"):
