@@ -33,8 +33,8 @@ class Outcome:
 def judge(claims: Sequence[Claim], planted: Sequence[int], rivals: Sequence[int] = ()) -> Outcome:
     """Compare claims with the truth.
 
-    >>> judge([Claim(4, (3, 5)), Claim(9)], planted=[5])
-    Outcome(claims=2, false_claims=1, errors=(1.0,), covered=(True,), widths=(2,))
+    >>> judge([Claim(4, (3.0, 5.0)), Claim(9)], planted=[5])
+    Outcome(claims=2, false_claims=1, errors=(1.0,), covered=(True,), widths=(2.0,))
     """
     places = np.array([claim.gap for claim in claims], dtype=float)
     errors = []
