@@ -70,7 +70,8 @@ def render_calibration(result: CalibrationResult) -> str:
 def rate_figure(table: pd.DataFrame, measure: str, *, limit: float | None = None) -> go.Figure:
     """Return a share by cell, one marker a detector, with its interval."""
     cells, detectors = list(dict.fromkeys(table["cell"])), list(dict.fromkeys(table["detector"]))
-    figure = blank_figure(height=110 + 30 * len(cells), x_title="share", y_title="")
+    # Lower than this, the axis leaves the plot no height at all until the page has made room for the legend.
+    figure = blank_figure(height=max(190, 110 + 30 * len(cells)), x_title="share", y_title="")
     for i, name in enumerate(detectors):
         rows = table[(table["detector"] == name) & table[measure].notna()]
         if rows.empty:
