@@ -27,6 +27,8 @@ PROMINENCE = 0.3
 MAX_WIDTH = 5
 """A 95 % interval must be narrower than this many layers (the paper's own number)."""
 ALPHA = 0.05
+MIN_LAYERS = 4
+"""Two boundaries that are not neighbours need three gaps."""
 MIN_RELIABILITY = 0.5
 """A signal with more bootstrap noise than half of its variance over gaps is flat."""
 MIN_PRESENCE = 0.5

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from mspgt_tl.errors import ConfigError
 
 NAMES = ("local", "intermediate", "global")
+MIN_LAYERS = 2
+"""Blocks of a model that noise in a scale can be compared in: one elsewhere is the control."""
 
 
 def parse_scales(text: str, n_layers: int) -> dict[str, range]:
@@ -22,20 +25,50 @@ def parse_scales(text: str, n_layers: int) -> dict[str, range]:
     Raises:
         ConfigError: not such a list, or a block that the model does not have, or one named twice.
     """
-    ranges = []
+    ranges: list[range] = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         if not found:
             raise ConfigError(f"Scales are ranges of blocks such as 0-3,4-8,9-11; got '{text}'.")
         first = int(found[1])
         ranges.append(range(first, int(found[2] or first) + 1))
-    if any(not len(blocks) or blocks[-1] >= n_layers for blocks in ranges):
-        raise ConfigError(f"Scales must lie within blocks 0 to {n_layers - 1}, lower end first; got '{text}'.")
-    every = [block for blocks in ranges for block in blocks]
-    if len(set(every)) < len(every):
-        raise ConfigError(f"A block belongs to one scale; '{text}' names one twice.")
+    if not all(ranges):
+        raise ConfigError(f"Scales are ranges of blocks such as 0-3,4-8,9-11, lower end first; got '{text}'.")
     names = NAMES if len(ranges) == len(NAMES) else [describe_blocks(blocks) for blocks in ranges]
-    return dict(zip(names, ranges, strict=True))
+    if len(set(names)) < len(names):
+        raise ConfigError(f"A block belongs to one scale; '{text}' names one twice.")
+    return check_scales(dict(zip(names, ranges, strict=True)), n_layers)
+
+
+def check_scales(
+    scales: Mapping[str, Sequence[int]], n_layers: int, *, reserved: Collection[str] = ()
+) -> dict[str, range]:
+    """Return scales as ranges of blocks.
+
+    Args:
+        reserved: names that mean something else.
+
+    Raises:
+        ConfigError: no scale, one that is empty, has holes or leaves the model, a block in two, a name reserved.
+    """
+    if not scales:
+        raise ConfigError("At least one scale is needed, such as 0-3,4-8,9-11; got none.")
+    chosen = {}
+    for name, blocks in scales.items():
+        if name in reserved:
+            raise ConfigError(f"A scale cannot be called '{name}': the results use that name. Call it otherwise.")
+        listed = sorted(blocks)
+        if not listed or listed[0] < 0 or listed[-1] >= n_layers:
+            raise ConfigError(
+                f"Scales must lie within blocks 0 to {n_layers - 1}, lower end first; '{name}' is {listed or 'empty'}."
+            )
+        if listed != list(range(listed[0], listed[-1] + 1)):
+            raise ConfigError(f"A scale is one stretch of blocks, without holes; '{name}' is {listed}.")
+        chosen[name] = range(listed[0], listed[-1] + 1)
+    every = [block for blocks in chosen.values() for block in blocks]
+    if twice := sorted({block for block in every if every.count(block) > 1}):
+        raise ConfigError(f"A block belongs to one scale; block {twice[0]} is in two of {', '.join(chosen)}.")
+    return chosen
 
 
 def describe_blocks(blocks: range) -> str:

@@ -58,9 +58,14 @@ def load_encoder(name: str, device: str) -> Encoder:
     """
     try:
         import sentence_transformers
+        from sentence_transformers.util import is_sentence_transformer_model
 
         place = _package_folder(name.removeprefix(_PACKAGE)) if name.startswith(_PACKAGE) else name
         model = sentence_transformers.SentenceTransformer(place, device=device)
+        if not is_sentence_transformer_model(place):
+            # The library averages the tokens of any language model: vectors that nothing was trained for.
+            why = "it is a plain language model (no modules.json), whose pooling was never trained"
+            return Encoder(None, f"The embedding model '{name}' is no sentence encoder: {why}.", {})
     except Exception as error:  # the hub's clients, file systems and torch fail in many ways
         return Encoder(None, f"The embedding model '{name}' could not be loaded: {describe_error(error)}", {})
     details = {

@@ -14,6 +14,7 @@ change each other's counts. A batch is what is sent at the same time.
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import subprocess
 import threading
@@ -145,12 +146,26 @@ def _make_client(url: str, service: Service, proxies: dict[str, str] | None = No
             if method == "post":
                 if not isinstance(reply, Mapping) or "matches" not in reply:
                     raise LanguageToolError(f"{url}: a reply without matches: {str(reply)[:200]}")
+                warnings = reply.get("warnings")
+                if isinstance(warnings, Mapping) and warnings.get("incompleteResults"):
+                    # The server gave up half-way: its matches are too few, and none would pass for a good text.
+                    why = warnings.get("incompleteResultsReason") or "no reason given"
+                    raise LanguageToolError(f"{url}: incomplete results: {str(why)[:200]}")
                 named = reply.get("software", {})
                 if named:
                     self.software = f"{named.get('name')} {named.get('version')}"
             return reply
 
-    return Client(service.language, remote_server=url, proxies=proxies)
+    return Client(service.language, remote_server=server_root(url), proxies=proxies)
+
+
+def server_root(url: str) -> str:
+    """Return a server's URL without the end of its API, which the client adds, and with the slash that it needs.
+
+    >>> server_root("http://localhost:8081/v2/check"), server_root("https://example.org/lt")
+    ('http://localhost:8081/', 'https://example.org/lt/')
+    """
+    return re.sub(r"(/v2(/check)?)?/*$", "/", url.strip(), count=1)
 
 
 def _start_server(*, download: bool) -> tuple[str, subprocess.Popen[bytes]]:

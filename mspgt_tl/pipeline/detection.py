@@ -24,12 +24,12 @@ from mspgt_tl.activations import (
     word_vectors,
 )
 from mspgt_tl.audit import audit, audit_signals, heed
-from mspgt_tl.boundaries import Boundaries
+from mspgt_tl.boundaries import MIN_LAYERS, Boundaries
 from mspgt_tl.config import DetectConfig, make_config, override, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Tree, Treebank
 from mspgt_tl.errors import CorpusError, StoreError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
-from mspgt_tl.models.pretrained import Backend, load
+from mspgt_tl.models.pretrained import Backend, load, require_blocks
 from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank, reading_notes
 from mspgt_tl.pipeline.sentences import strongest_sentences
 from mspgt_tl.pipeline.shown import Shown
@@ -205,6 +205,7 @@ def detect(
     assign_blocks(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before anything is written
     trees = open_treebank(treebank, settings, skip_bad=skip_bad)
     hooked = load_alike(model)
+    require_blocks(hooked, MIN_LAYERS, "A detection")
     identity = {
         "command": "detect",
         "config": to_plain(settings),

@@ -18,7 +18,7 @@ from mspgt_tl.errors import ConfigError, CorpusError, StoreError
 from mspgt_tl.interventions.alternatives import disturbance_hooks, largest_sigma, measure_activations
 from mspgt_tl.interventions.next_token import HookMaker, clean_passes, measure_ledger, next_token_effects
 from mspgt_tl.interventions.noise import activation_scales
-from mspgt_tl.interventions.scales import parse_scales
+from mspgt_tl.interventions.scales import MIN_LAYERS, check_scales, parse_scales
 from mspgt_tl.interventions.sweep import (
     CLEAN,
     Condition,
@@ -30,7 +30,7 @@ from mspgt_tl.interventions.sweep import (
 from mspgt_tl.interventions.token_effects import token_kl
 from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
 from mspgt_tl.models.names import pinned_name
-from mspgt_tl.models.pretrained import Backend, encode, load
+from mspgt_tl.models.pretrained import Backend, encode, load, require_blocks
 from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import identify, open_corpus
 from mspgt_tl.pipeline.sweep_tables import (
@@ -152,8 +152,10 @@ def intervene(
     metrics = choose_metrics(settings)  # unknown names are refused at once
     detection = as_detection(model)
     given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
-    trust = {"parity": parity, "trust_remote_code": trust_remote_code}
-    hooked = load(given, backend=backend, device=device, dtype=dtype, **trust)
+    hooked = load(
+        given, backend=backend, device=device, dtype=dtype, parity=parity, trust_remote_code=trust_remote_code
+    )
+    require_blocks(hooked, MIN_LAYERS, "An intervention")
     blocks = _choose_scales(scales, detection, int(hooked.cfg.n_layers))
     most = max(SEARCHED * settings.samples, settings.scale_sentences, settings.effect_sentences)
     text = open_corpus(corpus, most)
@@ -317,7 +319,7 @@ class _Sweep:
     def _effects(self) -> xr.Dataset:
         """Every layer, scale and control at every level; a level's σ is solved for each of them."""
         config = self.config
-        layers = {f"block {layer}": range(layer, layer + 1) for layer in range(self.n_layers)}
+        layers = {layer_target(layer): range(layer, layer + 1) for layer in range(self.n_layers)}
         level = config.compared_level
         planned = plan_conditions(self.scales, self.n_layers, replace(config, other_doses=()))
         controls = {c.name.rpartition(", ")[0]: c.blocks for c in planned if c.is_control}
@@ -455,14 +457,17 @@ class _Sweep:
         self.run.write(STATISTICS, lambda path: statistics.to_csv(path, index=False))
 
 
+def layer_target(layer: int) -> str:
+    """Return what one block, disturbed on its own, is called beside the scales."""
+    return f"layer {layer}"
+
+
 def _choose_scales(scales: Any, detection: Detection | None, n_layers: int) -> dict[str, range]:
     if isinstance(scales, str):
         return parse_scales(scales, n_layers)
     if scales is not None:
-        chosen = {str(name): range(min(blocks), max(blocks) + 1) for name, blocks in scales.items()}
-        if any(blocks[0] < 0 or blocks[-1] >= n_layers for blocks in chosen.values()) or CLEAN in chosen:
-            raise ConfigError(f"Scales must lie within blocks 0 to {n_layers - 1}; got {chosen}.")
-        return chosen
+        reserved = {CLEAN, *map(layer_target, range(n_layers))}
+        return check_scales({str(name): blocks for name, blocks in scales.items()}, n_layers, reserved=reserved)
     if detection is None:
         raise ConfigError(
             f"Which of the {n_layers} blocks are a scale? Give --scales such as 0-3,4-8,9-{n_layers - 1}, or the "
@@ -482,6 +487,12 @@ def _choose_prompts(model: CausalModel, corpus: TextCorpus, config: InterveneCon
     wanted = config.decode.prompt_tokens
     encoding = encode(model, corpus.sentences, max_length=wanted + 2)
     length = wanted + encoding.has_bos
+    if length + config.decode.new_tokens > model.cfg.n_ctx:
+        raise ConfigError(
+            f"A prompt of {length} tokens and {config.decode.new_tokens} new ones take "
+            f"{length + config.decode.new_tokens} positions; the model's context has {model.cfg.n_ctx}. Lower "
+            f"decode.prompt_tokens or decode.new_tokens (--set decode.new_tokens={max(1, model.cfg.n_ctx - length)})."
+        )
     found = [ids[:length] for ids in encoding.ids if len(ids) >= length][: config.samples]
     if len(found) < config.samples:
         raise CorpusError(

@@ -108,8 +108,7 @@ def run_theory(
     settings = make_config(override(plain, {"seed": seed, **given}), TheoryConfig)
     detection = as_detection(model)
     name: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
-    trust = {"parity": parity, "trust_remote_code": trust_remote_code}
-    hooked = load(name, backend=backend, device=device, dtype=dtype, **trust)
+    hooked = load(name, backend=backend, device=device, dtype=dtype, parity=parity, trust_remote_code=trust_remote_code)
     blocks, origin = choose_scales(scales, detection, int(hooked.cfg.n_layers))
     text = open_corpus(corpus, settings.sentences)
     sentences = usable_sentences(hooked, text.sentences, settings.stream)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mspgt_tl.errors import ConfigError
-from mspgt_tl.interventions.scales import control_blocks, describe_blocks, parse_scales
+from mspgt_tl.interventions.scales import check_scales, control_blocks, describe_blocks, parse_scales
 
 
 def test_three_ranges_are_the_three_scales() -> None:
@@ -23,6 +23,28 @@ def test_bad_scales_are_refused(text: str) -> None:
     """What cannot be read, lies outside or overlaps."""
     with pytest.raises(ConfigError, match=r"Scales|one scale"):
         parse_scales(text, 12)
+
+
+@pytest.mark.parametrize(
+    ("scales", "why"),
+    [
+        ({}, "At least one scale"),
+        ({"a": range(0)}, "'a' is empty"),
+        ({"a": [0, 2]}, "without holes"),
+        ({"a": range(3), "b": range(2, 5)}, "block 2 is in two"),
+        ({"a": [11, 12]}, "within blocks 0 to 11"),
+        ({"clean": range(3)}, "cannot be called 'clean'"),
+    ],
+)
+def test_bad_mappings_are_refused(scales: dict, why: str) -> None:
+    """A mapping is held to what a text is."""
+    with pytest.raises(ConfigError, match=why):
+        check_scales(scales, 12, reserved={"clean"})
+
+
+def test_blocks_of_a_scale_come_in_any_order() -> None:
+    """A set of blocks is a scale."""
+    assert check_scales({"a": {2, 1, 0}, "b": (3,)}, 12) == {"a": range(3), "b": range(3, 4)}
 
 
 def test_controls_have_the_same_length_at_other_depths() -> None:

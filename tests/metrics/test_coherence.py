@@ -96,3 +96,11 @@ def test_a_missing_model_is_a_reason(metric, model, monkeypatch):
     assert result.n == 0
     assert model in result.reason
     assert load_encoder(model, "cpu").model is None
+
+
+@pytest.mark.parametrize("metric", [PromptCoherence, SentenceCoherence])
+def test_a_plain_language_model_is_no_encoder(metric, tiny_folder):
+    """A model without trained pooling gives no similarity, but the reason."""
+    result = metric(model=str(tiny_folder)).measure([Sample(prompt="A cat. It sat.", text="A dog ran. It slept.")])
+    assert np.isnan(result.value)
+    assert "plain language model" in result.reason

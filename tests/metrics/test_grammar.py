@@ -228,6 +228,28 @@ def test_a_reply_that_is_no_answer_is_a_reason(server, status, body, reason):
     assert reason in result.reason
 
 
+@pytest.mark.parametrize("why", ["Results are incomplete: text checking took longer than allowed", None])
+def test_incomplete_results_are_not_no_mistakes(server, why):
+    """A server that ran out of time says so beside its matches; such a text has no count."""
+    warnings = {"incompleteResults": True} | ({"incompleteResultsReason": why} if why else {})
+    server.body = json.dumps({"matches": [], "warnings": warnings})
+    result = LanguageToolMistakes(remote_server=server.url).measure(samples("one cat", "two cats"))
+    assert math.isnan(result.value)
+    assert "incomplete results" in result.reason
+
+
+def test_complete_results_may_say_so(server):
+    """The warning is there in complete answers, too, and false."""
+    server.body = json.dumps({"matches": [], "warnings": {"incompleteResults": False}})
+    assert LanguageToolMistakes(remote_server=server.url).measure(samples("a cat")).value == 0
+
+
+@pytest.mark.parametrize("end", ["/", "/v2", "/v2/", "/v2/check", "/v2/check/"])
+def test_a_url_may_end_in_the_api(server, end):
+    """The address of the API, as servers print it, is the server's address."""
+    assert LanguageToolMistakes(remote_server=server.url + end).measure(samples("teh cat")).value == 50
+
+
 def test_one_text_that_the_server_cannot_take_does_not_stop_the_others(server):
     """The others keep their values; the mean is nan, since the worst text is missing."""
     server.poison = "xyzzy"
