@@ -52,7 +52,7 @@ def test_few_blocks_have_no_boundaries(llama: Callable[..., Path], tmp_path: Pat
 
 def test_one_block_cannot_be_compared(llama: Callable[..., Path], tmp_path: Path) -> None:
     """Noise in the only block has no control."""
-    with pytest.raises(ModelError, match="at least 2 blocks; .* has 1"):
+    with pytest.raises(ModelError, match=r"at least 2 blocks; .* has 1"):
         mspgt_tl.intervene(llama(1), scales="0", out=tmp_path / "run", **SHORT)
     assert not (tmp_path / "run").exists()
 
