@@ -16,7 +16,7 @@ from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, render_sheet
 @pytest.mark.parametrize("cells", [1, 2, 12])
 @pytest.mark.parametrize("width", [420, 1400])
 def test_plots_have_an_area(open_page: Any, tmp_path: Path, cells: int, width: int) -> None:
-    """With seven detectors in the legend and long names, the plot has 30 pixels a cell or so and is over 100 wide."""
+    """With seven detectors in the legend and long names, the plot has 24 pixels a cell or more and is over 100 wide."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     rows = [
@@ -36,7 +36,7 @@ def test_plots_have_an_area(open_page: Any, tmp_path: Path, cells: int, width: i
     page.write_text(render_sheet(sheet), encoding="utf-8")
     browser = open_page(page, width)
     height = "return document.querySelector('.js-plotly-plot')._fullLayout._size.h"
-    WebDriverWait(browser, 30).until(lambda driver: driver.execute_script(height) >= 29 * cells)
+    WebDriverWait(browser, 30).until(lambda driver: driver.execute_script(height) >= 24 * cells)
     size = browser.execute_script("return document.querySelector('.js-plotly-plot')._fullLayout._size")
     assert size["w"] > 100
     assert browser.get_log("browser") == []
