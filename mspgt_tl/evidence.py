@@ -87,7 +87,7 @@ def weigh_evidence(
         n_null=config.null_curves,
     )
     found = replace(found, reasons=(*reasons, *found.reasons))
-    return _label(signals, sums, found, curves, resampled)
+    return _label(signals, sums, found, curves, resampled, n_null=config.null_curves)
 
 
 def reweigh(
@@ -115,7 +115,7 @@ def reweigh(
         n_null=n_null,
         prominence=prominence,
     )
-    changed = _found_variables(found, resampled, prominence)
+    changed = _found_variables(found, resampled, prominence, n_null=n_null)
     kept = result.drop_dims(["found", "variant", "told_gap"], errors="ignore").drop_vars(changed, errors="ignore")
     attrs = {"rule": found.rule, "reasons": json.dumps(found.reasons), "prominence": prominence}
     return kept.assign(changed).assign_attrs(attrs)
@@ -127,6 +127,7 @@ def _label(
     found: Boundaries,
     curves: np.ndarray,
     resampled: np.ndarray,
+    n_null: int = 2000,
 ) -> xr.Dataset:
     import xarray as xr
 
@@ -137,7 +138,7 @@ def _label(
             "resampled": ((RESAMPLE, SIGNAL, GAP), resampled.astype(np.float32)),
             "unit": (SIGNAL, [signal.unit for signal in signals.values()]),
             "title": (SIGNAL, [signal.title for signal in signals.values()]),
-            **_found_variables(found, resampled),
+            **_found_variables(found, resampled, n_null=n_null),
             "f1": ((TASK, "kind", LAYER), f1_table(sums["probe"])),
             "cka": ((LAYER, "other_layer"), cka_matrix(sums["cka"])),
         },
@@ -154,13 +155,17 @@ def _label(
     )
 
 
-def _found_variables(found: Boundaries, resampled: np.ndarray, prominence: float = PROMINENCE) -> dict[str, Any]:
+def _found_variables(
+    found: Boundaries, resampled: np.ndarray, prominence: float = PROMINENCE, *, n_null: int
+) -> dict[str, Any]:
     """Return every variable of the labelled result that follows from the boundaries."""
     fused = np.einsum("s,rsg->rg", found.weights, scale_signals(resampled, found.gain))
     simplex = weight_map(found.normalised, prominence=prominence)
     active = found.weights > 0
     band = (
-        null_band(found.normalised[active], found.weights[active], seed=found.seed) if active.any() else (np.nan,) * 2
+        null_band(found.normalised[active], found.weights[active], n_null=n_null, seed=found.seed)
+        if active.any()
+        else (np.nan,) * 2
     )
     return {
         "normalised": ((SIGNAL, GAP), found.normalised, {"long_name": "min-max normalised signal times reliability"}),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.boundaries import Boundaries, find_boundaries, pick_peaks, scale_signals
+from mspgt_tl.boundaries import Boundaries, find_boundaries, pick_peaks_by_row, scale_signals
 from mspgt_tl.config import BoundaryConfig
 from mspgt_tl.contracts import GAP, RESAMPLE, CausalModel, StreamSignal
 from mspgt_tl.evidence import fused_resamples, peak_draws, resample_curves
@@ -134,18 +134,24 @@ def _compare(
     if not rival.boundaries:
         return row
     shown = scale_signals(resampled[:, None], rival.gain)[:, 0]
-    picked = [pick_peaks(curve) + 1 for curve in shown]
+    picked = pick_peaks_by_row(shown) + 1
     draws = peak_draws(result)
     for i, boundary in enumerate(boundaries):
         row["distance"][i] = min((b - boundary for b in rival.boundaries), key=abs)
-        pairs = [(p, d) for p, d in zip(picked, draws[:, i], strict=True) if np.isfinite(d)]
-        nearest = np.array([min(p - d, key=abs) if len(p) else math.nan for p, d in pairs])
+        away = (picked - draws[:, i, None])[np.isfinite(draws[:, i])]
+        nearest = _nearest(away)
         if len(nearest):
             row["within_one"][i] = float((np.abs(nearest) <= NEAR).mean())
         there = nearest[np.isfinite(nearest)]
         if len(there) >= len(draws) / 2:
             row["distance_interval"][i] = np.quantile(there, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
     return row
+
+
+def _nearest(away: Float[np.ndarray, "row 2"]) -> Float[np.ndarray, "row"]:
+    """Return the distance closest to 0 of every row, the first of equal ones; nan where a row has none."""
+    first = np.where(np.isnan(away), np.inf, np.abs(away)).argmin(axis=1)
+    return np.take_along_axis(away, first[:, None], axis=1)[:, 0]
 
 
 def chance_near(boundary: int, n_rival: int, n_gaps: int) -> float:

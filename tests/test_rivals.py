@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.config import BoundaryConfig
 from mspgt_tl.contracts import StreamSignal
-from mspgt_tl.rivals import chance_near, rank_correlation, rival_rows, weigh_rivals
+from mspgt_tl.rivals import _nearest, chance_near, rank_correlation, rival_rows, weigh_rivals
 from mspgt_tl.stats import bootstrap_counts
 
 N_BLOCKS, N_GAPS, SEED = 40, 11, 3
@@ -125,3 +125,9 @@ def test_rank_correlation_is_spearman_s():
     expected = [spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]
     np.testing.assert_allclose(rank_correlation(x, y), expected)
     assert np.isnan(rank_correlation(np.ones((1, 9)), y[:1])).all()
+
+
+def test_the_nearest_of_two_peaks_is_taken():
+    """Equal distances: the first in depth; nan where a row has no peak."""
+    away = np.array([[-3.0, 1.0], [-2.0, 2.0], [4.0, np.nan], [np.nan, np.nan]])
+    np.testing.assert_array_equal(_nearest(away), [1, -2, 4, np.nan])

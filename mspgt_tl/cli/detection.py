@@ -78,7 +78,7 @@ def detect(
             model,
             corpus,
             treebank,
-            seed=seed if seed is not None else int(settings.get("seed", 0)),
+            seed=seed,
             out=folder,
             config=settings,
             nulls=null or [],

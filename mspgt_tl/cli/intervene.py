@@ -79,7 +79,7 @@ def intervene(
             model,
             corpus,
             scales=scales,
-            seed=seed if seed is not None else int(settings.get("seed", 0)),
+            seed=seed,
             out=folder,
             config=settings,
             device=device,

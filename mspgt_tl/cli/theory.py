@@ -68,7 +68,7 @@ def theory(
             model,
             corpus,
             scales=scales,
-            seed=seed if seed is not None else int(settings.get("seed", 0)),
+            seed=seed,
             out=out_folder or Path("runs") / f"theory-{name}-{time.strftime('%Y%m%d-%H%M%S')}",
             config=settings,
             backend=cast(Any, backend),

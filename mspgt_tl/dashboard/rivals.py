@@ -38,8 +38,8 @@ def rivals_section(data: xr.Dataset, rivals: xr.Dataset | None) -> list[Section]
     return [
         Section(
             "What do other readings of depth say?",
-            "Where six other signals put their boundaries; dashed lines are the fused ones. If all lay on one gap, "
-            "it would not matter which signal one believes.",
+            f"Where {len(rows)} other signals put their boundaries; dashed lines are the fused ones. If all lay on one "
+            "gap, it would not matter which signal one believes.",
             [Plot(rivals_figure(data, rivals, rows), "Boundaries by rival: " + "; ".join(told) + ".")],
             DEFINITION,
             tables=[

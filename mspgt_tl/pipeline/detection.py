@@ -159,7 +159,7 @@ def detect(
     corpus: str | Path | TextCorpus | Sequence[str] | None = None,
     treebank: str | Path | tuple[str | Path, str | Path] | Treebank | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     out: str | Path | None = None,
     config: DetectConfig | Mapping[str, Any] | None = None,
     nulls: Sequence[str] = (),
@@ -181,7 +181,7 @@ def detect(
         corpus: a text file, `hf:` dataset, sentences or a `TextCorpus`; generated sentences by default.
         treebank: a folder with a train and a dev file, `"TRAIN,DEV"`, a pair of paths or a `Treebank`; the generated
             one by default.
-        seed: of everything random; overrides the config's.
+        seed: of everything random; None takes the config's, which is 0 unless told.
         out: folder of the run; a run that was killed resumes there. None keeps nothing on disk.
         config: a `DetectConfig`, or nested settings as in a TOML file.
         nulls: model nulls to run beside it: `random:SEED` (the architecture with random weights), `labels`
@@ -197,7 +197,7 @@ def detect(
         MspgtError: bad input of any kind, with what was needed, what came and what to do.
     """
     plain = to_plain(config) if isinstance(config, DetectConfig) else dict(config or {})
-    settings = make_config(override(plain, {"seed": seed, **_full_names(options)}))
+    settings = make_config(override(plain, _full_names({"seed": seed, **options})))
     trust = {"parity": parity, "trust_remote_code": trust_remote_code}
     load_alike = partial(load, backend=backend, device=device, dtype=dtype, **trust)
     # Text and trees first: they are refused in seconds, while loading a model takes minutes.
@@ -214,7 +214,7 @@ def detect(
         "treebank": {"name": trees.name, "sha256": trees.sha256, "train": len(trees.train), "dev": len(trees.dev)},
     }
     inputs = Inputs(hooked, text, trees)
-    variants = {name: null_inputs(name, inputs, model, load_alike, seed) for name in nulls}
+    variants = {name: null_inputs(name, inputs, model, load_alike, settings.seed) for name in nulls}
     others = make_rivals(hooked) if rivals else {}
     folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
     try:

@@ -122,7 +122,7 @@ def intervene(
     corpus: str | Path | TextCorpus | Sequence[str] | None = None,
     *,
     scales: str | Mapping[str, range] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     out: str | Path | None = None,
     config: InterveneConfig | Mapping[str, Any] | None = None,
     backend: Backend = "hooked",
@@ -139,6 +139,7 @@ def intervene(
         model: anything `load` takes, a `Detection`, or the folder of one, whose boundaries then cut the scales.
         corpus: as for `detect`; prompts are the openings of its sentences.
         scales: such as `"0-3,4-8,9-11"`, or blocks by name; needed unless a detection gives them.
+        seed: of everything random; None takes the config's, which is 0 unless told.
         out: folder of the run; a run that was killed resumes there, with the same bytes, and a finished one can be
             given other metrics. None keeps nothing on disk.
         config: an `InterveneConfig`, or nested settings as in a TOML file.
@@ -148,7 +149,7 @@ def intervene(
         MspgtError: bad input of any kind, with what was needed, what came and what to do.
     """
     plain = to_plain(config) if isinstance(config, InterveneConfig) else dict(config or {})
-    settings = make_config(override(plain, {"seed": seed, **_full_names(options)}), InterveneConfig)
+    settings = make_config(override(plain, _full_names({"seed": seed, **options})), InterveneConfig)
     metrics = choose_metrics(settings)  # unknown names are refused at once
     detection = as_detection(model)
     given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])

@@ -78,7 +78,7 @@ def run_theory(
     corpus: str | Path | TextCorpus | Sequence[str] | None = None,
     *,
     scales: str | Mapping[str, range] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     out: str | Path | None = None,
     config: TheoryConfig | Mapping[str, Any] | None = None,
     backend: Backend = "hooked",
@@ -96,6 +96,7 @@ def run_theory(
         corpus: as for `detect`; generated sentences by default.
         scales: three ranges of blocks such as `"0-3,4-8,9-11"`, without gaps. Without them and without two detected
             boundaries the blocks are cut into equal thirds, and nothing is tested at boundaries; the result says so.
+        seed: of everything random; None takes the config's, which is 0 unless told.
         out: folder of the run; a run that was killed resumes there. None keeps nothing on disk.
         config: a `TheoryConfig`, or nested settings as in a TOML file.
         options: settings by dotted or plain name, such as `sentences=200`.
@@ -104,8 +105,8 @@ def run_theory(
         MspgtError: bad input of any kind, with what was needed, what came and what to do.
     """
     plain = to_plain(config) if isinstance(config, TheoryConfig) else dict(config or {})
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = make_config(override(plain, {"seed": seed, **given}), TheoryConfig)
+    given = {name: value for name, value in {"seed": seed, **options}.items() if value is not None}
+    settings = make_config(override(plain, given), TheoryConfig)
     detection = as_detection(model)
     name: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
     hooked = load(name, backend=backend, device=device, dtype=dtype, parity=parity, trust_remote_code=trust_remote_code)

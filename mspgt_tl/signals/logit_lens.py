@@ -32,10 +32,13 @@ def readout_of(model: CausalModel) -> Readout:
     """Return the model's own final normalisation and unembedding as one function, with its soft cap if it has one.
 
     Raises:
-        ModelError: the model has no `ln_final` or `unembed`.
+        ModelError: the model has no `unembed`, or normalises and has no `ln_final`.
     """
     parts: Any = model
-    if missing := [name for name in ("ln_final", "unembed") if not hasattr(parts, name)]:
+    # TransformerLens makes no `ln_final` for models that normalise nowhere: they read their stream out as it is.
+    plain = getattr(model.cfg, "normalization_type", "") is None
+    needed = ("unembed",) if plain else ("ln_final", "unembed")
+    if missing := [name for name in needed if not hasattr(parts, name)]:
         raise ModelError(f"The logit lens needs the model's {' and '.join(missing)}, which it does not have.")
     cap = float(getattr(model.cfg, "output_logits_soft_cap", 0) or 0)
 
@@ -43,7 +46,8 @@ def readout_of(model: CausalModel) -> Readout:
         import torch
 
         with torch.inference_mode():
-            logits = parts.unembed(parts.ln_final(rows[:, None]))[:, 0].float()
+            last = rows[:, None] if plain else parts.ln_final(rows[:, None])
+            logits = parts.unembed(last)[:, 0].float()
             return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
     return read
