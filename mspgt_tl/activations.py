@@ -105,7 +105,7 @@ def assign_blocks(n_sentences: int, *, seed: int, documents: Sequence[int] | Non
 def _deal_documents(documents: Int[np.ndarray, "sentence"], wanted: int, *, seed: int) -> Blocks:
     """Deal whole documents, or pieces of them, into at most `wanted` blocks of two of them or more."""
     names, lengths = np.unique(documents, return_counts=True)
-    block = None
+    block, rule = None, ""
     if len(names) >= 2 * MIN_BLOCKS:
         rule = f"{len(names)} documents"
         if cut := int((lengths > MAX_DOCUMENT).sum()):

@@ -60,7 +60,7 @@ def cut_documents(documents: Int[np.ndarray, "item"], longest: int) -> Int[np.nd
     [0, 0, 1, 1, 2]
     """
     starts = np.flatnonzero(np.diff(documents, prepend=documents[:1] - 1))
-    lengths = np.diff([*starts, len(documents)])
+    lengths = np.diff(starts, append=len(documents))
     pieces, first = np.empty(len(documents), dtype=np.int64), 0
     for start, length in zip(starts, lengths, strict=True):
         count = -(-int(length) // longest)

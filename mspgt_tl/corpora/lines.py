@@ -104,9 +104,10 @@ def _opener(magic: bytes) -> Callable[..., Any]:
 
 def open_for_writing(path: Path) -> IO[str]:
     """Open a text file for writing, compressed as its suffix says (`.gz`, `.xz`, `.zst`, `.bz2`)."""
-    openers = dict(zip(COMPRESSIONS, (gzip.open, lzma.open, _zstd().open, bz2.open), strict=True))
-    opener: Callable[..., Any] = openers.get(path.suffix, open)
-    return opener(path, "wt", encoding="utf-8", newline="\n")
+    openers: dict[str, Callable[..., Any]] = dict(
+        zip(COMPRESSIONS, (gzip.open, lzma.open, _zstd().open, bz2.open), strict=True)
+    )
+    return openers.get(path.suffix, open)(path, "wt", encoding="utf-8", newline="\n")
 
 
 def _zstd() -> Any:

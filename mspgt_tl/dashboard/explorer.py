@@ -228,7 +228,7 @@ def _grids(data: xr.Dataset, asked: np.ndarray, variants: Sequence[Mapping[str, 
     """Return p-values by weights: with reliability, without it, and for every variant of the audit."""
     curves, trust = data["curve"].values, data["reliability"].values
     seed, names = int(data.attrs["seed"]), [str(name) for name in data[SIGNAL].values]
-    known = np.isfinite(curves).all(axis=1) & np.isfinite(data["resampled"].values).all(axis=(0, 2))
+    known = np.asarray(np.isfinite(curves).all(axis=1) & np.isfinite(data["resampled"].values).all(axis=(0, 2)))
     if data.sizes[GAP] < MIN_GAPS:
         return {}
     grids = {}

@@ -133,7 +133,7 @@ def _embed(plot: Plot) -> dict[str, Any]:
     from markupsafe import Markup
 
     figure = plot.figure
-    height = figure.layout.height
+    height = figure.layout["height"]
     figure.update_layout(template={"layout": {}}, overwrite=True)  # 7 kB each; the page sets what it would
     text = str(figure.to_json()).replace("<", "\\u003c")
     return {**vars(plot), "json": Markup(text), "height": height}

@@ -400,13 +400,13 @@ def _condition_label(row: Any) -> str:
 def _browsed(samples: pd.DataFrame, tokens: xr.Dataset | None) -> list[dict[str, Any]]:
     """Return prompt, texts and tokens of every sample that the page shows."""
     found = []
-    for i, rows in samples.groupby("sample"):
+    for i, rows in ((int(str(name)), rows) for name, rows in samples.groupby("sample")):
         texts = dict(zip(rows["condition"], rows["text"], strict=True))
         one: dict[str, Any] = {"prompt": rows["prompt"].iloc[0], "clean": texts.pop("clean"), "texts": texts}
-        if tokens is not None and int(i) < tokens.sizes["sample"]:
-            names = tokens["token"].values[int(i)].tolist()
+        if tokens is not None and i < tokens.sizes["sample"]:
+            names = tokens["token"].values[i].tolist()
             end = next((k for k, token in enumerate(names) if token == "" and not any(names[k:])), len(names))
-            values = np.round(tokens["kl"].values[:, int(i), :end].astype(float), 4)
+            values = np.round(tokens["kl"].values[:, i, :end].astype(float), 4)
             one["tokens"] = names[:end]
             one["kl"] = {
                 str(name): [None if np.isnan(value) else value for value in row.tolist()]

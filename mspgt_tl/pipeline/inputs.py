@@ -66,7 +66,9 @@ def open_corpus(corpus: Any, limit: int) -> TextCorpus:
         return corpus.select(range(min(limit, len(corpus.sentences))))
     if isinstance(corpus, str | Path):
         return read_text_corpus(corpus, limit=limit)
-    sentences = tuple(corpus)[:limit] if isinstance(corpus, Iterable) and not isinstance(corpus, bytes) else (corpus,)
+    sentences: tuple[Any, ...] = (
+        tuple(corpus)[:limit] if isinstance(corpus, Iterable) and not isinstance(corpus, bytes) else (corpus,)
+    )
     if not all(isinstance(s, str) for s in sentences):
         raise CorpusError(
             "A corpus is a path, hf:NAME, or a list of strings, one sentence each, but "

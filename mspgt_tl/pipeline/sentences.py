@@ -70,7 +70,7 @@ def strongest_sentences(
     def evidence(curves: Mapping[str, Float[np.ndarray, "row gap"]]) -> Float[np.ndarray, "row gap"]:
         """Fuse these signals on the scale that all sentences gave: scaled anew, the highest gap would always be 1."""
         at = {name: names.index(name) for name in curves}
-        return sum(used[i] * gain[i] * (curves[name] - low[i]) / height[i] for name, i in at.items())
+        return np.sum([used[i] * gain[i] * (curves[name] - low[i]) / height[i] for name, i in at.items()], axis=0)
 
     told = {}
     if gaps:

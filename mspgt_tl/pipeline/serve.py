@@ -88,7 +88,7 @@ def make_server(runs: Sequence[RunInfo], port: int = 0) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            here = self.server.server_address[1]
+            here = self.connection.getsockname()[1]
             if self.headers.get("Host") not in (f"{ADDRESS}:{here}", f"localhost:{here}"):
                 self.send_error(HTTPStatus.FORBIDDEN, "Unknown host")
                 return
