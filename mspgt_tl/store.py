@@ -3,21 +3,34 @@
 A run is identified by everything its numbers depend on. A folder that holds a run of the same identity is resumed,
 stage by stage; one that holds another run is refused, never overwritten. Files are written beside their place and
 renamed, so a killed run leaves only whole files.
+
+Nothing on disk is taken on trust: the manifest holds size and SHA-256 of every file that results are read from, and
+they are compared at every reading. One process at a time works in a folder; the lock is the kernel's, so it ends with
+its holder however that ends (on systems without `fcntl` there is none).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import shutil
+import socket
 import time
+import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from mspgt_tl.config import hash_plain
 from mspgt_tl.contracts import BLOCK
@@ -28,6 +41,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+LOCK = ".lock"
+"""File whose lock the process that works in a folder holds."""
 PACKAGES = ("mspgt-tl", "torch", "transformer-lens", "transformers", "numpy", "scipy", "scikit-learn", "xarray")
 
 
@@ -43,12 +58,61 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-class Run:
-    """One run's folder. Open it with `create` (which resumes) or `read`."""
+def default_folder(name: str) -> Path:
+    """Return `runs/NAME-DATE-TIME-PROCESS`, for a run that was given no folder; not made yet, so a refusal leaves none.
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    The number of the process keeps two runs that start in the same second apart.
+    """
+    return Path("runs") / f"{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+
+class _Lock:
+    """An exclusive lock on a folder, kept as long as this object lives."""
+
+    def __init__(self, folder: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        self._file = os.fdopen(os.open(folder / LOCK, flags, 0o644), "r+")
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise StoreError(f"{folder} is in use by {holder}. Wait for it to end, or choose another --out.") from error
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._file.flush()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
+_LOCKS: weakref.WeakValueDictionary[Path, _Lock] = weakref.WeakValueDictionary()
+"""By folder, the locks of this process: a run that opens its own folder again shares the first one's."""
+
+
+def _lock(folder: Path) -> _Lock:
+    key = folder.resolve()
+    held = _LOCKS.get(key)
+    if held is None:
+        held = _LOCKS[key] = _Lock(folder)
+    return held
+
+
+def _file_state(path: Path) -> dict[str, Any]:
+    """Return what the manifest records of a file."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+class Run:
+    """One run's folder. Open it with `create` (which resumes, and locks out other processes) or `read`."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], lock: _Lock | None = None) -> None:
         self.folder, self.manifest = folder, manifest
-        self._nested_seconds = 0.0
+        self._nested_seconds, self._lock = 0.0, lock
 
     @classmethod
     def create(cls, folder: Path, identity: Mapping[str, Any]) -> Run:
@@ -58,17 +122,26 @@ class Run:
             StoreError: the folder holds another run, something that is no run, or cannot be written.
         """
         fingerprint = hash_plain(identity)
-        if (folder / MANIFEST).exists():
-            run = cls.read(folder)
-            if run.manifest["fingerprint"] != fingerprint:
-                changed = _differences(run.manifest["identity"], identity)
-                raise StoreError(f"{folder} holds another run ({changed}). Choose another --out, or remove the folder.")
-            return run
-        if folder.exists() and (not folder.is_dir() or any(p for p in folder.iterdir() if p.suffix != ".partial")):
+        known = (folder / MANIFEST).exists()
+        if not known and folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
             raise StoreError(f"{folder} exists and is no run folder. Choose an empty or new folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            run = cls(folder, _new_manifest(identity, fingerprint))
+            shared = folder.resolve() in _LOCKS
+            lock = _lock(folder)
+            if not shared:
+                for left in folder.rglob("*.partial"):  # of processes that were killed
+                    left.unlink()
+            if (folder / MANIFEST).exists():
+                run = cls.read(folder)
+                run._lock = lock
+                if run.manifest["fingerprint"] != fingerprint:
+                    changed = _differences(run.manifest["identity"], identity)
+                    raise StoreError(
+                        f"{folder} holds another run ({changed}). Choose another --out, or remove the folder."
+                    )
+                return run
+            run = cls(folder, _new_manifest(identity, fingerprint), lock)
             run._write_manifest()
         except OSError as error:
             raise StoreError(f"{folder} cannot be written: {error.strerror}.") from error
@@ -85,26 +158,39 @@ class Run:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT:
                 raise StoreError(f"{folder} was written in format {manifest['format']}; this version reads {FORMAT}.")
+            if hash_plain(manifest["identity"]) != manifest["fingerprint"]:
+                raise StoreError(
+                    f"{folder / MANIFEST} was altered: what it says the run depends on is not what the run began with. "
+                    "Remove the run folder and run again."
+                )
             return cls(folder, manifest)
         except OSError as error:
             raise StoreError(
                 f"{folder} is no run folder: it has no {MANIFEST}. `mspgt detect … --out` makes one."
             ) from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as error:
             raise StoreError(f"{folder / MANIFEST} is damaged: {error}.") from error
 
     def stage(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
         """Return a stage's arrays: from its file when the stage is finished, else computed, written and recorded.
 
+        A finished stage whose file is missing or altered is named in a warning and computed again.
+
         Raises:
-            StoreError: a finished stage's file is missing or damaged, or the disk is full.
+            StoreError: the disk is full.
         """
+        if name in self.manifest["stages"]:
+            try:
+                return self.arrays(name)
+            except StoreError as error:
+                warnings.warn(f"Stage '{name}' is computed again: {error}", stacklevel=2)
+                del self.manifest["stages"][name]
         if name not in self.manifest["stages"]:
             # A stage may run others inside; their time is theirs.
             outer, self._nested_seconds = self._nested_seconds, 0.0
             started = time.perf_counter()
             dataset = compute()
-            self.write(f"{name}.nc", lambda path: dataset.to_netcdf(path, engine="netcdf4"))
+            self.keep(f"{name}.nc", lambda path: dataset.to_netcdf(path, engine="netcdf4"))
             elapsed = time.perf_counter() - started
             self.manifest["stages"][name] = {"seconds": round(elapsed - self._nested_seconds, 3)}
             self._nested_seconds = outer + elapsed
@@ -114,23 +200,67 @@ class Run:
     def adopt(self, name: str, other: Run) -> None:
         """Take over a stage that another run finished, unless this one has it; the caller knows that it is the same."""
         if name in other.manifest["stages"] and name not in self.manifest["stages"]:
-            self.write(f"{name}.nc", lambda path: shutil.copyfile(other.folder / f"{name}.nc", path))
+            self.keep(f"{name}.nc", lambda path: shutil.copyfile(other.file(f"{name}.nc"), path))
             self.manifest["stages"][name] = {"seconds": 0.0, "from": str(other.folder)}
             self._write_manifest()
 
     def arrays(self, name: str) -> xr.Dataset:
-        """Read the arrays of a finished stage."""
+        """Read the arrays of a finished stage.
+
+        Raises:
+            StoreError: its file is missing, altered or damaged.
+        """
         import xarray as xr
 
-        path = self.folder / f"{name}.nc"
+        path = self.file(f"{name}.nc")
         try:
             with xr.open_dataset(path, engine="netcdf4") as dataset:
                 return dataset.load()
         except (OSError, ValueError, RuntimeError) as error:
             raise StoreError(f"{path} is missing or damaged: remove the run folder and run again. ({error})") from error
 
+    def file(self, name: str) -> Path:
+        """Return the path of a file that results are read from, compared with what was written.
+
+        Raises:
+            StoreError: it is missing, or not what the run wrote.
+        """
+        path, files = self.folder / name, self.manifest.get("files")
+        try:
+            state = _file_state(path)
+        except OSError as error:
+            raise StoreError(
+                f"{path} is missing or damaged: remove the run folder and run again. ({error.strerror})"
+            ) from error
+        # Runs of earlier versions recorded nothing.
+        if files is not None and state != files.get(name):
+            raise StoreError(f"{path} is missing or damaged: remove the run folder and run again. (It was altered.)")
+        return path
+
+    def kept(self, prefix: str) -> list[str]:
+        """Return the names of recorded files that begin so, in order."""
+        return sorted(name for name in self.manifest.get("files", {}) if name.startswith(prefix))
+
+    def has(self, name: str) -> bool:
+        """Return whether a file is recorded, there, and what was written; a warning names one that is not."""
+        if name not in self.manifest.get("files", {}):
+            return False
+        try:
+            self.file(name)
+        except StoreError as error:
+            warnings.warn(f"'{name}' is made again: {error}", stacklevel=2)
+            return False
+        return True
+
+    def keep(self, name: str, write: Callable[[Path], Any]) -> Path:
+        """Write a file that results are read from, record its size and hash, and return its path."""
+        path = self.write(name, write)
+        self.manifest.setdefault("files", {})[name] = _file_state(path)
+        self._write_manifest()
+        return path
+
     def write(self, name: str, write: Callable[[Path], Any]) -> Path:
-        """Write a file of the run atomically and return its path."""
+        """Write a file of the run atomically, such as its page, and return its path."""
         try:
             write_atomically(self.folder / name, write)
         except OSError as error:
@@ -147,6 +277,11 @@ class Run:
         self.write(MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
 
 
+def _is_foreign(path: Path) -> bool:
+    """Return whether a file in a folder without a manifest is somebody's, and not a killed run's."""
+    return path.suffix != ".partial" and path.name != LOCK
+
+
 def _new_manifest(identity: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -157,6 +292,7 @@ def _new_manifest(identity: Mapping[str, Any], fingerprint: str) -> dict[str, An
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "stages": {},
+        "files": {},
         "notes": {},
     }
 

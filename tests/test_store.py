@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,81 @@ def test_damaged_arrays_are_named(tmp_path: Path) -> None:
     (run.folder / "cka.nc").write_bytes(b"CDF")
     with pytest.raises(StoreError, match="remove the run folder"):
         run.arrays("cka")
+
+
+def test_one_flipped_bit_is_noticed_and_the_stage_computed_again(tmp_path: Path) -> None:
+    """Reading refuses; resuming names the stage, makes it again, and keeps the others."""
+    run = Run.create(tmp_path / "run", IDENTITY)
+    for name in ("cka", "probe"):
+        run.stage(name, lambda: pack_sums({"rows": np.ones(2)}))
+    file = run.folder / "cka.nc"
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(StoreError, match="altered"):
+        Run.read(run.folder).arrays("cka")
+    again = Run.create(run.folder, IDENTITY)
+    with pytest.warns(UserWarning, match="Stage 'cka' is computed again"):
+        made = again.stage("cka", lambda: pack_sums({"rows": np.full(2, 5.0)}))
+    assert made["rows"].values.tolist() == [5, 5]
+    again.stage("probe", lambda: pytest.fail("the good stage was computed again"))
+    assert Run.read(run.folder).arrays("cka")["rows"].values.tolist() == [5, 5]
+
+
+def test_an_edited_identity_is_noticed(tmp_path: Path) -> None:
+    """A manifest whose seed was edited no longer fits its fingerprint."""
+    run = Run.create(tmp_path / "run", IDENTITY)
+    path = run.folder / MANIFEST
+    path.write_text(path.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 1'), encoding="utf-8")
+    with pytest.raises(StoreError, match="altered"):
+        Run.read(run.folder)
+
+
+def test_files_are_listed_not_searched(tmp_path: Path) -> None:
+    """A stray file beside the recorded ones is none of the run's; an altered one is made again."""
+    run = Run.create(tmp_path / "run", IDENTITY)
+    (run.folder / "parts").mkdir()
+    run.keep("parts/part-0", lambda path: path.write_text("a", encoding="utf-8"))
+    (run.folder / "parts" / "part-1").write_text("stray", encoding="utf-8")
+    assert run.kept("parts/") == ["parts/part-0"]
+    assert (run.has("parts/part-0"), run.has("parts/part-1")) == (True, False)
+    (run.folder / "parts" / "part-0").write_text("b", encoding="utf-8")
+    with pytest.warns(UserWarning, match="made again"):
+        assert not run.has("parts/part-0")
+
+
+def test_another_process_is_locked_out_as_long_as_the_first_works(tmp_path: Path) -> None:
+    """The refusal names the holder; a holder that was killed holds nothing, and its partial files go."""
+    folder = tmp_path / "run"
+    hold = (
+        "import sys, time; from pathlib import Path; from mspgt_tl.store import Run\n"
+        f"run = Run.create(Path({str(folder)!r}), {IDENTITY!r}); print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StoreError, match=f"in use by process {holder.pid} on "):
+            Run.create(folder, IDENTITY)
+    finally:
+        holder.kill()
+        holder.communicate()
+    (folder / "words-dev.1.partial").write_bytes(b"half")
+    run = Run.create(folder, IDENTITY)
+    assert not list(folder.glob("*.partial"))
+    assert Run.create(folder, IDENTITY).folder == run.folder  # the same process may open it again
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    """Nobody's file is written through a symbolic link."""
+    target = tmp_path / "precious"
+    target.write_text("mine", encoding="utf-8")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".lock").symlink_to(target)
+    with pytest.raises(StoreError, match="cannot be written"):
+        Run.create(folder, IDENTITY)
+    assert target.read_text(encoding="utf-8") == "mine"
 
 
 def test_missing_run_says_how_to_make_one(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -70,9 +69,10 @@ def detect(
     """Find the boundaries of a model, and say whether they are there at all."""
     from mspgt_tl import pipeline
     from mspgt_tl.config import override, read_settings
+    from mspgt_tl.store import default_folder
 
     settings = override(read_settings(config) if config else {}, parse_settings(set_ or []))
-    folder = out_folder or Path("runs") / f"{Path(model).name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = out_folder or default_folder(Path(model).name)
     with progress_bars() as bars:
         result = pipeline.detect(
             model,

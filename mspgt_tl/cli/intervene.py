@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,9 +70,10 @@ def intervene(
     """Add noise to one scale at a time, and measure what changes in the next token and in generated text."""
     from mspgt_tl.config import override, read_settings
     from mspgt_tl.pipeline import intervention
+    from mspgt_tl.store import default_folder
 
     settings = override(read_settings(config) if config else {}, parse_settings(set_ or []))
-    folder = out_folder or Path("runs") / f"intervene-{Path(model).name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = out_folder or default_folder(f"intervene-{Path(model).name}")
     with progress_bars() as bars:
         result = intervention.intervene(
             model,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -60,16 +59,16 @@ def theory(
     """Test what the theory says of a model: Fisher traces, closure, information, rate-distortion, H-VIB."""
     from mspgt_tl.config import override, read_settings
     from mspgt_tl.pipeline.theory import run_theory
+    from mspgt_tl.store import default_folder
 
     settings = override(read_settings(config) if config else {}, parse_settings(set_ or []))
-    name = Path(model).name.replace(":", "-")
     with progress_bars() as bars:
         result = run_theory(
             model,
             corpus,
             scales=scales,
             seed=seed,
-            out=out_folder or Path("runs") / f"theory-{name}-{time.strftime('%Y%m%d-%H%M%S')}",
+            out=out_folder or default_folder(f"theory-{Path(model).name}"),
             config=settings,
             backend=cast(Any, backend),
             device=device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -371,7 +372,7 @@ def _probe_sums(
 ) -> tuple[Sums, list[str]]:
     """Train the probes task by task, each a stage of its own, on word vectors kept on disk meanwhile."""
     splits: dict[str, ProbeData] = {}
-    files = {split: run.folder / f"{prefix}words-{split}.partial" for split in ("train", "dev")}
+    files = {split: run.folder / f"{prefix}words-{split}.{os.getpid()}.partial" for split in ("train", "dev")}
 
     def read_words() -> None:
         for split, trees in (("train", treebank.train), ("dev", treebank.dev)):

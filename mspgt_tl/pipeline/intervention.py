@@ -203,8 +203,8 @@ def load_intervention(folder: str | Path) -> Intervention:
         conditions_table(run.arrays("conditions")),
         run.arrays("effects"),
         run.arrays("ledger"),
-        pd.read_parquet(run.folder / SAMPLES),
-        pd.read_csv(run.folder / STATISTICS),
+        pd.read_parquet(run.file(SAMPLES)),
+        pd.read_csv(run.file(STATISTICS)),
         run.manifest,
         run.folder,
         run.arrays(TOKENS) if TOKENS in run.manifest["stages"] else None,
@@ -363,7 +363,7 @@ class _Sweep:
             ids = list(range(start, min(start + size, len(self.prompts))))
             name = f"{PARTS}/part-{number:05d}.parquet"
             done = start * per_sample
-            if not (self.run.folder / name).is_file():
+            if not self.run.has(name):
                 counted = 0
 
                 def count(tokens: int, done: int = done) -> None:
@@ -382,7 +382,7 @@ class _Sweep:
                     progress=count,
                 )
                 frame = self._part(ids, conditions, new)
-                self.run.write(name, lambda path, frame=frame: frame.to_parquet(path, index=False))
+                self.run.keep(name, lambda path, frame=frame: frame.to_parquet(path, index=False))
             self.progress("tokens", (ids[-1] + 1) * per_sample, total)
 
     def _part(self, ids: Sequence[int], conditions: Sequence[Condition], new: list[list[list[int]]]) -> pd.DataFrame:
@@ -404,7 +404,7 @@ class _Sweep:
     def _read_parts(self) -> pd.DataFrame:
         import pandas as pd
 
-        parts = sorted((self.run.folder / PARTS).glob("part-*.parquet"))
+        parts = [self.run.file(name) for name in self.run.kept(f"{PARTS}/")]
         return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
 
     def _make_metric(self, kind: type[TextMetric]) -> TextMetric:
@@ -452,10 +452,10 @@ class _Sweep:
         complete = pd.concat([table, described.iloc[which].reset_index(drop=True)], axis=1)
         for name, data in measured.items():
             complete[name] = data["per_sample"].values[which, table["sample"].to_numpy()]
-        self.run.write(SAMPLES, lambda path: complete.to_parquet(path, index=False))
+        self.run.keep(SAMPLES, lambda path: complete.to_parquet(path, index=False))
         statistics = compare_conditions(conditions, measured, self.config)
-        self.run.write(TABLE_2, lambda path: arrange_table_2(statistics, self.config.compared_level).to_csv(path))
-        self.run.write(STATISTICS, lambda path: statistics.to_csv(path, index=False))
+        self.run.keep(TABLE_2, lambda path: arrange_table_2(statistics, self.config.compared_level).to_csv(path))
+        self.run.keep(STATISTICS, lambda path: statistics.to_csv(path, index=False))
 
 
 def layer_target(layer: int) -> str:
