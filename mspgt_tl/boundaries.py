@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal, get_args
 
 import numpy as np
@@ -462,14 +463,10 @@ class WeightMap:
 def weight_map(
     normalised: Float[np.ndarray, "signal gap"], *, steps: int = 20, prominence: float = PROMINENCE
 ) -> WeightMap:
-    """Pick peaks for every fusion weight on a triangular grid of `steps` divisions over three signals.
-
-    Raises:
-        DataError: not three signals.
-    """
-    if len(normalised) != 3:
-        raise DataError(f"The weight simplex is drawn for three signals, got {len(normalised)}.")
-    grid = np.array([(i, j, steps - i - j) for i in range(steps + 1) for j in range(steps + 1 - i)]) / steps
+    """Pick peaks for every fusion weight on a regular grid of `steps` divisions over the simplex."""
+    n = len(normalised)
+    bars = combinations(range(steps + n - 1), n - 1)
+    grid = np.array([np.diff((-1, *bar, steps + n - 1)) - 1 for bar in bars]) / steps
     places = np.full((len(grid), 2), np.nan)
     active = normalised.any(axis=1)
     for row, weights in enumerate(grid):

@@ -104,8 +104,8 @@ class BoundaryConfig:
 
     rule: Literal["mspgt", "paper"] = "mspgt"
     """`paper` is the published rule alone, without reliability and without an existence test."""
-    weights: tuple[float, float, float] | None = None
-    """Fusion weights of cka, probe and attention_jsd; equal when None."""
+    weights: tuple[float, ...] | None = None
+    """Fusion weights, one a signal: cka, probe, attention_jsd, then others by name; equal when None."""
     resamples: int = 1000
     """Bootstrap resamples (P)."""
     null_curves: int = 2000

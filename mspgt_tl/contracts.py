@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 from mspgt_tl.errors import ConfigError, unknown_name
 
@@ -162,6 +162,24 @@ class Signal(ABC):
     unit: ClassVar[str]
     source: ClassVar[str]
     """Where the definition comes from: paper, equation, and P, R or N as in the method's notes."""
+    role: ClassVar[Literal["fused", "rival", "audit"]] = "audit"
+    """Fused into the evidence, held against it, or neither."""
+    definition: ClassVar[str] = ""
+    """One line for the report's table; by default the source."""
+    place: ClassVar[int] = 100
+    """Where it stands among signals of its role; equal places go by name."""
+    resampled_with: ClassVar[Literal["text", "trees"]] = "text"
+    """Signals that saw the same sentences are resampled together."""
+
+    @classmethod
+    def from_config(cls, config: Any, rule: str) -> Self:
+        """Return a fused signal in the form that a `SignalConfig` and a rule ask for."""
+        return cls()
+
+    @classmethod
+    def of_model(cls, model: CausalModel) -> Self:
+        """Return a rival signal for this model."""
+        return cls()
 
     @abstractmethod
     def curves(
@@ -205,6 +223,12 @@ class Registry(Generic[S]):
 
 
 SIGNALS: Registry[Signal] = Registry("signal")
+
+
+def signals_of(role: Literal["fused", "rival", "audit"]) -> list[type[Signal]]:
+    """Return every registered signal of a role, in order."""
+    known = [SIGNALS[name] for name in SIGNALS]
+    return sorted((part for part in known if part.role == role), key=lambda part: (part.place, part.name))
 
 
 class Progress(Protocol):

@@ -23,11 +23,10 @@ from mspgt_tl.boundaries import (
     weight_map,
 )
 from mspgt_tl.config import BoundaryConfig, SignalConfig
-from mspgt_tl.contracts import GAP, LAYER, RESAMPLE, SIGNAL, TASK, TASKS, Signal
+from mspgt_tl.contracts import GAP, LAYER, RESAMPLE, SIGNAL, TASK, TASKS, Signal, signals_of
 from mspgt_tl.nulls import null_band
-from mspgt_tl.signals.attention_jsd import AttentionDrift
-from mspgt_tl.signals.cka import CkaChange, cka_matrix
-from mspgt_tl.signals.probe import KINDS, ProbeSignal, f1_table
+from mspgt_tl.signals.cka import cka_matrix
+from mspgt_tl.signals.probe import KINDS, f1_table
 from mspgt_tl.stats import bootstrap_counts
 
 if TYPE_CHECKING:
@@ -40,12 +39,8 @@ def reads_raw(config: SignalConfig, rule: str = "mspgt") -> bool:
 
 
 def make_signals(config: SignalConfig, rule: str = "mspgt") -> dict[str, Signal]:
-    """Return the three fused signals, in the paper's order, in the forms that the config and the rule ask for."""
-    return {
-        "cka": CkaChange(raw=reads_raw(config, rule)),
-        "probe": ProbeSignal(curve=config.probe_curve),
-        "attention_jsd": AttentionDrift(mode=config.attention_mode, sinks=config.attention_sinks),
-    }
+    """Return every fused signal, the paper's three first, in the forms that the config and the rule ask for."""
+    return {part.name: part.from_config(config, rule) for part in signals_of("fused")}
 
 
 def resample_curves(
@@ -58,7 +53,7 @@ def resample_curves(
     curves, resampled = [], []
     for name, signal in signals.items():
         n_blocks = len(next(iter(sums[name].values())))
-        counts = bootstrap_counts(n_blocks, resamples, seed=2 * seed + (name == "probe"))
+        counts = bootstrap_counts(n_blocks, resamples, seed=2 * seed + (signal.resampled_with == "trees"))
         curves.append(signal.curves(sums[name], np.ones((1, n_blocks)))[0])
         resampled.append(signal.curves(sums[name], counts))
     return np.stack(curves), np.stack(resampled, axis=1)
@@ -137,6 +132,7 @@ def _label(
             "curve": ((SIGNAL, GAP), curves, {"long_name": "signal, in its own unit"}),
             "resampled": ((RESAMPLE, SIGNAL, GAP), resampled.astype(np.float32)),
             "unit": (SIGNAL, [signal.unit for signal in signals.values()]),
+            "definition": (SIGNAL, [signal.definition or signal.source for signal in signals.values()]),
             "title": (SIGNAL, [signal.title for signal in signals.values()]),
             **_found_variables(found, resampled, n_null=n_null),
             "f1": ((TASK, "kind", LAYER), f1_table(sums["probe"])),

@@ -17,12 +17,8 @@ from jaxtyping import Float
 
 from mspgt_tl.boundaries import Boundaries, find_boundaries, pick_peaks_by_row, scale_signals
 from mspgt_tl.config import BoundaryConfig
-from mspgt_tl.contracts import GAP, RESAMPLE, CausalModel, StreamSignal
+from mspgt_tl.contracts import GAP, RESAMPLE, CausalModel, StreamSignal, signals_of
 from mspgt_tl.evidence import fused_resamples, peak_draws, resample_curves
-from mspgt_tl.signals.block_influence import AngularDistance, BlockInfluence
-from mspgt_tl.signals.intrinsic_dimension import IntrinsicDimension
-from mspgt_tl.signals.logit_lens import LogitLensAgreement, LogitLensEntropy, readout_of
-from mspgt_tl.signals.matrix_entropy import MatrixEntropy
 from mspgt_tl.stats import LEVEL
 
 if TYPE_CHECKING:
@@ -39,16 +35,8 @@ def make_rivals(model: CausalModel) -> dict[str, StreamSignal]:
     Raises:
         ModelError: the model has no final normalisation or unembedding to read layers out with.
     """
-    read = readout_of(model)
-    signals = (
-        BlockInfluence(),
-        AngularDistance(),
-        LogitLensEntropy(read),
-        LogitLensAgreement(read),
-        IntrinsicDimension(),
-        MatrixEntropy(),
-    )
-    return {signal.name: signal for signal in signals}
+    made = [part.of_model(model) for part in signals_of("rival")]
+    return {signal.name: signal for signal in made if isinstance(signal, StreamSignal)}
 
 
 def weigh_rivals(

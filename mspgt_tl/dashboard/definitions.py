@@ -1,14 +1,5 @@
 """The definition of everything the report draws, with its source: P the paper, R reconstructed, N new here."""
 
-SIGNAL_DEFINITIONS = {
-    "cka": "S₁(b) = 1 − CKA(h[b−1], h[b]): debiased linear CKA of token vectors before and after the gap. Eq. 3, R.",
-    "probe": "S₂(b) = |F1(b) − F1(b−1)|: change of the probes' mean macro-F1. Eq. 4, P.",
-    "attention_jsd": (
-        "S₃(b) = mean over query positions of JSD(a[b−1] ‖ a[b]): Jensen–Shannon divergence of attention rows. "
-        "Eq. 5, P; averaging over heads R; dropping sink keys N."
-    ),
-}
-
 FUSION = (
     "E(b) = Σ wᵢ · rᵢ · S̃ᵢ(b), where S̃ is the signal scaled to 0…1 over gaps, w its weight and r its reliability. "
     "Eq. 6, P; equal weights R; reliability and both bands N. A boundary is a peak of prominence 0.3 or more (P); "

@@ -9,6 +9,7 @@ import numpy as np
 
 from mspgt_tl.contracts import GAP, LAYER, SIGNAL, TASK
 from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, RUN_COLOURS, blank_figure
+from mspgt_tl.errors import DataError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -87,7 +88,13 @@ def cka_figure(data: xr.Dataset) -> go.Figure:
 
 
 def weight_figure(data: xr.Dataset, rank: int) -> go.Figure:
-    """Draw the weight simplex, each point a choice of fusion weights, coloured by the first or second boundary (N)."""
+    """Draw the weight simplex, each point a choice of fusion weights, coloured by the first or second boundary (N).
+
+    Raises:
+        DataError: not three signals.
+    """
+    if (n := data["map_weight"].shape[1]) != 3:
+        raise DataError(f"A triangle shows the weights of three signals, got {n}: use the sliders of the report.")
     figure = blank_figure(height=None, x_title="", y_title="")
     places = data["map_boundary"].values
     found = np.isfinite(places[:, rank])

@@ -18,7 +18,6 @@ from mspgt_tl.dashboard.definitions import (
     FUSION,
     NULLS,
     PROBES,
-    SIGNAL_DEFINITIONS,
     SIGNALS_SHOWN,
     WEIGHTS,
 )
@@ -318,7 +317,7 @@ def _signal_table(data: xr.Dataset) -> Table:
                 number(float(data["reliability"].values[i]), 2),
                 why_left_out(data, i) or "used",
                 str(data["unit"].values[i]),
-                SIGNAL_DEFINITIONS.get(str(name), MISSING),
+                str(data["definition"].values[i]) if "definition" in data else MISSING,
             ]
         )
     note = (

@@ -1,21 +1,8 @@
 """Signals: curves over depth whose peaks may be boundaries. Importing the package fills the registry of signals."""
 
-from mspgt_tl.signals import (
-    attention_jsd,
-    block_influence,
-    cka,
-    intrinsic_dimension,
-    logit_lens,
-    matrix_entropy,
-    probe,
-)
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = [
-    "attention_jsd",
-    "block_influence",
-    "cka",
-    "intrinsic_dimension",
-    "logit_lens",
-    "matrix_entropy",
-    "probe",
-]
+# One class in one file is a signal: no list names it.
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from einops import rearrange
@@ -134,12 +134,22 @@ class AttentionDrift(StreamSignal):
     title: ClassVar[str] = "Attention drift (JSD)"
     unit: ClassVar[str] = "nats"
     source: ClassVar[str] = "eq. 5 (P; head average R, data tokens N)"
+    role: ClassVar[Literal["fused", "rival", "audit"]] = "fused"
+    place: ClassVar[int] = 3
+    definition: ClassVar[str] = (
+        "S₃(b) = mean over query positions of JSD(a[b−1] ‖ a[b]): Jensen–Shannon divergence of attention rows. "
+        "Eq. 5, P; averaging over heads R; dropping sink keys N."
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"pattern"})
 
     mode: Literal["head_average", "matched"] = "head_average"
     """`matched` pairs the heads of two layers by optimal assignment instead of averaging them first."""
     sinks: bool = False
     """Keep all keys, the first token and other sinks included: the raw form."""
+
+    @classmethod
+    def from_config(cls, config: Any, rule: str) -> Self:
+        return cls(mode=config.attention_mode, sinks=config.attention_sinks)
 
     def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Accumulator:
         return _Accumulator(self, n_layers, len(block_sizes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -66,6 +66,8 @@ class BlockInfluence(StreamSignal):
     title: ClassVar[str] = "Block influence (1 − cosine)"
     unit: ClassVar[str] = "1 − cosine"
     source: ClassVar[str] = "Men et al. 2024 (ShortGPT), eq. 1; N"
+    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    place: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
     def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Cosines:
@@ -89,6 +91,8 @@ class AngularDistance(StreamSignal):
     title: ClassVar[str] = "Angular distance (last token)"
     unit: ClassVar[str] = "angle / π"
     source: ClassVar[str] = "Gromov et al. 2024, eq. 7; N"
+    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    place: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
     def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Angles:

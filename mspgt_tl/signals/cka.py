@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -108,10 +108,20 @@ class CkaChange(StreamSignal):
     title: ClassVar[str] = "Representation change (1 − CKA)"
     unit: ClassVar[str] = "1 − CKA"
     source: ClassVar[str] = "eq. 3 (R)"
+    role: ClassVar[Literal["fused", "rival", "audit"]] = "fused"
+    place: ClassVar[int] = 1
+    definition: ClassVar[str] = (
+        "S₁(b) = 1 − CKA(h[b−1], h[b]): debiased linear CKA of token vectors before and after the gap. Eq. 3, R."
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
     raw: bool = False
     """Raw rows of the stream."""
+
+    @classmethod
+    def from_config(cls, config: Any, rule: str) -> Self:
+        # The published rule always takes raw rows.
+        return cls(raw=config.rows == "raw" or rule == "paper")
 
     def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Accumulator:
         if block_sizes.min() < MIN_ROWS:

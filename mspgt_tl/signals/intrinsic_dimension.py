@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -104,6 +104,8 @@ class IntrinsicDimension(StreamSignal):
     title: ClassVar[str] = "Intrinsic dimension jumps (TwoNN)"
     unit: ClassVar[str] = "dimensions"
     source: ClassVar[str] = "Facco et al. 2017; Valeriani et al. 2023; N"
+    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    place: ClassVar[int] = 5
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
     def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Neighbours:

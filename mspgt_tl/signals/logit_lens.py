@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -92,9 +92,15 @@ class LogitLensEntropy(StreamSignal):
     title: ClassVar[str] = "Logit lens: entropy jumps"
     unit: ClassVar[str] = "nats"
     source: ClassVar[str] = "nostalgebraist 2020; Lad et al. 2024; N"
+    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    place: ClassVar[int] = 3
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
     read: Readout
+
+    @classmethod
+    def of_model(cls, model: CausalModel) -> Self:
+        return cls(readout_of(model))
 
     def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Readouts:
         return _Readouts(len(block_sizes), n_layers, self.read, entropy)
@@ -117,9 +123,15 @@ class LogitLensAgreement(StreamSignal):
     title: ClassVar[str] = "Logit lens: agreement jumps"
     unit: ClassVar[str] = "share of tokens"
     source: ClassVar[str] = "nostalgebraist 2020; Lad et al. 2024; N"
+    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    place: ClassVar[int] = 4
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
     read: Readout
+
+    @classmethod
+    def of_model(cls, model: CausalModel) -> Self:
+        return cls(readout_of(model))
 
     def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Readouts:
         return _Readouts(len(block_sizes), n_layers, self.read, agreement)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -61,6 +61,8 @@ class MatrixEntropy(StreamSignal):
     title: ClassVar[str] = "Matrix entropy jumps"
     unit: ClassVar[str] = "nats"
     source: ClassVar[str] = "Skean et al. 2025, prompt entropy; N"
+    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    place: ClassVar[int] = 6
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
     def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Entropies:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from einops import rearrange
@@ -50,9 +50,17 @@ class ProbeSignal(Signal):
     title: ClassVar[str] = "Probe jumps"
     unit: ClassVar[str] = "macro-F1 (fraction)"
     source: ClassVar[str] = "eq. 4, P; linear baseline, control tasks and selectivity N (Hewitt & Liang 2019)"
+    role: ClassVar[Literal["fused", "rival", "audit"]] = "fused"
+    place: ClassVar[int] = 2
+    definition: ClassVar[str] = "S₂(b) = |F1(b) − F1(b−1)|: change of the probes' mean macro-F1. Eq. 4, P."
+    resampled_with: ClassVar[Literal["text", "trees"]] = "trees"
 
     curve: Literal["f1", "selectivity"] = "f1"
     """Whose jumps are taken: the MLP's F1 (P), or F1 less the control task's (N)."""
+
+    @classmethod
+    def from_config(cls, config: Any, rule: str) -> ProbeSignal:
+        return cls(curve=config.probe_curve)
 
     def __post_init__(self) -> None:
         if self.curve not in ("f1", "selectivity"):
