@@ -208,7 +208,7 @@ def reliability(
 def find_boundaries(
     curves: ArrayLike,
     *,
-    weights: ArrayLike | Sequence[float] | None = None,
+    weights: ArrayLike | Sequence[float | int] | None = None,
     rule: Rule = "mspgt",
     seed: int = 0,
     resampled: Float[np.ndarray, "resample signal gap"] | None = None,
@@ -291,7 +291,7 @@ def _checked_curves(curves: ArrayLike) -> Float[np.ndarray, "signal gap"]:
     return values
 
 
-def _checked_weights(weights: ArrayLike | Sequence[float] | None, n_signals: int) -> Float[np.ndarray, "signal"]:
+def _checked_weights(weights: ArrayLike | Sequence[float | int] | None, n_signals: int) -> Float[np.ndarray, "signal"]:
     if weights is None:
         return np.full(n_signals, 1 / n_signals)
     share = np.array(weights, dtype=np.float64)

@@ -88,7 +88,7 @@ def weigh_evidence(
 def reweigh(
     result: xr.Dataset,
     *,
-    weights: Sequence[float] | None,
+    weights: Sequence[float | int] | None,
     rule: Any,
     prominence: float,
     n_null: int = 2000,

@@ -65,6 +65,7 @@ def test_reweighing_is_what_finding_anew_gives(detection: Detection) -> None:
     assert detection.reweigh(rule="paper").verdicts == ("accepted", "accepted")
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("options", "words"),
     [
