@@ -109,7 +109,7 @@ def heed(result: xr.Dataset, audited: xr.Dataset) -> xr.Dataset:
     """Return a result with its audit, in which no boundary graded an artefact is `supported`.
 
     `fragile` changes no verdict: a boundary that is lost under one of the variants is supported under the default all
-    the same, and planted boundaries are fragile more often than false ones are supported (docs/calibration.md).
+    the same. How often that would be wrong is not measured yet.
     """
     verdicts = [str(verdict) for verdict in result["verdict"].values]
     reasons = json.loads(result.attrs["reasons"])
