@@ -121,7 +121,7 @@ class Run:
         Raises:
             StoreError: the folder holds another run, something that is no run, or cannot be written.
         """
-        fingerprint = hash_plain(identity)
+        fingerprint = hash_plain(json.loads(json.dumps(identity)))  # as it will be read back
         known = (folder / MANIFEST).exists()
         if not known and folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
             raise StoreError(f"{folder} exists and is no run folder. Choose an empty or new folder.")
@@ -129,9 +129,6 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             shared = folder.resolve() in _LOCKS
             lock = _lock(folder)
-            if not shared:
-                for left in folder.rglob("*.partial"):  # of processes that were killed
-                    left.unlink()
             if (folder / MANIFEST).exists():
                 run = cls.read(folder)
                 run._lock = lock
@@ -140,12 +137,27 @@ class Run:
                     raise StoreError(
                         f"{folder} holds another run ({changed}). Choose another --out, or remove the folder."
                     )
+                if not shared:
+                    run._sweep()
+                # Runs of earlier versions recorded nothing: what is there when they go on is what later readings find.
+                run.manifest.setdefault("files", {name: _file_state(folder / name) for name in run._results()})
                 return run
             run = cls(folder, _new_manifest(identity, fingerprint), lock)
             run._write_manifest()
         except OSError as error:
             raise StoreError(f"{folder} cannot be written: {error.strerror}.") from error
         return run
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left in this folder; runs inside it are their own."""
+        for left in self.folder.glob("*.partial"):
+            if left.is_symlink() or not left.is_dir():
+                left.unlink()
+
+    def _results(self) -> list[str]:
+        """Return the names of the files that results are read from, by their kinds."""
+        found = [path for kind in ("*.nc", "*.csv", "*.parquet", "*/*.parquet") for path in self.folder.glob(kind)]
+        return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -158,6 +170,9 @@ class Run:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT:
                 raise StoreError(f"{folder} was written in format {manifest['format']}; this version reads {FORMAT}.")
+            for part in ("identity", "stages", "notes", "files"):
+                if not isinstance(manifest.get(part, {} if part == "files" else None), dict):
+                    raise StoreError(f"{folder / MANIFEST} is damaged: its '{part}' is no table.")
             if hash_plain(manifest["identity"]) != manifest["fingerprint"]:
                 raise StoreError(
                     f"{folder / MANIFEST} was altered: what it says the run depends on is not what the run began with. "
@@ -279,7 +294,7 @@ class Run:
 
 def _is_foreign(path: Path) -> bool:
     """Return whether a file in a folder without a manifest is somebody's, and not a killed run's."""
-    return path.suffix != ".partial" and path.name != LOCK
+    return path.name != LOCK and not (path.name.startswith(f".{MANIFEST}.") and path.suffix == ".partial")
 
 
 def _new_manifest(identity: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:

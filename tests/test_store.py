@@ -64,7 +64,17 @@ def test_stage_that_died_is_computed_again(tmp_path: Path) -> None:
     assert "cka" not in Run.read(tmp_path / "run").manifest["stages"]
 
 
-@pytest.mark.parametrize("damage", ["not json", json.dumps({"format": 99}), json.dumps({})])
+SHAPES = [
+    {"format": 1, "fingerprint": "", "identity": {}},
+    {"format": 1, "fingerprint": "", "identity": {}, "stages": [], "notes": {}},
+    {"format": 1, "fingerprint": "", "identity": {}, "stages": {}, "notes": {}, "files": []},
+    [],
+]
+
+
+@pytest.mark.parametrize(
+    "damage", ["not json", json.dumps({"format": 99}), json.dumps({}), *map(json.dumps, SHAPES), "[" * 100_000]
+)
 def test_damaged_manifest_is_named(tmp_path: Path, damage: str) -> None:
     """A broken or newer manifest is an error of one line."""
     (tmp_path / MANIFEST).write_text(damage, encoding="utf-8")
@@ -142,6 +152,38 @@ def test_another_process_is_locked_out_as_long_as_the_first_works(tmp_path: Path
     run = Run.create(folder, IDENTITY)
     assert not list(folder.glob("*.partial"))
     assert Run.create(folder, IDENTITY).folder == run.folder  # the same process may open it again
+
+
+def test_scratch_of_a_run_inside_is_left_alone(tmp_path: Path) -> None:
+    """A study's folder holds runs that other processes may be working in, and folders of any name."""
+    inner = Run.create(tmp_path / "study" / "detect", IDENTITY)
+    scratch = inner.folder / "words-dev.7.partial"
+    scratch.write_bytes(b"half")
+    (tmp_path / "study" / "model.partial").mkdir()
+    Run.create(tmp_path / "other", IDENTITY)
+    outer = tmp_path / "study" / MANIFEST
+    outer.write_bytes((tmp_path / "other" / MANIFEST).read_bytes())
+    Run.create(tmp_path / "study", IDENTITY)
+    assert scratch.exists()
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Where the manifest recorded no files, those that are there count."""
+    run = Run.create(tmp_path / "run", IDENTITY)
+    run.stage("cka", lambda: pack_sums({"rows": np.ones(2)}))
+    manifest = json.loads((run.folder / MANIFEST).read_text(encoding="utf-8"))
+    del manifest["files"]
+    (run.folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    again = Run.create(run.folder, IDENTITY)
+    again.stage("probe", lambda: pack_sums({"rows": np.ones(2)}))
+    again.stage("cka", lambda: pytest.fail("computed twice"))
+
+
+def test_any_identity_that_json_can_hold_is_found_again(tmp_path: Path) -> None:
+    """Numbers as names sort otherwise once they are text."""
+    identity = {"command": "detect", "sizes": {10: "a", 2: "b"}}
+    Run.create(tmp_path / "run", identity)
+    assert Run.create(tmp_path / "run", identity).folder == tmp_path / "run"
 
 
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
