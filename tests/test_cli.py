@@ -143,3 +143,22 @@ def test_malformed_treebank_is_located_and_skippable(tiny_folder: Path, tmp_path
     kept = mspgt(*arguments, "--skip-bad")
     assert kept.returncode == 0, kept.stderr
     assert "1 malformed sentence" in kept.stderr.replace("\n", " ") or "1 of" in kept.stderr
+
+
+def test_what_nobody_foresaw_is_one_line_and_a_file(monkeypatch, capsys) -> None:
+    """The traceback is kept for a report, not shown; the exit code tells it from bad input."""
+    from mspgt_tl.cli import console
+
+    def fail() -> None:
+        raise RuntimeError("first line [bold]\nsecond line")
+
+    monkeypatch.setattr(console, "app", fail)
+    with pytest.raises(SystemExit) as left:
+        console.main()
+    shown = capsys.readouterr().err
+    assert left.value.code == 70
+    assert shown.count("\n") == 1
+    assert "RuntimeError: first line [bold] second line" in shown
+    kept = Path(shown.rpartition(" in ")[2].strip().removesuffix("."))
+    assert "Traceback" in kept.read_text(encoding="utf-8")
+    kept.unlink()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import tomllib
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -53,12 +55,22 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; our own errors become one line on standard error and exit code 2."""
+    """Run the command line.
+
+    Our own errors become one line on standard error and exit code 2. What nobody foresaw becomes one line, too, with
+    its traceback in a file, and exit code 70.
+    """
     try:
         app()
     except MspgtError as error:
         err.print(f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
+    except Exception as error:
+        with tempfile.NamedTemporaryFile("w", prefix="mspgt-", suffix=".traceback", delete=False) as file:
+            traceback.print_exception(error, file=file)
+        said = f"{type(error).__name__}: {error}. This is a fault of mspgt; the traceback is in {file.name}."
+        err.print(f"[bold red]Error:[/] {plain(said)}", soft_wrap=True, highlight=False)
+        sys.exit(70)
 
 
 def plain(text: str) -> str:
