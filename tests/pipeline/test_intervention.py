@@ -130,7 +130,8 @@ def test_damaged_part_is_made_again(sweep: Intervention, tiny_folder: Path, tmp_
     expected = (folder / "samples.parquet").read_bytes()
     for path in (folder / "parts" / "part-00001.parquet", folder / "samples.parquet", folder / "statistics.csv"):
         path.unlink()
-    intervene(tiny_folder, out=folder, **SETTINGS)
+    with pytest.warns(UserWarning, match=r"part-00001\.parquet' is made again"):
+        intervene(tiny_folder, out=folder, **SETTINGS)
     assert (folder / "samples.parquet").read_bytes() == expected
 
 
