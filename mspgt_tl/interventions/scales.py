@@ -59,9 +59,8 @@ def check_scales(
             raise ConfigError(f"A scale cannot be called '{name}': the results use that name. Call it otherwise.")
         listed = sorted(blocks)
         if not listed or listed[0] < 0 or listed[-1] >= n_layers:
-            raise ConfigError(
-                f"Scales must lie within blocks 0 to {n_layers - 1}, lower end first; '{name}' is {listed or 'empty'}."
-            )
+            came = f"goes from {listed[0]} to {listed[-1]}" if listed else "is empty"
+            raise ConfigError(f"Scales must lie within blocks 0 to {n_layers - 1}, lower end first; '{name}' {came}.")
         if listed != list(range(listed[0], listed[-1] + 1)):
             raise ConfigError(f"A scale is one stretch of blocks, without holes; '{name}' is {listed}.")
         chosen[name] = range(listed[0], listed[-1] + 1)
