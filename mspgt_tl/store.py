@@ -200,16 +200,15 @@ class Run:
             except StoreError as error:
                 warnings.warn(f"Stage '{name}' is computed again: {error}", stacklevel=2)
                 del self.manifest["stages"][name]
-        if name not in self.manifest["stages"]:
-            # A stage may run others inside; their time is theirs.
-            outer, self._nested_seconds = self._nested_seconds, 0.0
-            started = time.perf_counter()
-            dataset = compute()
-            self.keep(f"{name}.nc", lambda path: dataset.to_netcdf(path, engine="netcdf4"))
-            elapsed = time.perf_counter() - started
-            self.manifest["stages"][name] = {"seconds": round(elapsed - self._nested_seconds, 3)}
-            self._nested_seconds = outer + elapsed
-            self._write_manifest()
+        # A stage may run others inside; their time is theirs.
+        outer, self._nested_seconds = self._nested_seconds, 0.0
+        started = time.perf_counter()
+        dataset = compute()
+        self.keep(f"{name}.nc", lambda path: dataset.to_netcdf(path, engine="netcdf4"))
+        elapsed = time.perf_counter() - started
+        self.manifest["stages"][name] = {"seconds": round(elapsed - self._nested_seconds, 3)}
+        self._nested_seconds = outer + elapsed
+        self._write_manifest()
         return self.arrays(name)
 
     def adopt(self, name: str, other: Run) -> None:
