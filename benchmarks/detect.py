@@ -49,8 +49,9 @@ def random_sentences(n: int, *, shortest: int, longest: int) -> list[str]:
 
 def observe(model: Any, sentences: list[str], block_size: int) -> dict[str, Any]:
     """Run both signals over sentences, as a detection does."""
-    from mspgt_tl.activations import Blocks, observe_corpus
     from mspgt_tl.config import StreamConfig
+    from mspgt_tl.passes.corpus import observe_corpus
+    from mspgt_tl.passes.folds import Blocks
     from mspgt_tl.signals.attention_jsd import AttentionDrift
     from mspgt_tl.signals.cka import CkaChange
 

@@ -86,6 +86,7 @@ _PARTS = (
     "interventions",
     "metrics",
     "models",
+    "passes",
     "predictions",
     "signals",
     "study",

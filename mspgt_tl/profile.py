@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mspgt_tl.activations import SINK_NORM
 from mspgt_tl.contracts import GAP, LAYER, Batch, StreamSignal
+from mspgt_tl.passes.data import SINK_NORM
 from mspgt_tl.signals.matrix_entropy import matrix_entropy
 
 if TYPE_CHECKING:

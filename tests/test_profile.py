@@ -7,11 +7,12 @@ import pytest
 import torch
 import xarray as xr
 
-from mspgt_tl.activations import assign_blocks, observe_corpus, usable_sentences
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.synthetic import Nuisances, PlantedModel
+from mspgt_tl.passes.corpus import observe_corpus, usable_sentences
+from mspgt_tl.passes.folds import assign_blocks
 from mspgt_tl.profile import PROFILE, StreamProfile, find_onsets, label_profile
 
 ONSET, END = 3, 7

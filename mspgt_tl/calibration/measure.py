@@ -12,12 +12,14 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.activations import WordVectors, assign_blocks, observe_corpus, usable_sentences, word_vectors
 from mspgt_tl.config import ProbeConfig, SignalConfig, StreamConfig
 from mspgt_tl.contracts import CausalModel, Signal, StreamSignal, Treebank
 from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
 from mspgt_tl.corpora.shuffling import shuffle_labels
 from mspgt_tl.evidence import make_signals, resample_curves
+from mspgt_tl.passes.corpus import observe_corpus, usable_sentences
+from mspgt_tl.passes.folds import assign_blocks
+from mspgt_tl.passes.words import WordVectors, word_vectors
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import split_blocks
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from mspgt_tl.activations import Blocks, stream, usable_sentences
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError, CorpusError, DataError, unknown_name
 from mspgt_tl.interventions import philox
 from mspgt_tl.interventions.noise import Hook, Positions, Scale, SinglePasses, check_layers, check_sigma, noise_hooks
+from mspgt_tl.passes.corpus import stream, usable_sentences
+from mspgt_tl.passes.folds import Blocks
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from mspgt_tl.activations import batch_by_length, data_tokens
 from mspgt_tl.contracts import LAYER, CausalModel, Progress
 from mspgt_tl.errors import CorpusError, DataError
 from mspgt_tl.interventions.noise import Hook, Positions, check_hooked
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.tokens import pad
+from mspgt_tl.passes.batches import batch_by_length
+from mspgt_tl.passes.data import data_tokens
 from mspgt_tl.stats import ratio_intervals
 
 if TYPE_CHECKING:

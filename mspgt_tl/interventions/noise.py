@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from mspgt_tl.activations import Blocks, stream, usable_sentences
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import CausalModel, TextCorpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError, unknown_name
 from mspgt_tl.interventions import philox
+from mspgt_tl.passes.corpus import stream, usable_sentences
+from mspgt_tl.passes.folds import Blocks
 
 if TYPE_CHECKING:
     import numpy as np

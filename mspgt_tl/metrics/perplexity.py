@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from mspgt_tl.activations import batch_by_length
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError
 from mspgt_tl.metrics.base import METRICS, NAN, MetricResult, Sample, TextMetric, missing_result, summarise
 from mspgt_tl.models.placement import memory_errors
 from mspgt_tl.models.pretrained import describe, encode
 from mspgt_tl.models.tokens import pad
+from mspgt_tl.passes.batches import batch_by_length
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

@@ -15,15 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
-from mspgt_tl.activations import (
-    MIN_BLOCKS,
-    Blocks,
-    WordVectors,
-    assign_blocks,
-    observe_corpus,
-    which_usable,
-    word_vectors,
-)
 from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import MIN_LAYERS, Boundaries
 from mspgt_tl.config import DetectConfig, make_config, override, to_plain
@@ -31,6 +22,9 @@ from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, 
 from mspgt_tl.errors import CorpusError, StoreError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
 from mspgt_tl.models.pretrained import Backend, load, require_blocks
+from mspgt_tl.passes.corpus import observe_corpus, which_usable
+from mspgt_tl.passes.folds import MIN_BLOCKS, Blocks, assign_blocks
+from mspgt_tl.passes.words import WordVectors, word_vectors
 from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank, reading_notes
 from mspgt_tl.pipeline.sentences import strongest_sentences
 from mspgt_tl.pipeline.shown import Shown

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from mspgt_tl.activations import assign_blocks, observe_corpus, which_usable
 from mspgt_tl.boundaries import Rule
 from mspgt_tl.config import SignalConfig, StreamConfig
 from mspgt_tl.contracts import GAP, SIGNAL, CausalModel, Progress, StreamSignal, TextCorpus
 from mspgt_tl.errors import ConfigError, unknown_name
 from mspgt_tl.evidence import make_signals
 from mspgt_tl.models.pretrained import load
+from mspgt_tl.passes.corpus import observe_corpus, which_usable
+from mspgt_tl.passes.folds import assign_blocks
 from mspgt_tl.pipeline.inputs import open_corpus
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.activations import Blocks, stream
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import SIGNAL, Accumulator, Batch, CausalModel, StreamSignal
 from mspgt_tl.errors import DataError
+from mspgt_tl.passes.corpus import stream
+from mspgt_tl.passes.folds import Blocks
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mspgt_tl.activations import usable_sentences
 from mspgt_tl.config import TheoryConfig, make_config, override, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError, StoreError
@@ -21,6 +20,7 @@ from mspgt_tl.interventions.noise import activation_scales
 from mspgt_tl.interventions.scales import NAMES, parse_scales
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load
+from mspgt_tl.passes.corpus import usable_sentences
 from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import identify, open_corpus
 from mspgt_tl.store import Run

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mspgt_tl.activations import as_read
 from mspgt_tl.contracts import Batch, StreamSignal
+from mspgt_tl.passes.data import as_read
 from mspgt_tl.signals.cka import centred_kernels
 from mspgt_tl.signals.rows import BlockRows
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from mspgt_tl.activations import as_read
 from mspgt_tl.contracts import Batch
+from mspgt_tl.passes.data import as_read
 
 if TYPE_CHECKING:
     from torch import Tensor

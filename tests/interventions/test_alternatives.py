@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from mspgt_tl.activations import Blocks, stream
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError
 from mspgt_tl.interventions import Positions, disturbance_hooks, generate, measure_activations, noise_hooks
 from mspgt_tl.interventions.alternatives import KINDS
 from mspgt_tl.models.pretrained import load
+from mspgt_tl.passes.corpus import stream
+from mspgt_tl.passes.folds import Blocks
 
 SENTENCES = generated_corpus(seed=3, limit=60).sentences
 TOKENS = torch.tensor([[0, 9, 30, 7, 44, 12], [0, 33, 4, 90, 17, 8]])

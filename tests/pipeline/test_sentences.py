@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mspgt_tl.activations import Blocks, assign_blocks, observe_corpus, stream
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.models.pretrained import load
+from mspgt_tl.passes.corpus import observe_corpus, stream
+from mspgt_tl.passes.folds import Blocks, assign_blocks
 from mspgt_tl.pipeline import detect
 from mspgt_tl.pipeline.sentences import _read_block
 from mspgt_tl.signals.attention_jsd import AttentionDrift

@@ -10,22 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from mspgt_tl.activations import (
-    SINK_NORM,
-    as_read,
-    assign_blocks,
-    data_tokens,
-    observe_corpus,
-    stream,
-    usable_sentences,
-    word_vectors,
-)
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import CausalModel
-from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
-from mspgt_tl.corpora.treebank import align_words
-from mspgt_tl.errors import ActivationError, CorpusError
+from mspgt_tl.corpora.grammar import generated_corpus
+from mspgt_tl.errors import ActivationError
 from mspgt_tl.models.pretrained import encode, load
+from mspgt_tl.passes.corpus import observe_corpus, stream, usable_sentences
+from mspgt_tl.passes.folds import assign_blocks
 from mspgt_tl.signals.attention_jsd import AttentionDrift
 from mspgt_tl.signals.cka import CkaChange
 
@@ -37,58 +28,6 @@ BOTH = frozenset({"resid", "pattern"})
 def model(request: pytest.FixtureRequest, tiny_folder: Path) -> CausalModel:
     """The same contract holds for both backends."""
     return load(tiny_folder, backend=request.param)
-
-
-def test_blocks_are_equal_and_disjoint() -> None:
-    """Blocks hold each sentence at most once, and leave out fewer than fill a block."""
-    blocks = assign_blocks(1013, seed=0)
-    assert len(set(blocks.order.tolist())) == len(blocks.order) == blocks.count * blocks.size
-    assert 1013 - len(blocks.order) < blocks.size
-    assert np.array_equal(blocks.order, assign_blocks(1013, seed=0).order)
-    assert assign_blocks(10_000, seed=0).count == 80
-
-
-def test_whole_documents_stay_in_one_block() -> None:
-    """No document is in two blocks, each block has two or more, no sentence is lost, sizes are nearly equal."""
-    documents = np.repeat(np.arange(60), np.random.default_rng(0).integers(5, 40, 60)).tolist()
-    blocks = assign_blocks(len(documents), seed=0, documents=documents)
-    assert sorted(blocks.order.tolist()) == list(range(len(documents)))
-    held = [set(np.array(documents)[part]) for part in np.split(blocks.order, np.cumsum(blocks.sizes)[:-1])]
-    assert sum(map(len, held)) == 60 and min(map(len, held)) >= 2
-    assert blocks.count == 30 and blocks.sizes.max() <= 1.5 * blocks.sizes.min()
-    assert blocks.rule == "60 documents"
-    other = assign_blocks(len(documents), seed=1, documents=documents)
-    assert not np.array_equal(blocks.order, other.order)
-
-
-@pytest.mark.parametrize("lengths", [[300] * 5, [900, *[1] * 20], [250], [700, 200, 100]])
-def test_few_documents_are_dealt_out_in_contiguous_pieces(lengths: list[int]) -> None:
-    """Neighbouring sentences stay together, and the rule says that documents were cut and why."""
-    documents = np.repeat(np.arange(len(lengths)), lengths).tolist()
-    blocks = assign_blocks(len(documents), seed=0, documents=documents)
-    assert blocks.count >= 8 and blocks.sizes.min() >= 8
-    assert sorted(blocks.order.tolist()) == list(range(len(documents)))
-    block_of = np.empty(len(documents), dtype=int)
-    block_of[blocks.order] = np.repeat(np.arange(blocks.count), blocks.sizes)
-    cuts = (np.diff(block_of) != 0).sum()
-    assert cuts < len(documents) / 3  # by chance nearly every two neighbours would be in different blocks
-    assert "contiguous pieces" in blocks.rule and f"{len(lengths)} documents" in blocks.rule
-
-
-def test_a_giant_document_is_cut_and_the_others_are_not() -> None:
-    """A block compares all of its rows, so a book among articles goes in pieces, which the rule tells."""
-    documents = np.repeat(np.arange(31), [3000, *[40] * 30]).tolist()
-    blocks = assign_blocks(len(documents), seed=0, documents=documents)
-    assert blocks.rule == "31 documents, 1 of them in contiguous pieces of at most 500 sentences"
-    block_of = np.empty(len(documents), dtype=int)
-    block_of[blocks.order] = np.repeat(np.arange(blocks.count), blocks.sizes)
-    assert all(len(set(block_of[np.array(documents) == d])) == 1 for d in range(1, 31))
-
-
-def test_sentences_that_are_documents_of_their_own_are_dealt_as_ever() -> None:
-    """Generated sentences give the blocks that they gave before documents were known."""
-    one, other = assign_blocks(1013, seed=3), assign_blocks(1013, seed=3, documents=range(1013))
-    assert np.array_equal(one.order, other.order) and one.size == other.size
 
 
 def test_uneven_blocks_stream_like_even_ones(model: CausalModel) -> None:
@@ -107,12 +46,6 @@ def test_uneven_blocks_stream_like_even_ones(model: CausalModel) -> None:
     assert sums.shape == (blocks.count, 8, 8) and (np.einsum("bll->bl", sums) > 0).all()
 
 
-def test_too_short_a_corpus_is_refused() -> None:
-    """The error says how many sentences are needed."""
-    with pytest.raises(CorpusError, match="At least 200 usable sentences"):
-        assign_blocks(199, seed=0)
-
-
 def test_every_sentence_passes_once_with_pads_and_bos_masked(model: CausalModel) -> None:
     """Without massive activations, data are exactly the tokens of a sentence but the first."""
     blocks, seen = assign_blocks(len(SENTENCES), seed=1), []
@@ -127,32 +60,6 @@ def test_every_sentence_passes_once_with_pads_and_bos_masked(model: CausalModel)
         assert len(batch.resid) == len(batch.pattern) == 8
         assert torch.allclose(batch.pattern[3][batch.is_data.unsqueeze(1).expand(-1, 4, -1)].sum(-1), torch.tensor(1.0))
     assert sorted(seen) == sorted(blocks.order.tolist())
-
-
-def test_a_token_massive_at_any_layer_is_no_data_at_all() -> None:
-    """First tokens and tokens over the limit at one layer go; padding neither counts nor moves the median."""
-    resid = [torch.ones(2, 6, 4) for _ in range(3)]
-    resid[1][0, 3] = 1.1 * SINK_NORM
-    resid[2][1, 2] = 0.9 * SINK_NORM
-    is_token = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
-    resid[0][1, 4:] = 1e6
-    found = data_tokens(resid, is_token)
-    assert found.tolist() == [[False, True, True, False, True, True], [False, True, True, True, False, False]]
-
-
-def test_a_sentence_never_loses_all_its_tokens() -> None:
-    """Two tokens, each massive at another layer: both stay."""
-    resid = [torch.ones(1, 3, 4), torch.ones(1, 3, 4)]
-    resid[0][0, 1] = resid[1][0, 2] = 100.0
-    assert data_tokens(resid, torch.ones(1, 3, dtype=torch.bool)).tolist() == [[False, True, True]]
-
-
-def test_rows_are_read_as_the_norm_reads_them() -> None:
-    """Root mean square 1 for RMSNorm; mean 0 and variance 1 for LayerNorm; zero stays zero."""
-    rows = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)) + 3
-    assert torch.allclose(as_read(rows, centred=False).square().mean(-1), torch.ones(5))
-    assert torch.allclose(as_read(rows, centred=True), torch.nn.functional.layer_norm(rows, (8,), eps=0), atol=1e-5)
-    assert (as_read(torch.zeros(2, 3), centred=True) == 0).all()
 
 
 def test_all_tokens_come_back_on_request(tiny_folder: Path) -> None:
@@ -205,7 +112,7 @@ def test_backends_agree(tiny_folder: Path) -> None:
 
 def test_nan_activations_name_the_block(tiny_folder: Path) -> None:
     """Damaged weights are reported with the first block that shows it."""
-    model = load(tiny_folder)
+    model: Any = load(tiny_folder)
     with torch.no_grad():
         model.blocks[5].mlp.W_out[0, 0] = float("nan")
     with pytest.raises(ActivationError, match="from block 5 on"):
@@ -255,24 +162,3 @@ def test_out_of_memory_says_what_to_lower(tiny_folder: Path, monkeypatch: pytest
 def test_sentences_without_words_are_left_out(tiny_folder: Path) -> None:
     """A sentence of fewer than two tokens shows nothing between words."""
     assert usable_sentences(load(tiny_folder), ["", "a", "The dog sleeps ."], StreamConfig()) == ["The dog sleeps ."]
-
-
-def test_word_vectors_are_those_of_the_last_sub_token(model: CausalModel, tmp_path: Path) -> None:
-    """Every word's row equals the residual stream at its last sub-token in the sentence alone."""
-    trees = generate_treebank(seed=2, train=40, dev=1).train
-    words = word_vectors(model, trees, config=StreamConfig(batch_positions=200), store=tmp_path / "words.npy")
-    for number in (0, 17, 39):
-        encoding = encode(model, [trees[number].text])
-        _, cache = model.run_with_cache(torch.tensor(encoding.ids))
-        positions = align_words(trees[number], encoding.offsets[0])
-        for layer in (0, 7):
-            expected = cache[f"blocks.{layer}.hook_resid_post"][0, list(positions)]
-            assert np.allclose(words.features[words.rows[number], layer], expected.numpy(), atol=1e-4)
-
-
-def test_words_beyond_the_length_limit_have_no_row(tiny_folder: Path) -> None:
-    """Truncated words are marked, not given another word's vector."""
-    tree = max(generate_treebank(seed=2, train=40, dev=1).train, key=lambda tree: len(tree.words))
-    words = word_vectors(load(tiny_folder), [tree], config=StreamConfig(max_length=8))
-    assert words.rows[0][-1] == -1
-    assert (words.rows[0] >= 0).sum() == len(words.features) > 0

@@ -1,0 +1,151 @@
+"""Streams `run_with_cache` over sentences, batch by batch, keeping only the hooks asked for.
+
+Sentences are shuffled into bootstrap blocks and read a few blocks at a time; within those they are sorted by length, so
+that little is padded, and cut into batches of a fixed number of positions. Memory depends on those two numbers and
+hardly on the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mspgt_tl.config import StreamConfig
+from mspgt_tl.contracts import Batch, CausalModel, Progress, StreamSignal
+from mspgt_tl.models.pretrained import encode
+from mspgt_tl.models.tokens import pad
+from mspgt_tl.passes.batches import batch_by_length
+from mspgt_tl.passes.capture import check_degenerate, check_finite, hooks_of, memory_errors
+from mspgt_tl.passes.data import data_tokens, reads_centred
+from mspgt_tl.passes.folds import Blocks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MIN_TOKENS = 2
+"""A sentence of fewer data tokens shows no attention between words."""
+
+
+def stream(
+    model: CausalModel,
+    sentences: Sequence[str],
+    *,
+    needs: frozenset[str],
+    blocks: Blocks,
+    seed: int,
+    config: StreamConfig,
+) -> Iterator[Batch]:
+    """Yield what the model's hooks show, for every sentence in `blocks` once.
+
+    Args:
+        needs: `"resid"` (`resid_post` of every block) and/or `"pattern"` (attention patterns).
+        seed: of the token drawn from each sentence, among its data tokens.
+
+    Raises:
+        ActivationError: activations are not finite, or a batch does not fit into memory.
+    """
+    draw = np.random.default_rng([seed, 1]).random(len(sentences))
+    length = min(config.max_length, int(model.cfg.n_ctx))
+    block_of = np.repeat(np.arange(blocks.count), blocks.sizes)
+    for chunk in blocks.chunks(config.chunk_sentences):
+        chosen = blocks.order[chunk]
+        encoding = encode(model, [sentences[int(i)] for i in chosen], bos=config.bos, max_length=length)
+        for rows in batch_by_length([len(ids) for ids in encoding.ids], config.batch_positions):
+            yield _forward(
+                model,
+                [encoding.ids[r] for r in rows],
+                needs=needs,
+                every_token=config.tokens == "all",
+                sentence=chosen[rows],
+                block=block_of[chunk][rows],
+                draw=draw[chosen[rows]],
+            )
+        del encoding  # before the next chunk's is made
+
+
+def _forward(
+    model: CausalModel,
+    ids: list[list[int]],
+    *,
+    needs: frozenset[str],
+    every_token: bool,
+    sentence: Int[np.ndarray, "batch"],
+    block: Int[np.ndarray, "batch"],
+    draw: Float[np.ndarray, "batch"],
+) -> Batch:
+    import torch
+
+    n_layers, device = int(model.cfg.n_layers), model.cfg.device
+    # Right padding: causal attention never looks at it, so no mask is needed; pads are masked out of every statistic.
+    tokens, is_token = pad(ids, side="right", pad_id=model.tokenizer.pad_token_id or 0)
+    tokens, is_token = tokens.to(device), is_token.bool().to(device)
+    wanted = hooks_of(needs | {"resid"})  # what is data is told from norms
+    names = {f"blocks.{layer}.{hook}" for layer in range(n_layers) for hook in wanted}
+    with torch.inference_mode(), memory_errors(tokens):
+        _, cache = model.run_with_cache(
+            tokens, names_filter=lambda name: name in names, stop_at_layer=n_layers, return_cache_object=False
+        )
+    resid = [cache[f"blocks.{layer}.hook_resid_post"] for layer in range(n_layers)]
+    check_finite(resid, is_token)
+    check_degenerate(resid, tokens, is_token)
+    is_data = is_token if every_token else data_tokens(resid, is_token)
+    return Batch(
+        sentence=sentence,
+        block=block,
+        drawn=_nth_data_token(is_data, draw),
+        tokens=tokens,
+        is_data=is_data,
+        is_token=is_token,
+        resid=resid if "resid" in needs else [],
+        centred=reads_centred(model),
+        pattern=[cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(n_layers)] if "pattern" in needs else [],
+    )
+
+
+def _nth_data_token(is_data: Bool[Tensor, "batch pos"], draw: Float[np.ndarray, "batch"]) -> Int[Tensor, "batch"]:
+    """Return the position of one data token of each sentence, at the share `draw` in [0, 1) of them."""
+    import torch
+
+    wanted = (torch.from_numpy(draw).to(is_data.device) * is_data.sum(dim=1)).floor()
+    return ((is_data.cumsum(dim=1) - 1 == wanted[:, None]) & is_data).int().argmax(dim=1)
+
+
+def usable_sentences(model: CausalModel, sentences: Sequence[str], config: StreamConfig) -> list[str]:
+    """Return the sentences that hold at least two tokens after the first."""
+    return [sentences[i] for i in which_usable(model, sentences, config)]
+
+
+def which_usable(model: CausalModel, sentences: Sequence[str], config: StreamConfig) -> list[int]:
+    """Return the indices of the sentences that hold at least two tokens after the first."""
+    encoding = encode(model, sentences, bos=config.bos, max_length=MIN_TOKENS + 1)
+    return [i for i, ids in enumerate(encoding.ids) if len(ids) > MIN_TOKENS]
+
+
+def observe_corpus(
+    model: CausalModel,
+    sentences: Sequence[str],
+    signals: Mapping[str, StreamSignal],
+    *,
+    blocks: Blocks,
+    seed: int,
+    config: StreamConfig,
+    progress: Progress | None = None,
+) -> dict[str, Mapping[str, np.ndarray]]:
+    """Run every signal over the corpus in one pass and return each one's sums per block."""
+    parts = {
+        name: signal.start(n_layers=int(model.cfg.n_layers), block_sizes=blocks.sizes)
+        for name, signal in signals.items()
+    }
+    needs = frozenset[str]().union(*(signal.needs for signal in signals.values()))
+    done, total = 0, len(blocks.order)
+    for batch in stream(model, sentences, needs=needs, blocks=blocks, seed=seed, config=config):
+        for part in parts.values():
+            part.observe(batch)
+        done += len(batch.block)
+        del batch  # or its activations would stay while the next forward pass makes its own
+        if progress:
+            progress("signals", done, total)
+    return {name: part.sums() for name, part in parts.items()}
