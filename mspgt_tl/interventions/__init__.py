@@ -2,8 +2,9 @@
 
 from mspgt_tl.interventions.alternatives import disturbance_hooks, measure_activations
 from mspgt_tl.interventions.generation import Rows, generate
+from mspgt_tl.interventions.hooks import Positions
 from mspgt_tl.interventions.next_token import next_token_effects
-from mspgt_tl.interventions.noise import Positions, activation_scales, noise_hooks
+from mspgt_tl.interventions.noise import activation_scales, noise_hooks
 from mspgt_tl.interventions.scales import parse_scales
 
 __all__ = [

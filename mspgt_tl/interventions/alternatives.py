@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -18,9 +18,20 @@ import numpy as np
 
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import CausalModel
-from mspgt_tl.errors import ConfigError, CorpusError, DataError, unknown_name
+from mspgt_tl.errors import ConfigError, CorpusError, unknown_name
 from mspgt_tl.interventions import philox
-from mspgt_tl.interventions.noise import Hook, Positions, Scale, SinglePasses, check_layers, check_sigma, noise_hooks
+from mspgt_tl.interventions.hooks import Batch, Hook, HookList, Positions
+from mspgt_tl.interventions.noise import (
+    Layers,
+    Scale,
+    Scales,
+    check_layers,
+    check_sigma,
+    describe_layers,
+    describe_sigma,
+    noise_hooks,
+    spread_sigma,
+)
 from mspgt_tl.passes.corpus import stream, usable_sentences
 from mspgt_tl.passes.folds import Blocks
 
@@ -91,16 +102,17 @@ def _root(covariance: Float[Tensor, "d_model d_model"]) -> Float[Tensor, "d_mode
 
 def disturbance_hooks(
     model: CausalModel,
-    layers: Iterable[int],
+    layers: Layers,
     sigma: float | Sequence[float] | Float[Tensor, "batch"],
     *,
     kind: Kind = "gaussian",
-    seed: int,
-    sample_ids: Sequence[int] | Int[Tensor, "batch"],
+    seed: int = 0,
+    sample_ids: Sequence[int] | Int[Tensor, "batch"] | None = None,
     positions: Positions | Int[Tensor, "batch pos"] | None = None,
     scale: Scale = "token",
+    scales: Scales | None = None,
     bank: ActivationBank | None = None,
-) -> list[Hook]:
+) -> HookList:
     """Return hooks of any kind, as `noise_hooks` returns those of the first; see there for the arguments.
 
     Args:
@@ -116,37 +128,28 @@ def disturbance_hooks(
         raise ConfigError(f"'{kind}' needs bank=measure_activations(model, sentences, seed=…).")
     if kind in ("gaussian", "covariance"):
         roots = bank.roots if bank is not None and kind == "covariance" else None
-        return noise_hooks(model, layers, sigma, scale=scale, roots=roots, **options)
-    chosen = check_layers(layers, int(model.cfg.n_layers))
-    share = _Share(sigma, kind, bank, **options)
+        return noise_hooks(model, layers, sigma, scale=scale, scales=scales, roots=roots, **options)
+    chosen = check_layers(layers, int(model.cfg.n_layers), scales)
+    batch = Batch(model, chosen, sample_ids, positions)
+    share = _Share(batch, sigma, kind, bank, seed)
+    told = [f"{kind} with {describe_sigma(sigma)} {describe_layers(chosen)}, seed {seed}"]
     after: list[Hook] = [(f"blocks.{layer}.hook_resid_post", partial(share.move, layer=layer)) for layer in chosen]
     if kind == "resample":
-        return after
+        return HookList([*batch.hooks(), *after], told)
     before: list[Hook] = [(f"blocks.{layer}.hook_resid_pre", partial(share.remember, layer=layer)) for layer in chosen]
-    return before + after
+    return HookList(before + after, told)
 
 
 class _Share:
     """Moves the stream by a share of the way to something else: a donor, or what entered the block."""
 
-    def __init__(
-        self,
-        sigma: Any,
-        kind: str,
-        bank: ActivationBank | None,
-        *,
-        seed: int,
-        sample_ids: Any,
-        positions: Positions | Tensor | None,
-    ) -> None:
+    def __init__(self, batch: Batch, sigma: Any, kind: str, bank: ActivationBank | None, seed: int) -> None:
         philox.check_seed(seed)
-        self.ids, self.seed = philox.read_ids(sample_ids), seed
-        self.positions = positions if isinstance(positions, Positions | None) else Positions(positions)
-        self.sigma = check_sigma(sigma, len(self.ids))
+        self.batch, self.seed = batch, seed
+        self.sigma = check_sigma(sigma, batch.n_rows)
         if bool((self.sigma > 1).any()):
             raise ConfigError(f"For '{kind}', sigma is a share from 0 to 1; got {float(self.sigma.max()):g}.")
         self.donors = bank.donors if kind == "resample" and bank is not None else None
-        self.passes = SinglePasses(len(self.ids))
         self.entered: dict[int, Tensor] = {}
 
     def remember(self, resid: Float[Tensor, "batch pos d_model"], hook: Any, *, layer: int) -> None:
@@ -157,23 +160,22 @@ class _Share:
         """Return the stream moved; a hook function."""
         import torch
 
-        if len(resid) != len(self.ids):
-            raise DataError(f"Hooks made for {len(self.ids)} sample ids met a batch of {len(resid)} rows.")
-        target = self.entered.pop(layer) if self.donors is None else self._donors(resid, layer)
+        sample_ids = self.batch.sample_ids(resid)
+        if self.donors is None:
+            target = self.entered.pop(layer)
+        else:
+            target = self._donors(resid, layer, sample_ids, self.batch.positions(resid, layer))
         exact = torch.promote_types(resid.dtype, torch.float32)
-        share = self.sigma.to(resid.device, exact)[:, None, None]
+        share = spread_sigma(self.sigma, len(resid)).to(resid.device, exact)[:, None, None]
         moved = torch.lerp(resid.to(exact), target.to(exact), share).to(resid.dtype)
         # Rows left alone stay so, bit for bit; padding may hold anything.
         return torch.where(share > 0, moved, resid)
 
-    def _donors(self, resid: Tensor, layer: int) -> Tensor:
+    def _donors(self, resid: Tensor, layer: int, sample_ids: Tensor, here: Tensor) -> Tensor:
         assert self.donors is not None
-        here = self.passes.positions(resid) if self.positions is None else self.positions.current
-        if here.shape != resid.shape[:2]:
-            raise DataError(f"Positions are {list(here.shape)}, the forward pass is {list(resid.shape[:2])}.")
         drawn = philox.uniform(
             self.seed,
-            sample_ids=self.ids[:, None].expand(here.shape).flatten(),
+            sample_ids=sample_ids[:, None].expand(here.shape).flatten(),
             positions=here.cpu().clamp(min=0).flatten(),
             use=philox.DONOR,
         )

@@ -26,21 +26,27 @@ up to there, and each row goes on from what it shares with the others.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
-from mspgt_tl.interventions.noise import Hook, Positions, check_hooked
-from mspgt_tl.models.tokens import pad
+from mspgt_tl.interventions.hooks import Hook, Positions
+from mspgt_tl.interventions.noise import check_hooked
+from mspgt_tl.models.pretrained import encode
+from mspgt_tl.models.tokens import continuation_text, pad
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
+
+Prompts: TypeAlias = "str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Int[Tensor, '... pos']"
 
 CPU_MEMORY = 2 * 1024**3
 """Bytes that a batch may take on a CPU, weights not counted; on a GPU it is half of what is free."""
@@ -99,11 +105,11 @@ class Sampling:
 
 def generate(
     model: CausalModel,
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
     *,
-    max_new_tokens: int,
-    sample_ids: Sequence[int] | Int[Tensor, "row"],
-    seed: int,
+    max_new_tokens: int = 32,
+    sample_ids: Sequence[int] | Int[Tensor, "row"] | None = None,
+    seed: int = 0,
     hooks: Sequence[Hook] | Callable[[Rows], Sequence[Hook]] = (),
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -112,14 +118,15 @@ def generate(
     batch_rows: int | None = None,
     untouched: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> list[list[int]]:
-    """Return the new ids that follow each prompt.
+) -> Any:
+    """Return what follows each prompt, in the form that the prompts have: text for text, ids for ids, one for one.
 
     Args:
-        prompts: ids with their BOS, as `encode` gives them; one list for each row.
-        sample_ids: which sample each row is; rows with equal ids draw with equal random numbers.
-        hooks: TransformerLens hooks, active throughout. A function is called with the `Rows` of every batch; what
-            depends on rows, as noise does, is given that way. A plain list sees all rows as one batch.
+        prompts: a text or several, which get the model's BOS if it has one; or ids with their BOS, as `encode` gives
+            them, of one prompt or of several.
+        sample_ids: which sample each row is, its number by default; rows with equal ids draw with equal random numbers.
+        hooks: TransformerLens hooks, active throughout. A list, such as `noise_hooks(model, layers, sigma)` and hooks
+            of your own, sees all rows as one batch. A function is called with the `Rows` of every batch.
         stop_tokens: a row ends with the first of these, which is kept.
         batch_rows: rows decoded together; as many as fit into memory unless given.
         untouched: for each row, how many of the first blocks no hook changes; needs a function of `Rows`, which is then
@@ -135,14 +142,15 @@ def generate(
 
     sampling = Sampling(temperature, top_k, top_p)
     philox.check_seed(seed)
-    if not len(prompts):
+    given = _Given.read(model, prompts)
+    if not given.ids:
         return []
-    ids = philox.read_ids(sample_ids)
-    _check(model, prompts, len(ids), max_new_tokens)
-    depth = _check_untouched(untouched, hooks, len(prompts), int(model.cfg.n_layers))
-    found: list[list[int]] = [[] for _ in prompts]
-    for index in _batches(model, prompts, max_new_tokens, hooks, batch_rows):
-        tokens, mask = pad([prompts[i] for i in index], side="left", pad_id=0)
+    ids = philox.read_ids(range(len(given.ids)) if sample_ids is None else sample_ids)
+    _check(model, given.ids, len(ids), max_new_tokens)
+    depth = _check_untouched(untouched, hooks, len(given.ids), int(model.cfg.n_layers))
+    found: list[list[int]] = [[] for _ in given.ids]
+    for index in _batches(model, given.ids, max_new_tokens, hooks, batch_rows):
+        tokens, mask = pad([given.ids[i] for i in index], side="left", pad_id=0)
         device = model.cfg.device
         rows = Rows(torch.tensor(index), ids[index].to(device), Positions.from_mask(mask.to(device)))
         active = hooks(rows) if callable(hooks) else hooks
@@ -157,7 +165,35 @@ def generate(
                 )
         for i, row in zip(index, new, strict=True):
             found[i] = row
-    return found
+    return given.in_kind(model, found)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Prompts as ids, and what they came as."""
+
+    ids: Sequence[Sequence[int]]
+    are_texts: bool
+    is_one: bool
+
+    @classmethod
+    def read(cls, model: CausalModel, prompts: Any) -> _Given:
+        listed: Any = prompts.tolist() if hasattr(prompts, "tolist") else prompts
+        if is_one := isinstance(listed, str) or (len(listed) > 0 and isinstance(listed[0], Integral)):
+            listed = [listed]
+        are_texts = [isinstance(prompt, str) for prompt in listed]
+        if len(set(are_texts)) > 1:
+            raise DataError("Prompts are texts or lists of ids, not some of each.")
+        if not any(are_texts):
+            return cls(listed, False, is_one)
+        # Cut nowhere: a prompt that is too long is refused, not shortened in silence.
+        return cls(encode(model, listed, max_length=sys.maxsize).ids, True, is_one)
+
+    def in_kind(self, model: Any, new: list[list[int]]) -> Any:
+        out: list[Any] = new
+        if self.are_texts:
+            out = [continuation_text(model.tokenizer, a, b)[1] for a, b in zip(self.ids, new, strict=True)]
+        return out[0] if self.is_one else out
 
 
 def _decode(

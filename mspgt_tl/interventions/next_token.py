@@ -15,7 +15,8 @@ import numpy as np
 
 from mspgt_tl.contracts import LAYER, CausalModel, Progress
 from mspgt_tl.errors import CorpusError, DataError
-from mspgt_tl.interventions.noise import Hook, Positions, check_hooked
+from mspgt_tl.interventions.hooks import Hook, Positions
+from mspgt_tl.interventions.noise import check_hooked
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.tokens import pad
 from mspgt_tl.passes.batches import batch_by_length

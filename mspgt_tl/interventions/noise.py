@@ -5,22 +5,23 @@ position, channel): the same whatever else is in the batch, however it is padded
 with the same sample id get the same ε, so conditions that differ in σ alone are paired; ε is then drawn once for all of
 them. A row with σ = 0 is left as it is, bit for bit.
 
-A hook sees a tensor, not where in the text it lies. That is told by `positions`: a tensor for a single forward pass, or
-a `Positions`, which moves on as decoding does.
+Where in the text a pass lies is found in the pass itself; see `hooks`.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import CausalModel, TextCorpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError, unknown_name
 from mspgt_tl.interventions import philox
+from mspgt_tl.interventions.hooks import Batch, HookList, Positions
+from mspgt_tl.interventions.scales import NAMES, describe_blocks, parse_scales
 from mspgt_tl.passes.corpus import stream, usable_sentences
 from mspgt_tl.passes.folds import Blocks
 
@@ -29,113 +30,65 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-Hook: TypeAlias = tuple[str, Callable[..., Any]]
 Scale: TypeAlias = "Literal['token'] | float | Mapping[int, float]"
+Layers: TypeAlias = Iterable[int] | str
+
+
+class HasScales(Protocol):
+    """What has boundaries to cut the blocks at; a `Detection` is one."""
+
+    def scales(self) -> Mapping[str, Iterable[int]]: ...
+
+
+Scales: TypeAlias = Mapping[str, Iterable[int]] | HasScales
 
 MAX_LAYER = 0xFFFF
 MANTISSA_BITS = 10
 """Of a norm's float32 pattern, as many decide its bin: bins are at most 0.1 % wide."""
 
 
-class Positions:
-    """Absolute positions of the tokens in the current forward pass; -1 marks padding.
-
-    It starts with the prompts and stays there until told to move on, so a hook list made with it works over the prompt
-    and then over every decoding step:
-
-        positions = Positions.from_mask(mask)
-        hooks = noise_hooks(model, layers, sigma, seed=0, sample_ids=ids, positions=positions)
-        with model.hooks(fwd_hooks=hooks):
-            model(prompts, attention_mask=mask, past_kv_cache=cache)
-            positions.advance()
-            model(next_tokens, attention_mask=ones, past_kv_cache=cache)
-
-    Where the loop is not your own (`model.generate`), put `positions.hook()` before the others: it moves on at the
-    second and every later forward pass. `reset` goes back to the prompts.
-    """
-
-    def __init__(self, prompts: Int[Tensor, "batch pos"]) -> None:
-        import torch
-
-        if prompts.ndim != 2 or prompts.dtype.is_floating_point or not prompts.numel() or int(prompts.min()) < -1:
-            raise DataError(
-                "Positions are whole numbers [batch, pos], -1 on padding; "
-                f"got {prompts.dtype} of shape {list(prompts.shape)}."
-            )
-        self._prompts = prompts.to(torch.int64)
-        self.reset()
-
-    @classmethod
-    def from_mask(cls, mask: Int[Tensor, "batch pos"]) -> Positions:
-        """Count the tokens of each row from 0; padding may lie on either side."""
-        kept = mask.long()
-        return cls((kept.cumsum(-1) - 1).masked_fill(kept == 0, -1))
-
-    @property
-    def current(self) -> Int[Tensor, "batch pos"]:
-        """Positions in the current forward pass; the same object until they change."""
-        return self._current
-
-    @property
-    def next(self) -> Int[Tensor, "batch"]:
-        """Position of the token that follows the current ones."""
-        return self._current.amax(-1) + 1
-
-    def advance(self, n_new: int = 1) -> None:
-        """Move on to a forward pass over the next `n_new` tokens."""
-        import torch
-
-        self._current = self.next[:, None] + torch.arange(n_new, device=self._current.device)
-
-    def reset(self) -> None:
-        """Go back to the prompts."""
-        self._current, self._awaits_prompts = self._prompts, True
-
-    def hook(self) -> Hook:
-        """Return a hook that moves on by itself, at the start of every forward pass but the first after a reset."""
-        # Not `hook_embed`: TransformerLens's own `generate` embeds outside the forward pass.
-        return "blocks.0.hook_resid_pre", self._follow
-
-    def _follow(self, resid: Tensor, hook: Any) -> None:
-        if not self._awaits_prompts:
-            self.advance(resid.shape[1])
-        self._awaits_prompts = False
-
-
 def noise_hooks(
     model: CausalModel,
-    layers: Iterable[int],
+    layers: Layers,
     sigma: float | Sequence[float] | Float[Tensor, "batch"],
     *,
-    seed: int,
-    sample_ids: Sequence[int] | Int[Tensor, "batch"],
+    seed: int = 0,
+    sample_ids: Sequence[int] | Int[Tensor, "batch"] | None = None,
     positions: Positions | Int[Tensor, "batch pos"] | None = None,
     scale: Scale = "token",
+    scales: Scales | None = None,
     roots: Mapping[int, Float[Tensor, "d_model d_model"]] | None = None,
-) -> list[Hook]:
+) -> HookList:
     """Return hooks that add σ·s·ε after every block in `layers`, at every token that is not padding.
 
     The list is as good as one written by hand: for `model.run_with_hooks(tokens, fwd_hooks=…)`,
-    `model.hooks(fwd_hooks=…)` and decoding, alone or together with other hooks. It belongs to one batch of rows.
+    `model.hooks(fwd_hooks=…)` around a pass or around `model.generate`, and `mspgt_tl.generate(…, hooks=…)`; alone or
+    together with other hooks, in any order.
 
     Args:
-        layers: blocks to disturb, such as `range(4, 9)`.
+        layers: blocks to disturb, such as `range(4, 9)`, `"4-8"` or `result.scales()["global"]`; or the name of one of
+            `scales`.
         sigma: relative size of the noise, one for all rows or one for each; 0 leaves a row alone.
-        sample_ids: which sample each row is. Rows with equal ids get equal ε.
-        positions: see `Positions`. None: every forward pass starts at position 0, which holds for single passes
-            without padding or with padding on the right (whose values no token ever sees).
+        sample_ids: which sample each row is, its number in the batch by default. Rows with equal ids get equal ε.
+        positions: where the tokens of a pass lie, padding being -1. None: found in every pass, whether it is padded
+            or goes on over a KV cache; see `Positions` for when to give them.
         scale: what σ is relative to. `token`: the token's own ‖h‖/√d_model, the root mean square of its entries. A
             number, or one for each layer as from `activation_scales`: the same for all tokens.
+        scales: a detection with two boundaries, or stretches of blocks by name, if `layers` is a name.
         roots: one matrix for each layer, by which ε is multiplied: `ActivationBank.roots` gives the noise the
             directions of the activations themselves instead of all directions alike (N).
 
     Raises:
         ConfigError: a layer does not exist, or sigma, scale or seed is unusable.
-        DataError: sample ids or positions do not fit the rows.
+        DataError: sample ids or positions do not fit the rows; or `scales` has no supported boundaries. In the pass
+            itself: positions cannot be found there.
     """
-    chosen = check_layers(layers, int(model.cfg.n_layers))
-    noise = _Noise(sigma, seed, sample_ids, positions, _check_scale(scale, chosen), _check_roots(roots, chosen))
-    return [(f"blocks.{layer}.hook_resid_post", partial(noise.add, layer=layer)) for layer in chosen]
+    chosen = check_layers(layers, int(model.cfg.n_layers), scales)
+    batch = Batch(model, chosen, sample_ids, positions)
+    noise = _Noise(batch, sigma, seed, _check_scale(scale, chosen), _check_roots(roots, chosen))
+    told = f"noise of {describe_sigma(sigma)} {describe_layers(chosen)}, seed {seed}"
+    after = [(f"blocks.{layer}.hook_resid_post", partial(noise.add, layer=layer)) for layer in chosen]
+    return HookList([*batch.hooks(), *after], [told])
 
 
 class _Noise:
@@ -143,42 +96,27 @@ class _Noise:
 
     def __init__(
         self,
+        batch: Batch,
         sigma: Any,
         seed: int,
-        sample_ids: Any,
-        positions: Positions | Tensor | None,
         scale: Literal["token"] | dict[int, float],
         roots: Mapping[int, Tensor] | None,
     ) -> None:
-        import torch
-
         philox.check_seed(seed)
-        ids = philox.read_ids(sample_ids)
-        self.seed, self.scale, self.roots, self.n_rows = seed, scale, roots, len(ids)
-        self.positions = positions if isinstance(positions, Positions | None) else Positions(positions)
-        if self.positions is not None and len(self.positions.current) != self.n_rows:
-            raise DataError(f"{self.n_rows} sample ids came with positions of {len(self.positions.current)} rows.")
-        sigmas = check_sigma(sigma, self.n_rows)
-        self.rows = sigmas.nonzero()[:, 0]
-        self.sigma = sigmas[self.rows, None, None]
-        self.ids = ids[self.rows]
-        # Rows of one sample at one position share their noise: draw it for any one of them, hand it to all.
-        unique, self.group = self.ids.unique(return_inverse=True)
-        self.leader = torch.empty_like(unique).scatter_(0, self.group, torch.arange(len(self.ids)))
+        self.batch, self.seed, self.scale, self.roots = batch, seed, scale, roots
+        self._asked, self.n_rows = check_sigma(sigma, batch.n_rows), -1
         self._drawn_for: Tensor | None = None
-        self._passes = SinglePasses(self.n_rows)
 
     def add(self, resid: Float[Tensor, "batch pos d_model"], hook: Any, *, layer: int) -> Tensor:
         """Return the stream with noise; the hook function."""
         import torch
 
-        if resid.shape[0] != self.n_rows:
-            raise DataError(f"Noise hooks made for {self.n_rows} sample ids met a batch of {resid.shape[0]} rows.")
-        if not len(self.rows):
-            return resid
         # What is kept for later passes must serve one with gradients too.
         with torch.inference_mode(False):
-            self._locate(resid)
+            self._seat(resid)
+            if not len(self.rows):
+                return resid
+            self._locate(resid, self.batch.positions(resid, layer))
         everyone = len(self.rows) == self.n_rows
         exact = torch.promote_types(resid.dtype, torch.float32)
         clean = (resid if everyone else resid[self.rows]).to(exact)
@@ -203,19 +141,28 @@ class _Noise:
         out[self.rows] = noised
         return out
 
-    def _locate(self, resid: Tensor) -> None:
-        """Find out once per forward pass where its tokens lie and which rows share their noise."""
+    def _seat(self, resid: Tensor) -> None:
+        """Find out once per batch which rows get noise, and which of them share it."""
         import torch
 
-        if self.rows.device != resid.device:
-            for name in ("rows", "sigma", "ids", "group", "leader"):
-                setattr(self, name, getattr(self, name).to(resid.device))
-        given = self._passes.positions(resid) if self.positions is None else self.positions.current
-        if given.shape != resid.shape[:2]:
-            raise DataError(
-                f"Positions are {list(given.shape)}, the forward pass is {list(resid.shape[:2])}. "
-                "When decoding, give positions=Positions(...) and advance it with every step."
-            )
+        if len(resid) == self.n_rows and self.rows.device == resid.device:
+            return
+        ids = self.batch.sample_ids(resid)
+        sigmas = spread_sigma(self._asked, len(resid))
+        self.n_rows, self._drawn_for = len(resid), None
+        rows = sigmas.nonzero()[:, 0]
+        ids = ids[rows]
+        # Rows of one sample at one position share their noise: draw it for any one of them, hand it to all.
+        unique, group = ids.unique(return_inverse=True)
+        leader = torch.empty_like(unique).scatter_(0, group, torch.arange(len(ids)))
+        self.rows, self.sigma, self.ids, self.group, self.leader = (
+            part.to(resid.device) for part in (rows, sigmas[rows, None, None], ids, group, leader)
+        )
+
+    def _locate(self, resid: Tensor, given: Int[Tensor, "batch pos"]) -> None:
+        """Find out once per forward pass where its tokens lie and whether rows of one sample lie alike."""
+        import torch
+
         if given is self._drawn_for:
             return
         here = given.to(resid.device)[self.rows]
@@ -225,33 +172,6 @@ class _Noise:
         self._at = here[drawn].clamp(min=0).flatten()
         self._ids = self.ids[drawn, None].expand(-1, here.shape[1]).flatten()
         self._drawn_for = given
-
-
-class SinglePasses:
-    """Positions where none are given: every forward pass starts anew at 0. One that cannot is refused."""
-
-    def __init__(self, n_rows: int) -> None:
-        self.n_rows, self._widest = n_rows, 0
-        self._last: Tensor | None = None
-
-    def positions(self, resid: Float[Tensor, "batch pos d_model"]) -> Int[Tensor, "batch pos"]:
-        """Return positions 0 … n-1, the same object for the same shape.
-
-        Raises:
-            DataError: a pass over one token follows a longer one.
-        """
-        import torch
-
-        n_pos = resid.shape[1]
-        if n_pos == 1 and self._widest > 1:
-            raise DataError(
-                "A pass over one token followed a longer one: it looks like decoding over a KV cache, where positions "
-                "go on. Give positions=Positions(...), or make new hooks for a text of one token."
-            )
-        self._widest = max(self._widest, n_pos)
-        if self._last is None or self._last.shape[1] != n_pos:
-            self._last = torch.arange(n_pos, device=resid.device).expand(self.n_rows, -1)
-        return self._last
 
 
 def activation_scales(
@@ -347,8 +267,8 @@ def check_hooked(model: CausalModel, purpose: str) -> None:
         raise ConfigError(f"{purpose} needs a HookedTransformer, not {kind}: load(…, backend='hooked').")
 
 
-def check_layers(layers: Iterable[int], n_layers: int) -> list[int]:
-    given = list(layers) if isinstance(layers, Iterable) else [layers]
+def check_layers(layers: Layers, n_layers: int, scales: Scales | None = None) -> list[int]:
+    given = list(_read_layers(layers, n_layers, scales)) if isinstance(layers, Iterable) else [layers]
     try:
         chosen = [operator.index(layer) for layer in given if not isinstance(layer, bool)]
     except TypeError:
@@ -360,6 +280,40 @@ def check_layers(layers: Iterable[int], n_layers: int) -> list[int]:
     if max(chosen) > MAX_LAYER:
         raise ConfigError(f"Layers beyond {MAX_LAYER} have no place in the noise's counter.")
     return chosen
+
+
+def _read_layers(layers: Layers, n_layers: int, scales: Scales | None) -> Iterable[int]:
+    """Return the blocks that a name or a stretch such as `4-8` stands for."""
+    if not isinstance(layers, str):
+        return layers
+    if scales is not None:
+        named = scales if isinstance(scales, Mapping) else scales.scales()
+        if layers.lower() not in named:
+            raise ConfigError(unknown_name("scale", layers, tuple(named)))
+        return named[layers.lower()]
+    if layers.lower() in NAMES:
+        raise ConfigError(
+            f"Which blocks are '{layers}' is for a detection to say: give scales=result, "
+            f"layers=result.scales()['{layers.lower()}'], or blocks such as range(4, 9)."
+        )
+    return [block for blocks in parse_scales(layers, n_layers).values() for block in blocks]
+
+
+def describe_layers(layers: Sequence[int]) -> str:
+    """Return `after blocks 4-8`, or `after block 3`; blocks that are no stretch, one by one."""
+    listed = sorted(layers)
+    if listed == list(range(listed[0], listed[-1] + 1)):
+        return f"after {describe_blocks(range(listed[0], listed[-1] + 1))}"
+    return f"after blocks {', '.join(map(str, listed))}"
+
+
+def describe_sigma(sigma: Any) -> str:
+    """Return `σ = 0.1`, or the range of several."""
+    import torch
+
+    found = torch.as_tensor(sigma)
+    low, high = float(found.min()), float(found.max())
+    return f"σ = {low:g}" if low == high else f"σ = {low:g} … {high:g} by row"
 
 
 def _check_roots(roots: Mapping[int, Tensor] | None, layers: Sequence[int]) -> Mapping[int, Tensor] | None:
@@ -389,15 +343,25 @@ def _check_scale(scale: Any, layers: Sequence[int]) -> Literal["token"] | dict[i
     return numbers
 
 
-def check_sigma(sigma: Any, n_rows: int) -> Float[Tensor, "batch"]:
+def check_sigma(sigma: Any, n_rows: int | None) -> Float[Tensor, "*batch"]:
+    """Return σ as one number, or as one for each of the rows, however many there will be."""
     import torch
 
     try:
         found = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError):
         raise ConfigError(f"sigma is a number or one number for each row, got {sigma!r}.") from None
-    if found.ndim > 1 or (found.ndim and len(found) != n_rows):
-        raise ConfigError(f"sigma is a number or one number for each of {n_rows} rows, got shape {list(found.shape)}.")
+    if found.ndim > 1 or not found.numel():
+        raise ConfigError(f"sigma is a number or one number for each row, got shape {list(found.shape)}.")
     if not bool((torch.isfinite(found) & (found >= 0)).all()):
         raise ConfigError(f"sigma is finite and not negative, got {found.tolist() if found.ndim else float(found)}.")
-    return found.expand(n_rows).clone()
+    if n_rows is not None:
+        spread_sigma(found, n_rows)
+    return found.clone()
+
+
+def spread_sigma(sigma: Float[Tensor, "*batch"], n_rows: int) -> Float[Tensor, "batch"]:
+    """Return one σ for each row."""
+    if sigma.ndim and len(sigma) != n_rows:
+        raise ConfigError(f"sigma is a number or one number for each of {n_rows} rows, got shape {list(sigma.shape)}.")
+    return sigma.expand(n_rows)

@@ -10,8 +10,8 @@ from mspgt_tl.config import DecodeConfig, InterveneConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.interventions.dose import solve_dose
 from mspgt_tl.interventions.generation import Rows, generate
+from mspgt_tl.interventions.hooks import Hook
 from mspgt_tl.interventions.next_token import CleanPass, HookMaker
-from mspgt_tl.interventions.noise import Hook
 from mspgt_tl.interventions.scales import control_blocks, describe_blocks
 
 CLEAN = "clean"
@@ -129,14 +129,3 @@ def decode_samples(
         progress=progress,
     )
     return [flat[start : start + n] for start in range(0, len(flat), n)]
-
-
-def continuation_text(tokenizer: Any, prompt: Sequence[int], new: Sequence[int]) -> tuple[str, str]:
-    """Return prompt and continuation as text; the space between them belongs to the continuation."""
-
-    def decode(ids: Sequence[int]) -> str:
-        return tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-    before, whole = decode(prompt), decode([*prompt, *new])
-    # Where a character is split between the two, the prompt's text ends in a replacement character.
-    return before, whole[len(before) :] if whole.startswith(before) else decode(new)

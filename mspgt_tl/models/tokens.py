@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mspgt_tl.errors import ConfigError, DataError, ModelError, unknown_name
 
@@ -83,3 +83,15 @@ def pad(
         tokens[index, span] = torch.tensor(row)
         mask[index, span] = 1
     return tokens, mask
+
+
+def continuation_text(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], new: Sequence[int]) -> tuple[str, str]:
+    """Return prompt and continuation as text; the space between them belongs to the continuation."""
+
+    def decode(ids: Sequence[int]) -> str:
+        text: Any = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    before, whole = decode(prompt), decode([*prompt, *new])
+    # Where a character is split between the two, the prompt's text ends in a replacement character.
+    return before, whole[len(before) :] if whole.startswith(before) else decode(new)

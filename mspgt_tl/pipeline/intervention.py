@@ -22,7 +22,6 @@ from mspgt_tl.interventions.scales import MIN_LAYERS, check_scales, parse_scales
 from mspgt_tl.interventions.sweep import (
     CLEAN,
     Condition,
-    continuation_text,
     decode_samples,
     plan_conditions,
     solve_conditions,
@@ -31,6 +30,7 @@ from mspgt_tl.interventions.token_effects import token_kl
 from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load, require_blocks
+from mspgt_tl.models.tokens import continuation_text
 from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import identify, open_corpus
 from mspgt_tl.pipeline.sweep_tables import (

@@ -213,8 +213,8 @@ def test_hooks_mix_with_ones_own(models):
         def watch(resid, hook, seen=seen):
             seen.append(resid.clone())
 
-        (noise,) = noise_hooks(model, [2], 0.2, seed=3, sample_ids=[1])
-        noised = model.run_with_hooks(tokens, fwd_hooks=[(noise[0], watch), noise, (noise[0], watch)])
+        *_, noise = hooks = noise_hooks(model, [2], 0.2, seed=3, sample_ids=[1])
+        noised = model.run_with_hooks(tokens, fwd_hooks=[(noise[0], watch), *hooks, (noise[0], watch)])
         assert len(seen) == 2
         assert not torch.equal(seen[0], seen[1])
         assert not torch.equal(noised, clean)
@@ -224,7 +224,7 @@ def test_hooks_mix_with_ones_own(models):
 @pytest.mark.parametrize("scale", [1.5, {2: 1.5}])
 def test_given_scales_set_the_size(scale, model):
     """The same for all tokens, whatever their norms."""
-    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1], scale=scale)
+    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1], scale=scale, positions=torch.arange(5)[None])
     resid = torch.randn(1, 5, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     (epsilon,) = expected_noise(model, [1], [5], sigma=1.0)
     assert torch.allclose(add(resid, hook=None) - resid, 0.15 * epsilon, atol=1e-6)
@@ -233,7 +233,7 @@ def test_given_scales_set_the_size(scale, model):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_dtype_is_kept(dtype, model):
     """Narrow streams are added to in float32 and rounded once."""
-    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1], scale=1.0)
+    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1], scale=1.0, positions=torch.arange(5)[None])
     resid = torch.randn(1, 5, model.cfg.d_model, generator=torch.Generator().manual_seed(0)).to(dtype)
     before, found = resid.clone(), add(resid, hook=None)
     (epsilon,) = expected_noise(model, [1], [5], sigma=1.0)
@@ -257,14 +257,15 @@ def test_padding_may_hold_nan(model):
 def test_gpu_equals_cpu(model):
     resid, found = torch.randn(2, 5, model.cfg.d_model), []
     for device in ("cpu", "cuda"):
-        ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1, 2])
+        ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1, 2], positions=torch.arange(5).expand(2, -1))
         found.append(add(resid.to(device), hook=None).cpu())
     assert torch.allclose(*found, atol=1e-5)
 
 
 def test_gradients_pass_through(model):
     """The noise is a constant; hooks that have run in inference mode serve a pass with gradients."""
-    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1, 1], scale=1.0)
+    where = torch.arange(5).expand(2, -1)
+    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1, 1], scale=1.0, positions=where)
     resid = torch.randn(2, 5, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         add(resid, hook=None)
@@ -283,8 +284,8 @@ def test_layers_that_do_not_exist_are_refused(layers, model):
 
 
 def test_layers_may_come_from_an_array(model):
-    names = [name for name, _ in noise_hooks(model, np.array([5, 2]), 0.1, seed=0, sample_ids=np.array([3]))]
-    assert names == ["blocks.5.hook_resid_post", "blocks.2.hook_resid_post"]
+    names = [name for name, _ in noise_hooks(model, np.array([5, 2]), 0.1, sample_ids=np.array([3]))]
+    assert names[1:] == ["blocks.5.hook_resid_post", "blocks.2.hook_resid_post"]
 
 
 @pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf"), [0.1], [0.1, -1.0], "large", None])
@@ -312,7 +313,7 @@ def test_seeds_are_checked(model):
 
 def test_batches_of_another_size_are_refused(model):
     hooks = noise_hooks(model, [1], 0.1, seed=0, sample_ids=[0, 1])
-    with pytest.raises(DataError, match="2 sample ids met a batch of 3"):
+    with pytest.raises(DataError, match="2 rows met a batch of 3"):
         model.run_with_hooks(torch.zeros(3, 4, dtype=torch.long), fwd_hooks=hooks)
 
 
@@ -327,15 +328,6 @@ def test_positions_of_another_pass_are_refused(model):
     ((_, add),) = noise_hooks(model, [1], 0.1, seed=0, sample_ids=[0], positions=torch.arange(4)[None])
     add(torch.zeros(1, 4, 32), hook=None)
     with pytest.raises(DataError, match=r"\[1, 4\].*\[1, 1\]"):
-        add(torch.zeros(1, 1, 32), hook=None)
-
-
-def test_decoding_without_positions_is_refused(model):
-    """Otherwise every step would get the noise of position 0."""
-    ((_, add),) = noise_hooks(model, [1], 0.1, seed=0, sample_ids=[0])
-    add(torch.zeros(1, 4, 32), hook=None)
-    add(torch.zeros(1, 6, 32), hook=None)
-    with pytest.raises(DataError, match="looks like decoding"):
         add(torch.zeros(1, 1, 32), hook=None)
 
 
@@ -391,7 +383,7 @@ def test_one_outlier_dimension_moves_std_but_not_the_noise_of_robust(model):
 
 def test_scales_serve_the_hooks(model):
     scales = activation_scales(model, SENTENCES)
-    ((_, add),) = noise_hooks(model, [4], 0.1, seed=3, sample_ids=[1], scale=scales)
+    ((_, add),) = noise_hooks(model, [4], 0.1, seed=3, sample_ids=[1], scale=scales, positions=torch.arange(100)[None])
     delta = add(torch.zeros(1, 100, 32), hook=None)
     assert float(delta.std()) == pytest.approx(0.1 * scales[4], rel=0.1)
 
