@@ -11,7 +11,7 @@ import torch
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError
-from mspgt_tl.interventions import Positions, disturbance_hooks, generate, measure_activations, noise_hooks
+from mspgt_tl.interventions import disturbance_hooks, generate, measure_activations, noise_hooks
 from mspgt_tl.interventions.alternatives import KINDS
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.passes.corpus import stream
@@ -133,15 +133,3 @@ def test_bad_input_is_named(model: Any) -> None:
         streams(model, disturbance_hooks(model, [1], 0.5, kind="skip", seed=0, sample_ids=[0]))
     with pytest.raises(CorpusError, match="two tokens"):
         measure_activations(model, [""], seed=0)
-
-
-def test_resampling_without_positions_refuses_to_decode(model: Any, bank: Any) -> None:
-    """A pass over one token after a longer one has positions that only the caller knows."""
-    hooks = disturbance_hooks(model, [1], 0.5, kind="resample", seed=0, sample_ids=[0, 1], bank=bank)
-    streams(model, hooks)
-    with pytest.raises(DataError, match="decoding"):
-        streams(model, hooks, TOKENS[:, :1])
-    at = Positions(torch.arange(6).expand(2, -1))
-    hooks = disturbance_hooks(model, [1], 0.5, kind="resample", seed=0, sample_ids=[0, 1], positions=at, bank=bank)
-    with pytest.raises(DataError, match="Positions are"):
-        streams(model, hooks, TOKENS[:, :3])
