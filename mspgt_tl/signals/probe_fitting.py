@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,18 @@ from mspgt_tl.signals.probe_training import (
     Labelled,
     Trained,
     check_finite,
+    chunks,
     feature_moments,
     predict,
+    product_dtype,
     start_weights,
     train_probes,
 )
 
 REPEAT_STEP = 1_000_003
 """Seeds of repeated trainings lie this far apart, out of reach of the seeds of whole runs."""
+MEMORY_SHARE = 0.5
+"""Standardised rows take at most so much of the free memory."""
 HELD_OUT = 10
 """One training tree in so many decides when to stop."""
 
@@ -83,8 +88,8 @@ def fit_probes(
     Returns:
         sums: `<task>.<kind>.hits` (true positives) and `<task>.<kind>.total` (2 TP + FP + FN), float64 of shape
             `[block, repeat, layer, label]`, for the labels that count. A task that cannot be scored has no entry.
-        metadata: plain values: the settings, label names and numbers of items per task and kind, held-out losses,
-            and under `skipped` the reason for every task or control left out.
+        metadata: plain values: the settings, the dtype of the products, label names and numbers of items per task
+            and kind, held-out losses, and under `skipped` the reason for every task or control left out.
 
     Raises:
         ActivationError: an activation is nan or infinite.
@@ -93,32 +98,56 @@ def fit_probes(
     config = config or ProbeConfig()
     block = _checked_blocks(train, dev, n_blocks)
     moments = feature_moments(train.features, "training")
-    inputs = Inputs(train.features, moments, device)
-    _check_all_finite(dev.features, inputs)
-    tests = Inputs(dev.features, moments, device)
+    _check_all_finite(dev.features)
     held_out = _held_out_trees(len(train.trees), config.seed)
-    sums, described, skipped = dict[str, np.ndarray](), dict[str, Any](), dict[str, str]()
+    jobs, skipped = list[_Job](), dict[str, str]()
     for task in tasks:
         items = _thin(make_items(train.trees, task, train.word_row, seed=config.seed), config)
         test_items = make_items(dev.trees, task, dev.word_row, seed=config.seed)
-        described[task] = {}
-        for step, (kind, kind_items, kind_tests) in enumerate(_kinds(items, test_items, config.seed, kinds)):
+        for kind, kind_items, kind_tests in _kinds(items, test_items, config.seed, kinds):
             job = _Job(task, kind, kind_items, kind_tests, held_out[items.tree], config)
             reason = job.unscorable()
             if reason is not None:
                 skipped[task if kind == "mlp" else f"{task}.{kind}"] = reason
                 break
-            on_share = _on_share(progress, task, step, len(kinds))
-            counts, described[task][kind] = job.run(inputs, tests, block, n_blocks, on_share)
-            sums |= {f"{task}.{kind}.{name}": values for name, values in counts.items()}
+            jobs.append(job)
+    words, n_layers, d_model = len(train.features) + len(dev.features), *train.features.shape[1:]
+    groups = _layer_groups(n_layers, words * d_model * product_dtype(device).itemsize)
+    parts: dict[tuple[str, str], list[_Counted]] = {(job.task, job.kind): [] for job in jobs}
+    for index, layers in enumerate(groups):
+        inputs, tests = (Inputs(part.features, moments, device, layers=layers) for part in (train, dev))
+        for job in jobs:
+            on_share = _on_share(progress, job, index * len(kinds) + kinds.index(job.kind), len(groups) * len(kinds))
+            parts[job.task, job.kind].append(job.run(inputs, tests, block, n_blocks, on_share))
             on_share(1.0)  # layers may all have stopped early
+    sums, described = dict[str, np.ndarray](), {task: dict[str, Any]() for task in tasks}
+    for job in jobs:
+        found = parts[job.task, job.kind]
+        sums[f"{job.task}.{job.kind}.hits"] = np.concatenate([part.hits for part in found], axis=2)
+        sums[f"{job.task}.{job.kind}.total"] = np.concatenate([part.total for part in found], axis=2)
+        described[job.task][job.kind] = {
+            **job.describe(),
+            "best_epoch": np.concatenate([part.best_epoch for part in found], axis=1).tolist(),
+            "held_out_loss": np.concatenate([part.held_out_loss for part in found], axis=1).tolist(),
+        }
     return sums, {
         "config": asdict(config),
         "initialisation": "Glorot uniform, biases 0, the same draw at every layer, from config.seed",
+        "products": str(product_dtype(device)).removeprefix("torch."),
         "held_out_trees": int(held_out.sum()),
         "tasks": described,
         "skipped": skipped,
     }
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What a group of layers counted, and how its trainings went."""
+
+    hits: Float[np.ndarray, "block repeat layer label"]
+    total: Float[np.ndarray, "block repeat layer label"]
+    best_epoch: Int[np.ndarray, "repeat layer"]
+    held_out_loss: Float[np.ndarray, "repeat layer"]
 
 
 @dataclass(frozen=True)
@@ -157,23 +186,28 @@ class _Job:
         block_of_tree: np.ndarray,
         n_blocks: int,
         on_share: Callable[[float], None],
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    ) -> _Counted:
         """Train the probe `repeats` times (only the MLP more than once) and count its hits and misses."""
         repeats = self.config.repeats if self.kind == "mlp" else 1
         names, n_trained, train_ids, test_ids = label_ids(self.items.labels, self.tests.labels)
-        support = self.scored_labels()
-        columns = [names.index(name) for name in support]
-        counts, trainings = [], []
+        columns = [names.index(name) for name in self.scored_labels()]
+        block, counts, trainings = block_of_tree[self.tests.tree], [], []
         for repeat in range(repeats):
             trained = self._train(
                 inputs, train_ids, n_trained, repeat, lambda share, r=repeat: on_share((r + share) / repeats)
             )
             predicted = predict(tests, self.tests.rows, trained.weights)
-            block = block_of_tree[self.tests.tree]
             counts.append(count_labels(predicted, test_ids, block, n_blocks=n_blocks, n_labels=len(names)))
             trainings.append(trained)
         hits, total = (np.stack(part, axis=1)[..., columns] for part in zip(*counts, strict=True))
-        return {"hits": hits, "total": total}, {
+        best, loss = ([getattr(one, name) for one in trainings] for name in ("best_epoch", "held_out_loss"))
+        return _Counted(hits, total, np.stack(best), np.stack(loss))
+
+    def describe(self) -> dict[str, Any]:
+        """Return label names and numbers of items."""
+        names, n_trained, *_ = label_ids(self.items.labels, self.tests.labels)
+        support = self.scored_labels()
+        return {
             "labels": list(support),
             "test_items": list(support.values()),
             "left_out": sorted(set(names) - set(support)),
@@ -181,8 +215,6 @@ class _Job:
             "n_train": int((~self.held_out).sum()),
             "n_held_out": int(self.held_out.sum()),
             "n_test": len(self.tests),
-            "best_epoch": [trained.best_epoch.tolist() for trained in trainings],
-            "held_out_loss": [trained.held_out_loss.tolist() for trained in trainings],
         }
 
     def _train(
@@ -232,14 +264,24 @@ def _held_out_trees(n_trees: int, seed: int) -> np.ndarray:
     return mask
 
 
-def _on_share(progress: Progress | None, task: str, step: int, steps: int) -> Callable[[float], None]:
+def _on_share(progress: Progress | None, job: _Job, step: int, steps: int) -> Callable[[float], None]:
     """Return a function that reports a kind's finished share as per cent of its task."""
 
     def report(share: float) -> None:
         if progress is not None:
-            progress(f"probes: {task}", 100 * (step + share) / steps, 100)
+            progress(f"probes: {job.task}", 100 * (step + share) / steps, 100)
 
     return report
+
+
+def _layer_groups(n_layers: int, layer_bytes: int) -> list[slice]:
+    """Cut the layers into groups whose rows fit into a share of the free memory; layers never mix, so any cut does."""
+    import psutil
+
+    size = max(1, int(MEMORY_SHARE * psutil.virtual_memory().available) // layer_bytes)
+    n_groups = -(-n_layers // size)
+    edges = [round(index * n_layers / n_groups) for index in range(n_groups + 1)]
+    return [slice(first, last) for first, last in pairwise(edges)]
 
 
 def _checked_blocks(train: ProbeData, dev: ProbeData, n_blocks: int) -> Int[np.ndarray, "tree"]:
@@ -256,6 +298,6 @@ def _checked_blocks(train: ProbeData, dev: ProbeData, n_blocks: int) -> Int[np.n
     return dev.block
 
 
-def _check_all_finite(features: np.ndarray, inputs: Inputs) -> None:
-    for part in inputs.chunks(len(features), 1):
+def _check_all_finite(features: np.ndarray) -> None:
+    for part in chunks(len(features), features[0].size):
         check_finite(np.asarray(features[part]), "test")

@@ -9,9 +9,9 @@ numbers), and the step size falls towards 0. Measured (small model, 1,000 senten
 deviation of a jump over seeds): own starts, constant 1e-3, 20 epochs, 0.016; common starts 0.012; falling
 from 3e-3 in 10 epochs 0.008, at equal F1 and 0.6 of the time.
 
-Speed is bound by matrix products. Gradients are written out, which saves autograd's bookkeeping. oneDNN's products, a
-third faster than MKL's on AMD processors, were set aside: torch reaches them only by an undocumented operator and
-layer by layer.
+Speed is bound by matrix products, so these run in bfloat16 where the processor has it (`has_bfloat16`); torch adds up
+their terms in float32. Weights, Adam's sums, softmax, losses and the logits that are compared stay float32. Rows are
+standardised once, and gradients are written out, which saves autograd's bookkeeping.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ from jaxtyping import Float, Int
 
 from mspgt_tl.config import ProbeConfig
 from mspgt_tl.errors import ActivationError
+from mspgt_tl.models.placement import has_bfloat16
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    Moments = tuple[Float[np.ndarray, "layer d_model"], Float[np.ndarray, "layer d_model"]]
+    """Mean and standard deviation of every channel."""
 
     Weights = list[Tensor]
     """Hidden weights `[layer, d_in, hidden]`, biases `[layer, 1, hidden]`, then the same to the labels; a
@@ -59,30 +63,33 @@ class Trained:
 
 
 class Inputs:
-    """Standardised float32 inputs, gathered a minibatch at a time from a feature array of any float type.
-
-    The array may be a memory map: only the rows asked for are read and converted. On a GPU the array moves
-    there once if it takes no more than half of the free memory.
-    """
+    """Standardised rows of some layers, in memory, gathered a minibatch at a time."""
 
     def __init__(
         self,
         features: Float[np.ndarray, "word layer d_model"],
-        moments: tuple[Float[np.ndarray, "layer d_model"], Float[np.ndarray, "layer d_model"]],
+        moments: Moments,
         device: str = "cpu",
+        *,
+        layers: slice = slice(None),
+        dtype: torch.dtype | None = None,
     ) -> None:
+        """Read and standardise these layers.
+
+        Args:
+            features: of any float type; may be a memory map.
+            dtype: of the rows and of the products with them; None is `product_dtype(device)`.
+        """
         import torch
 
         self.device = torch.device(device)
-        self.n_layers, self.d_model = features.shape[1:]
-        mean, scale = moments
-        self._mean, self._inverse = (
-            torch.from_numpy(part.astype(np.float32)).to(self.device) for part in (mean, 1 / scale)
-        )
-        self._features = np.asarray(features)
-        self._resident: Tensor | None = None
-        if self.device.type == "cuda" and features.nbytes <= torch.cuda.mem_get_info(self.device)[0] // 2:
-            self._resident = torch.from_numpy(np.ascontiguousarray(features)).to(self.device)
+        self.dtype = dtype or product_dtype(device)
+        mean, scale = (torch.from_numpy(part[layers].astype(np.float32)) for part in moments)
+        self.n_layers, self.d_model = mean.shape
+        self._rows = torch.empty((self.n_layers, len(features), self.d_model), dtype=self.dtype, device=self.device)
+        for part in chunks(len(features), self.n_layers * self.d_model):
+            chunk = torch.from_numpy(np.array(features[part, layers], dtype=np.float32))
+            self._rows[:, part] = chunk.sub_(mean).div_(scale).transpose(0, 1)
 
     def gather(
         self, rows: Int[np.ndarray, "item part"], live: Int[Tensor, "live"] | None = None
@@ -90,41 +97,45 @@ class Inputs:
         """Return the inputs of these items at all layers, or only at the `live` ones."""
         import torch
 
-        mean, inverse = self._mean, self._inverse
-        if self._resident is not None:
-            x = self._resident[torch.from_numpy(rows.ravel()).to(self.device)]
+        chosen = torch.from_numpy(rows.ravel()).to(self.device)
+        if live is None:
+            x = self._rows.index_select(1, chosen)
         else:
-            x = torch.from_numpy(np.take(self._features, rows.ravel(), axis=0)).to(self.device)
-        if live is not None:
-            x, mean, inverse = x[:, live], mean[live], inverse[live]
-        out = torch.empty((len(mean), len(x), self.d_model), device=self.device)
-        torch.sub(x.transpose(0, 1), mean[:, None], out=out).mul_(inverse[:, None])
-        return out.reshape(len(mean), len(rows), -1)
-
-    def chunks(self, n_items: int, n_parts: int) -> list[slice]:
-        """Cut items into slices that fit the memory of one chunk."""
-        size = max(1, CHUNK_VALUES // (self.n_layers * self.d_model * n_parts))
-        return [slice(start, start + size) for start in range(0, n_items, size)]
+            x = torch.stack([self._rows[layer].index_select(0, chosen) for layer in live.tolist()])
+        return x.reshape(len(x), len(rows), -1)
 
 
-def feature_moments(
-    features: Float[np.ndarray, "word layer d_model"], split: str
-) -> tuple[Float[np.ndarray, "layer d_model"], Float[np.ndarray, "layer d_model"]]:
+def product_dtype(device: str) -> torch.dtype:
+    """Return the dtype that probes are multiplied in on a device."""
+    import torch
+
+    return torch.bfloat16 if torch.device(device).type == "cpu" and has_bfloat16() else torch.float32
+
+
+def chunks(n_rows: int, values: int) -> list[slice]:
+    """Cut rows of so many values into slices that fit the memory of one chunk."""
+    size = max(1, CHUNK_VALUES // values)
+    return [slice(start, start + size) for start in range(0, n_rows, size)]
+
+
+def feature_moments(features: Float[np.ndarray, "word layer d_model"], split: str) -> Moments:
     """Return mean and standard deviation of every channel in float64, streaming; a deviation of 0 becomes 1.
 
     Raises:
         ActivationError: a value is nan or infinite; the message names the first such layer.
     """
+    import torch
+
     n_words, n_layers, d_model = features.shape
-    size = max(1, CHUNK_VALUES // (n_layers * d_model))
-    shift = np.asarray(features[0], dtype=np.float64)  # a constant channel then gives a variance of exactly 0
-    total, squares = np.zeros_like(shift), np.zeros_like(shift)
-    for start in range(0, n_words, size):
-        chunk = np.asarray(features[start : start + size])
+    shift = np.asarray(features[0], dtype=np.float32)  # a constant channel then gives a variance of exactly 0
+    total, squares = np.zeros((n_layers, d_model)), np.zeros((n_layers, d_model))
+    for part in chunks(n_words, n_layers * d_model):
+        chunk = np.asarray(features[part], dtype=np.float32)
         check_finite(chunk, split)
-        centred = chunk - shift
-        total += centred.sum(0)
-        squares += np.einsum("wld,wld->ld", centred, centred)
+        # Means of float32 within a chunk, sums of float64 over chunks.
+        variance, mean = (x.double().numpy() for x in torch.var_mean(torch.from_numpy(chunk - shift), 0, correction=0))
+        total += len(chunk) * mean
+        squares += len(chunk) * (variance + mean**2)
     mean = total / n_words
     scale = np.sqrt(np.maximum(squares / n_words - mean**2, 0))
     return shift + mean, np.where(scale == 0, 1, scale)
@@ -163,34 +174,43 @@ def start_weights(n_layers: int, widths: tuple[int, ...], *, seed: int) -> Weigh
 
 
 def forward(weights: Weights, x: Float[Tensor, "layer item d_in"]) -> Float[Tensor, "layer item label"]:
-    """Return the logits of every layer's probe. Not for autograd: it works in place."""
-    return _activations(weights, x)[-1]
+    """Return the float32 logits of every layer's probe; the hidden layer is multiplied in the dtype of `x`."""
+    import torch
+
+    *_, last = _hidden(weights, x)
+    return torch.baddbmm(weights[-1], last.float(), weights[-2])
 
 
-def _activations(weights: Weights, x: Tensor) -> list[Tensor]:
-    """Return the input, the hidden units if there are any, and the logits."""
+def _hidden(weights: Weights, x: Tensor) -> list[Tensor]:
+    """Return the input and the hidden units, if there are any."""
     import torch
 
     found = [x]
     for weight, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
-        found.append(torch.baddbmm(bias, found[-1], weight).relu_())
-    found.append(torch.baddbmm(weights[-1], found[-1], weights[-2]))
+        found.append(torch.baddbmm(bias.to(x.dtype), found[-1], weight.to(x.dtype)).relu_())
     return found
 
 
 def gradients(weights: Weights, x: Float[Tensor, "layer item d_in"], label: Int[Tensor, "item"]) -> Weights:
-    """Return the gradient of each layer's mean cross-entropy, in the order of the weights."""
+    """Return the float32 gradient of each layer's mean cross-entropy, in the order of the weights.
+
+    All products are taken in the dtype of `x`.
+    """
     import torch
 
-    *inputs, logits = _activations(weights, x)
-    delta = logits.softmax(-1)
+    inputs = _hidden(weights, x)
+    logits = torch.baddbmm(weights[-1].to(x.dtype), inputs[-1], weights[-2].to(x.dtype))
+    delta = logits.float().softmax(-1)
     delta[:, torch.arange(len(label), device=label.device), label] -= 1
     delta /= len(label)
     found: Weights = []
     for depth in reversed(range(len(inputs))):
-        found = [torch.bmm(inputs[depth].transpose(1, 2), delta), delta.sum(1, keepdim=True), *found]
+        narrow = delta.to(x.dtype)
+        slope = torch.bmm(inputs[depth].transpose(1, 2), narrow).float()
+        found = [slope, delta.sum(1, keepdim=True, dtype=torch.float32), *found]
         if depth:
-            delta = torch.bmm(delta, weights[2 * depth].transpose(1, 2)).mul_(inputs[depth].sign_())
+            back = torch.bmm(narrow, weights[2 * depth].to(x.dtype).transpose(1, 2))
+            delta = back.mul_(inputs[depth].sign_())
     return found
 
 
@@ -297,7 +317,7 @@ def mean_loss(
 
     total = np.zeros(len(live))
     with torch.no_grad():
-        for part in inputs.chunks(*items.rows.shape):
+        for part in chunks(len(items.rows), inputs.n_layers * inputs.d_model * items.rows.shape[1]):
             logits = forward(weights, inputs.gather(items.rows[part], live))
             target = torch.from_numpy(items.label[part]).to(inputs.device).expand(len(live), -1)
             loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
@@ -311,6 +331,7 @@ def predict(inputs: Inputs, rows: Int[np.ndarray, "item part"], weights: Weights
 
     with torch.no_grad():
         parts = [
-            forward(weights, inputs.gather(rows[part])).argmax(-1).cpu().numpy() for part in inputs.chunks(*rows.shape)
+            forward(weights, inputs.gather(rows[part])).argmax(-1).cpu().numpy()
+            for part in chunks(len(rows), inputs.n_layers * inputs.d_model * rows.shape[1])
         ]
     return np.concatenate(parts, axis=1)

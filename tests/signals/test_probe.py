@@ -185,7 +185,13 @@ def small_problem(n_layers: int = 3) -> tuple[np.ndarray, np.ndarray, Inputs]:
     rng = np.random.default_rng(0)
     features = rng.standard_normal((300, n_layers, 6)).astype(np.float32)
     label = (features[:, 0, 0] > 0).astype(np.int64)
-    return features, label, Inputs(features, feature_moments(features, "training"))
+    return features, label, exact_inputs(features)
+
+
+def exact_inputs(features: np.ndarray) -> Inputs:
+    import torch
+
+    return Inputs(features, feature_moments(features, "training"), dtype=torch.float32)
 
 
 def test_batched_training_equals_one_layer_at_a_time():
@@ -199,7 +205,7 @@ def test_batched_training_equals_one_layer_at_a_time():
     for layer in range(3):
         alone = features[:, layer : layer + 1]
         single = train_probes(
-            Inputs(alone, feature_moments(alone, "training")),
+            exact_inputs(alone),
             fitting,
             start_weights(1, (6, 32, 2), seed=0),
             config,
@@ -247,7 +253,7 @@ def test_constant_channels_have_scale_one():
     features[:, 1, 2] = 1000
     mean, scale = feature_moments(features, "training")
     assert (mean[1, 2], scale[1, 2]) == (1000, 1)
-    np.testing.assert_allclose(scale[0], features[:, 0].astype(np.float64).std(0), rtol=1e-9)
+    np.testing.assert_allclose(scale[0], features[:, 0].astype(np.float64).std(0), rtol=1e-6)
 
 
 def test_memory_maps_train_like_arrays(tmp_path, planted_sums):
@@ -380,6 +386,53 @@ def test_tasks_that_cannot_be_scored_are_named_and_left_out():
     assert "too few" in metadata["skipped"]["srl"]
     assert not any(name.startswith("srl") for name in sums)
     assert np.isfinite(ProbeSignal().curves(sums, np.ones((1, 8)))).all()
+
+
+def test_layers_in_groups_give_the_same_counts(monkeypatch, planted_sums):
+    """Where memory holds only a few layers at once, nothing changes but rounding, and all layers stand in order."""
+    from mspgt_tl.signals import probe_fitting
+
+    monkeypatch.setattr(probe_fitting, "_layer_groups", lambda *_: [slice(0, 1), slice(1, 4), slice(4, 6)])
+    sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_blocks=8)
+    assert {name: array.shape for name, array in sums.items()} == {n: a.shape for n, a in planted_sums[0].items()}
+    np.testing.assert_allclose(f1_table(sums)[0], f1_table(planted_sums[0])[0], atol=0.02)
+    losses, expected = (np.array(m["tasks"]["pos"]["mlp"]["held_out_loss"]) for m in (metadata, planted_sums[1]))
+    np.testing.assert_allclose(losses, expected, atol=0.02)
+
+
+@pytest.mark.parametrize(("layer_mb", "groups"), [(1, 1), (40, 2), (300, 6)])
+def test_groups_of_layers_fit_into_a_share_of_free_memory(monkeypatch, layer_mb, groups):
+    """200 MB free: half may be taken, and one layer at least is held."""
+    import psutil
+
+    from mspgt_tl.signals.probe_fitting import _layer_groups
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 200e6}))
+    found = _layer_groups(6 if layer_mb > 40 else 4, layer_mb * 10**6)
+    assert len(found) == groups
+    assert [part.stop for part in found[:-1]] == [part.start for part in found[1:]]
+
+
+def test_bfloat16_products_give_the_f1_of_float32(monkeypatch):
+    """Rounded products move F1 by less than another start does; the result says which were taken."""
+    import torch
+
+    from mspgt_tl.signals import probe_fitting, probe_training
+
+    tables = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for module in (probe_fitting, probe_training):
+            monkeypatch.setattr(module, "product_dtype", lambda _, dtype=dtype: dtype)
+        config = replace(QUICK, repeats=3)
+        sums, metadata = fit_probes(
+            planted(2000, seed=0, onset=1), planted(1000, seed=1, onset=1), ("pos",), config, n_blocks=8, kinds=("mlp",)
+        )
+        assert metadata["products"] == str(dtype).removeprefix("torch.")
+        hits, total = (sums[f"pos.mlp.{part}"] for part in ("hits", "total"))
+        tables[dtype] = np.stack([macro_f1(hits[:, r], total[:, r], np.ones((1, 8)))[0] for r in range(3)])
+    wide, narrow = tables.values()
+    spread = wide.std(axis=0, ddof=1)
+    assert (np.abs(narrow.mean(0) - wide.mean(0)) < 2 * spread.max()).all()
 
 
 @pytest.mark.parametrize("where", ["training", "test"])

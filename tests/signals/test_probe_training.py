@@ -24,3 +24,16 @@ def test_gradients_equal_autograd(widths):
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), label.repeat(3), reduction="sum") / 80
     for ours_part, leaf in zip(ours, torch.autograd.grad(loss, leaves), strict=True):
         torch.testing.assert_close(ours_part, leaf, atol=1e-6, rtol=1e-4)
+
+
+def test_bfloat16_gradients_are_those_of_float32_up_to_rounding():
+    """Float32 results, off by up to 10 % in length: most of it is units that round to the other side of 0."""
+    generator = torch.Generator().manual_seed(0)
+    weights = start_weights(3, (70, 64, 5), seed=0)
+    x = torch.randn(3, 80, 70, generator=generator)
+    label = torch.randint(0, 5, (80,), generator=generator)
+    exact, rounded = gradients(weights, x, label), gradients(weights, x.bfloat16(), label)
+    for wide, narrow in zip(exact, rounded, strict=True):
+        assert narrow.dtype == torch.float32
+        assert ((narrow - wide).flatten(1).norm(dim=1) < 0.1 * wide.flatten(1).norm(dim=1)).all()
+    assert forward(weights, x.bfloat16()).dtype == torch.float32
