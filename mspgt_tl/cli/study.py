@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @app.command()
 def study(
     source: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A TOML file, or a study that comes along: miniature, paper.")
+        str, typer.Argument(metavar="STUDY", help="A TOML file, or a study that comes along: miniature, paper, real.")
     ] = "miniature",
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Folder; an interrupted study resumes there. Default: runs/study-NAME.")

@@ -365,9 +365,9 @@ def _rival_section(tables: Mapping[str, Shown]) -> Section | None:
         return None
     return Section(
         "What do other readings of depth say?",
-        "Six other signals on the same pass, never fused: block influence, angular distance, logit-lens entropy and "
-        "agreement, intrinsic dimension, matrix entropy.",
-        tables=_chosen(tables, "rivals"),
+        "Other signals on the same pass, never fused. Three of them read what the first token does (its norm, the sink "
+        "rate, compression of the spectrum): a reading that agrees with these may read them.",
+        tables=_chosen(tables, "rivals", "rival_pairs"),
         folded=True,
     )
 

@@ -106,6 +106,7 @@ def study_tables(found: Any) -> dict[str, Shown]:
         "table2": _table_2(found.table_2),
         **_dependence(found.dependence, found.architectures),
         "rivals": _rivals(found.rivals),
+        "rival_pairs": _rival_pairs(found.rival_pairs),
         "theory": _theory(found.theory),
         "information": _information(found.measurements),
         "predictions": _predictions(found.predictions.drop(columns=["estimates", "reason", "further"])),
@@ -337,6 +338,25 @@ def _rivals(raw: pd.DataFrame) -> Shown:
         },
         "Within one gap: share of resamples in which a rival's boundary lies within one gap of a found one, mean over "
         "the found ones. One signal alone cannot be tested for existence.",
+    )
+
+
+def _rival_pairs(raw: pd.DataFrame) -> Shown:
+    return Shown(
+        "Which readings agree with each other beyond chance?",
+        raw,
+        {
+            "one": words("one"),
+            "other": words("other"),
+            "models": words("models"),
+            "correlation": fixed("correlation", "+.2f"),
+            "p": digits("p", 2),
+            "after correction": digits("q", 2),
+            "shared boundaries": lambda row: f"{row['shared']} of {row['boundaries']}",
+            "by chance": fixed("by_chance", ".1f"),
+        },
+        "Rank correlation of what stands out of the neighbouring gaps, mean over models; chance shifts and turns one "
+        "of the two. Shared: boundaries of the first within one gap of one of the second.",
     )
 
 

@@ -136,11 +136,18 @@ class CkaChange(StreamSignal):
         return 1 - _ratio(neighbours, own[:, :-1] * own[:, 1:])
 
 
+def cka_matrices(
+    sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+) -> Float[np.ndarray, "resample layer layer"]:
+    """Return the CKA of every pair of layers, one matrix per row of block weights."""
+    hsic = np.einsum("rb,blm->rlm", weights, sums["hsic"])
+    own = np.einsum("rll->rl", hsic)
+    return _ratio(hsic, own[:, :, None] * own[:, None])
+
+
 def cka_matrix(sums: Mapping[str, np.ndarray]) -> Float[np.ndarray, "layer layer"]:
     """Return the CKA of every pair of layers."""
-    hsic = sums["hsic"].sum(axis=0)
-    own = np.diag(hsic)
-    return _ratio(hsic, np.outer(own, own))
+    return cka_matrices(sums, np.ones((1, len(sums["hsic"]))))[0]
 
 
 def _ratio(hsic: np.ndarray, product: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Rival reading 4: how evenly the tokens of a sentence spread over directions (matrix entropy; Skean et al. 2025).
+"""Rival readings 4 and 8: how evenly a sentence's tokens spread over directions (matrix entropy; Skean et al. 2025).
 
 The Gram matrix of a sentence's residual vectors, divided by its trace, has eigenvalues that sum to one; their Shannon
 entropy is 0 where all tokens point one way and ln(tokens) where all are orthogonal and equally long. It is computed
-sentence by sentence (their "prompt entropy", the limit α → 1), without centring, as they do.
+sentence by sentence (their "prompt entropy", the limit α → 1), without centring, as they do. Over all tokens it falls
+to almost 0 where the first one is massive: the "compression valley" (Queipo-de-Llano et al. 2025).
 """
 
 from __future__ import annotations
@@ -42,10 +43,13 @@ def matrix_entropy(rows: Float[Tensor, "*any pos d_model"], is_data: Bool[Tensor
 
 @dataclass
 class _Entropies(MeanSums):
+    every_token: bool = False
+
     def observe(self, batch: Batch) -> None:
         import torch
 
-        found = torch.stack([matrix_entropy(resid, batch.is_data) for resid in batch.resid], dim=1)
+        counted = batch.is_token if self.every_token else batch.is_data
+        found = torch.stack([matrix_entropy(resid, counted) for resid in batch.resid], dim=1)
         self.add(batch.block, found, torch.ones(len(found), dtype=torch.long))
 
 
@@ -72,3 +76,20 @@ class MatrixEntropy(StreamSignal):
         self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
     ) -> Float[np.ndarray, "resample gap"]:
         return jumps(MeanSums.mean(sums, weights))
+
+
+@SIGNALS.register
+@dataclass(frozen=True)
+class SpectrumCompression(MatrixEntropy):
+    """The same with first tokens and sinks: how far the spectrum is compressed or freed from layer to layer.
+
+    Unit: nats, in [0, ln(tokens of the longest sentence)].
+    """
+
+    name: ClassVar[str] = "compression"
+    title: ClassVar[str] = "Spectrum compression"
+    source: ClassVar[str] = "Queipo-de-Llano et al. 2025; N"
+    place: ClassVar[int] = 10
+
+    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Entropies:
+        return _Entropies(len(block_sizes), n_layers, every_token=True)

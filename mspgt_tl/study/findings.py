@@ -17,6 +17,7 @@ from mspgt_tl.comparison import compare as compare_models
 from mspgt_tl.comparison.dependence import Dependence, Observed, compare_corpora
 from mspgt_tl.comparison.effects import SCALES
 from mspgt_tl.comparison.positions import RANKS, Count, family_of
+from mspgt_tl.comparison.rival_agreement import rival_agreement
 from mspgt_tl.dashboard.words import interval_text
 from mspgt_tl.errors import StoreError
 from mspgt_tl.pipeline.detection import Detection, load_run
@@ -306,6 +307,15 @@ class Findings:
                     }
                 )
         return pd.DataFrame(rows)
+
+    @cached_property
+    def rival_pairs(self) -> pd.DataFrame:
+        """Which readings of depth agree with each other beyond chance, over all trained models on the first corpus."""
+        own = {
+            model: run for (corpus, model), run in self.detections.items() if corpus == self.study.config.first_corpus
+        }
+        known = {m: (run.data, run.rivals) for m, run in own.items() if run.rivals is not None and not is_random(m)}
+        return rival_agreement(known, seed=self.study.config.seed)
 
     def _evidence(self, count: Count) -> pd.DataFrame | None:
         """Return effects of trained models whose scales are theirs: cut at two boundaries that count."""

@@ -28,6 +28,10 @@ NAMES = {
     "logit_lens_agreement",
     "intrinsic_dimension",
     "matrix_entropy",
+    "cka_blocks",
+    "first_token_norm",
+    "sink_rate",
+    "compression",
 }
 pytestmark = pytest.mark.slow
 
@@ -54,7 +58,7 @@ def test_every_rival_is_told(run):
     rivals = load_run(run).rivals
     assert rivals is not None
     assert set(rivals["rival"].values) == NAMES
-    assert rivals["curve"].sizes == {"rival": 6, "gap": 7}
+    assert rivals["curve"].sizes == {"rival": len(NAMES), "gap": 7}
     assert np.isfinite(rivals["curve"]).all()
 
 

@@ -44,7 +44,7 @@ def take_rows(batch: Batch, rows: np.ndarray) -> Batch:
         is_data=batch.is_data[rows],
         is_token=batch.is_token[rows],
         resid=[resid[rows] for resid in batch.resid],
-        pattern=[],
+        pattern=[pattern[rows] for pattern in batch.pattern],
     )
 
 

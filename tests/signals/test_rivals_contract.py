@@ -11,6 +11,7 @@ import torch
 from mspgt_tl.contracts import SIGNALS
 from mspgt_tl.evidence import make_signals
 from mspgt_tl.signals.block_influence import AngularDistance, BlockInfluence
+from mspgt_tl.signals.cka_blocks import CkaBlocks
 from mspgt_tl.signals.intrinsic_dimension import IntrinsicDimension
 from mspgt_tl.signals.logit_lens import LogitLensAgreement, LogitLensEntropy
 from mspgt_tl.signals.matrix_entropy import MatrixEntropy
@@ -30,6 +31,7 @@ RIVALS = {
     "logit_lens_agreement": (LogitLensAgreement(read), 1.0),
     "intrinsic_dimension": (IntrinsicDimension(), np.inf),
     "matrix_entropy": (MatrixEntropy(), np.log(6)),
+    "cka_blocks": (CkaBlocks(), np.inf),
 }
 every_rival = pytest.mark.parametrize("name", RIVALS)
 
