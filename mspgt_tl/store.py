@@ -1,21 +1,21 @@
 """A run's folder: a manifest, labelled arrays, atomic writes, and resuming.
 
 A run is identified by everything its numbers depend on. A folder that holds a run of the same identity is resumed,
-stage by stage; one that holds another run is refused, never overwritten. Files are written beside their place and
-renamed, so a killed run leaves only whole files.
+stage by stage; one that holds another run is refused, never overwritten. Files are whole or absent (`files`), so a
+killed run leaves only whole ones.
 
 Nothing on disk is taken on trust: the manifest holds size and SHA-256 of every file that results are read from, and
-they are compared at every reading. One process at a time works in a folder; the lock is the kernel's, so it ends with
-its holder however that ends (on systems without `fcntl` there is none).
+they are compared at every reading; its own seal is a hash of all the rest of it. A manifest that has grown is not
+written anew for every file: a journal beside it takes one line a file, each sealed with the line before, and goes into
+the manifest when it has grown as long. One process at a time works in a folder; the lock is the kernel's, so it ends
+with its holder however that ends (on systems without `fcntl` there is none).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
-import shutil
 import socket
 import time
 import warnings
@@ -35,27 +35,18 @@ except ImportError:  # Windows
 from mspgt_tl.config import hash_plain
 from mspgt_tl.contracts import BLOCK
 from mspgt_tl.errors import StoreError
+from mspgt_tl.files import PARTIAL, append_whole, describe, refusal, write_atomically
 
 if TYPE_CHECKING:
     import xarray as xr
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
+JOURNAL_FROM = 65_536
+"""Size of a manifest in bytes from which on a journal is kept."""
 LOCK = ".lock"
 """File whose lock the process that works in a folder holds."""
 PACKAGES = ("mspgt-tl", "torch", "transformer-lens", "transformers", "numpy", "scipy", "scikit-learn", "xarray")
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a temporary path and move the file into place once it is whole and on disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def default_folder(name: str) -> Path:
@@ -101,18 +92,13 @@ def _lock(folder: Path) -> _Lock:
     return held
 
 
-def _file_state(path: Path) -> dict[str, Any]:
-    """Return what the manifest records of a file."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
 class Run:
     """One run's folder. Open it with `create` (which resumes, and locks out other processes) or `read`."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any], lock: _Lock | None = None) -> None:
         self.folder, self.manifest = folder, manifest
         self._nested_seconds, self._lock = 0.0, lock
+        self._seal, self._size, self._journal_size = "", 0, 0
 
     @classmethod
     def create(cls, folder: Path, identity: Mapping[str, Any]) -> Run:
@@ -121,7 +107,8 @@ class Run:
         Raises:
             StoreError: the folder holds another run, something that is no run, or cannot be written.
         """
-        fingerprint = hash_plain(json.loads(json.dumps(identity)))  # as it will be read back
+        identity = json.loads(json.dumps(identity))  # as it will be read back
+        fingerprint = hash_plain(identity)
         known = (folder / MANIFEST).exists()
         if not known and folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
             raise StoreError(f"{folder} exists and is no run folder. Choose an empty or new folder.")
@@ -140,17 +127,20 @@ class Run:
                 if not shared:
                     run._sweep()
                 # Runs of earlier versions recorded nothing: what is there when they go on is what later readings find.
-                run.manifest.setdefault("files", {name: _file_state(folder / name) for name in run._results()})
+                if "files" not in run.manifest:
+                    run.manifest["files"] = {name: describe((folder / name).read_bytes()) for name in run._results()}
+                if run._journal_size:
+                    run._write_manifest()
                 return run
             run = cls(folder, _new_manifest(identity, fingerprint), lock)
             run._write_manifest()
         except OSError as error:
-            raise StoreError(f"{folder} cannot be written: {error.strerror}.") from error
+            raise refusal(folder, error) from error
         return run
 
     def _sweep(self) -> None:
         """Remove what killed processes left in this folder; runs inside it are their own."""
-        for left in self.folder.glob("*.partial"):
+        for left in self.folder.glob(f"*{PARTIAL}"):
             if left.is_symlink() or not left.is_dir():
                 left.unlink()
 
@@ -167,18 +157,23 @@ class Run:
             StoreError: no such run, or its manifest is damaged or of a newer format.
         """
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            text = (folder / MANIFEST).read_text(encoding="utf-8")
+            manifest = json.loads(text)
             if manifest["format"] != FORMAT:
                 raise StoreError(f"{folder} was written in format {manifest['format']}; this version reads {FORMAT}.")
             for part in ("identity", "stages", "notes", "files"):
                 if not isinstance(manifest.get(part, {} if part == "files" else None), dict):
                     raise StoreError(f"{folder / MANIFEST} is damaged: its '{part}' is no table.")
-            if hash_plain(manifest["identity"]) != manifest["fingerprint"]:
+            seal = manifest.pop("seal", None)  # runs of earlier versions have none
+            if hash_plain(manifest["identity"]) != manifest["fingerprint"] or seal not in (None, hash_plain(manifest)):
                 raise StoreError(
-                    f"{folder / MANIFEST} was altered: what it says the run depends on is not what the run began with. "
-                    "Remove the run folder and run again."
+                    f"{folder / MANIFEST} was altered: it is not as the run wrote it. Remove the run folder and run "
+                    "again."
                 )
-            return cls(folder, manifest)
+            run = cls(folder, manifest)
+            run._seal, run._size = seal or "", len(text)
+            run._read_journal()
+            return run
         except OSError as error:
             raise StoreError(
                 f"{folder} is no run folder: it has no {MANIFEST}. `mspgt detect … --out` makes one."
@@ -203,20 +198,19 @@ class Run:
         # A stage may run others inside; their time is theirs.
         outer, self._nested_seconds = self._nested_seconds, 0.0
         started = time.perf_counter()
-        dataset = compute()
-        self.keep(f"{name}.nc", lambda path: dataset.to_netcdf(path, engine="netcdf4"))
+        data = bytes(compute().to_netcdf(engine="netcdf4"))
+        self.write(f"{name}.nc", data)
         elapsed = time.perf_counter() - started
-        self.manifest["stages"][name] = {"seconds": round(elapsed - self._nested_seconds, 3)}
+        self._record(f"{name}.nc", data, {name: {"seconds": round(elapsed - self._nested_seconds, 3)}})
         self._nested_seconds = outer + elapsed
-        self._write_manifest()
-        return self.arrays(name)
+        return _unpack(data)  # as it will be read when the run is resumed
 
     def adopt(self, name: str, other: Run) -> None:
         """Take over a stage that another run finished, unless this one has it; the caller knows that it is the same."""
         if name in other.manifest["stages"] and name not in self.manifest["stages"]:
-            self.keep(f"{name}.nc", lambda path: shutil.copyfile(other.file(f"{name}.nc"), path))
-            self.manifest["stages"][name] = {"seconds": 0.0, "from": str(other.folder)}
-            self._write_manifest()
+            data = other.content(f"{name}.nc")
+            self.write(f"{name}.nc", data)
+            self._record(f"{name}.nc", data, {name: {"seconds": 0.0, "from": str(other.folder)}})
 
     def arrays(self, name: str) -> xr.Dataset:
         """Read the arrays of a finished stage.
@@ -224,32 +218,27 @@ class Run:
         Raises:
             StoreError: its file is missing, altered or damaged.
         """
-        import xarray as xr
-
-        path = self.file(f"{name}.nc")
+        data = self.content(f"{name}.nc")
         try:
-            with xr.open_dataset(path, engine="netcdf4") as dataset:
-                return dataset.load()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StoreError(f"{path} is missing or damaged: remove the run folder and run again. ({error})") from error
+            return _unpack(data)
+        except (OSError, ValueError, RuntimeError) as error:  # runs of earlier versions recorded no hash
+            raise _damaged(self.folder / f"{name}.nc", str(error)) from error
 
-    def file(self, name: str) -> Path:
-        """Return the path of a file that results are read from, compared with what was written.
+    def content(self, name: str) -> bytes:
+        """Return a file that results are read from, compared with what was written.
 
         Raises:
             StoreError: it is missing, or not what the run wrote.
         """
         path, files = self.folder / name, self.manifest.get("files")
         try:
-            state = _file_state(path)
+            data = path.read_bytes()
         except OSError as error:
-            raise StoreError(
-                f"{path} is missing or damaged: remove the run folder and run again. ({error.strerror})"
-            ) from error
+            raise _damaged(path, str(error.strerror)) from error
         # Runs of earlier versions recorded nothing.
-        if files is not None and state != files.get(name):
-            raise StoreError(f"{path} is missing or damaged: remove the run folder and run again. (It was altered.)")
-        return path
+        if files is not None and describe(data) != files.get(name):
+            raise _damaged(path, "It was altered.")
+        return data
 
     def kept(self, prefix: str) -> list[str]:
         """Return the names of recorded files that begin so, in order."""
@@ -260,40 +249,86 @@ class Run:
         if name not in self.manifest.get("files", {}):
             return False
         try:
-            self.file(name)
+            self.content(name)
         except StoreError as error:
             warnings.warn(f"'{name}' is made again: {error}", stacklevel=2)
             return False
         return True
 
-    def keep(self, name: str, write: Callable[[Path], Any]) -> Path:
+    def keep(self, name: str, content: bytes | str) -> Path:
         """Write a file that results are read from, record its size and hash, and return its path."""
-        path = self.write(name, write)
-        self.manifest.setdefault("files", {})[name] = _file_state(path)
-        self._write_manifest()
+        path = self.write(name, content)
+        self._record(name, content)
         return path
 
-    def write(self, name: str, write: Callable[[Path], Any]) -> Path:
-        """Write a file of the run atomically, such as its page, and return its path."""
+    def write(self, name: str, content: bytes | str) -> Path:
+        """Write a file of the run that no result is read from, such as its page, whole or not at all.
+
+        Raises:
+            StoreError: the disk is full, or the folder cannot be written.
+        """
+        path = self.folder / name
         try:
-            write_atomically(self.folder / name, write)
+            path.parent.mkdir(exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{self.folder / name} cannot be written: {error.strerror or error}.") from error
-        return self.folder / name
+            raise refusal(path, error) from error
+        write_atomically(path, content)
+        return path
 
     def note(self, **values: Any) -> None:
         """Record plain values in the manifest that are not part of the run's identity."""
-        self.manifest["notes"].update(values)
+        self.manifest["notes"].update(json.loads(json.dumps(values)))  # as they will be read back
         self._write_manifest()
 
+    def _record(self, name: str, content: bytes | str, stages: Mapping[str, Any] | None = None) -> None:
+        """Record a file that was written, and stages that are finished with it."""
+        entry = {"files": {name: describe(content)}, "stages": dict(stages or {})}
+        self._take(entry)
+        if self._size < JOURNAL_FROM or self._journal_size > self._size:
+            self._write_manifest()
+            return
+        self._seal = hash_plain([self._seal, entry])
+        line = json.dumps({**entry, "seal": self._seal}, ensure_ascii=False) + "\n"
+        append_whole(self.folder / JOURNAL, line)
+        self._journal_size += len(line)
+
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        for part in ("files", "stages"):
+            self.manifest.setdefault(part, {}).update(entry[part])
+
+    def _read_journal(self) -> None:
+        """Take what the journal records beyond the manifest.
+
+        Its first line is sealed with the manifest's seal, so a journal that is already in the manifest counts no more,
+        nor does anything after a line that a kill cut off, or that was altered: what it recorded is made again.
+        """
+        try:
+            lines = (self.folder / JOURNAL).read_bytes().splitlines(keepends=True)
+        except OSError:
+            return
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                seal = entry.pop("seal")
+                if not line.endswith(b"\n") or seal != hash_plain([self._seal, entry]):
+                    break
+            except (ValueError, KeyError, TypeError, AttributeError):
+                break
+            self._take(entry)
+            self._seal = seal
+        self._journal_size = sum(map(len, lines))
+
     def _write_manifest(self) -> None:
-        text = json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n"
-        self.write(MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
+        self._seal = hash_plain(self.manifest)
+        text = json.dumps({**self.manifest, "seal": self._seal}, indent=1, ensure_ascii=False) + "\n"
+        self.write(MANIFEST, text)
+        (self.folder / JOURNAL).unlink(missing_ok=True)
+        self._size, self._journal_size = len(text), 0
 
 
 def _is_foreign(path: Path) -> bool:
     """Return whether a file in a folder without a manifest is somebody's, and not a killed run's."""
-    return path.name != LOCK and not (path.name.startswith(f".{MANIFEST}.") and path.suffix == ".partial")
+    return path.name != LOCK and not (path.name.startswith(f".{MANIFEST}.") and path.suffix == PARTIAL)
 
 
 def _new_manifest(identity: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
@@ -309,6 +344,17 @@ def _new_manifest(identity: Mapping[str, Any], fingerprint: str) -> dict[str, An
         "files": {},
         "notes": {},
     }
+
+
+def _damaged(path: Path, why: str) -> StoreError:
+    return StoreError(f"{path} is missing or damaged: remove the run folder and run again. ({why})")
+
+
+def _unpack(data: bytes) -> xr.Dataset:
+    import xarray as xr
+
+    with xr.open_dataset(data, engine="netcdf4") as dataset:
+        return dataset.load()
 
 
 def _version(name: str) -> str:

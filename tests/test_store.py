@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mspgt_tl import store
 from mspgt_tl.errors import StoreError
-from mspgt_tl.store import MANIFEST, Run, pack_sums, unpack_sums, write_atomically
+from mspgt_tl.store import JOURNAL, MANIFEST, Run, pack_sums, unpack_sums
 
 IDENTITY = {"command": "detect", "config": {"seed": 0, "stream": {"max_length": 128}}}
 
@@ -39,21 +40,6 @@ def test_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("…", encoding="utf-8")
     with pytest.raises(StoreError, match="no run folder"):
         Run.create(tmp_path, IDENTITY)
-
-
-def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
-    """A write that dies leaves the file as it was and no debris."""
-    path = tmp_path / "table.txt"
-    path.write_text("old", encoding="utf-8")
-
-    def die(partial: Path) -> None:
-        partial.write_text("half", encoding="utf-8")
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        write_atomically(path, die)
-    assert path.read_text(encoding="utf-8") == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_stage_that_died_is_computed_again(tmp_path: Path) -> None:
@@ -119,11 +105,72 @@ def test_an_edited_identity_is_noticed(tmp_path: Path) -> None:
         Run.read(run.folder)
 
 
+def test_an_edited_note_is_noticed(tmp_path: Path) -> None:
+    """Tables are drawn by the notes, too, so the manifest is sealed as a whole."""
+    run = Run.create(tmp_path / "run", IDENTITY)
+    run.note(compared_level=0.1)
+    path = run.folder / MANIFEST
+    path.write_text(path.read_text(encoding="utf-8").replace('"compared_level": 0.1', '"compared_level": 0.2'), "utf-8")
+    with pytest.raises(StoreError, match="altered"):
+        Run.read(run.folder)
+
+
+@pytest.fixture
+def journalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose last files are in its journal."""
+    monkeypatch.setattr(store, "JOURNAL_FROM", 0)
+    run = Run.create(tmp_path / "run", IDENTITY)
+    for name in ("cka", "probe"):
+        run.stage(name, lambda: pack_sums({"rows": np.ones(2)}))
+    assert len((run.folder / JOURNAL).read_bytes().splitlines()) == 2
+    return run
+
+
+def test_a_journal_counts_as_the_manifest_does(journalled: Run) -> None:
+    """Readers see what it records, and the next run takes it into the manifest."""
+    assert Run.read(journalled.folder).manifest == journalled.manifest
+    again = Run.create(journalled.folder, IDENTITY)
+    assert not (journalled.folder / JOURNAL).exists()
+    assert Run.read(journalled.folder).manifest == again.manifest == journalled.manifest
+
+
+def test_a_journal_that_was_taken_in_counts_no_more(journalled: Run) -> None:
+    """A kill between the new manifest and the end of the journal brings no old record back."""
+    old = (journalled.folder / JOURNAL).read_bytes()
+    journalled.keep("table.csv", "a")
+    journalled.note(a=1)
+    (journalled.folder / JOURNAL).write_bytes(old.replace(b"probe", b"other"))
+    assert Run.read(journalled.folder).manifest == journalled.manifest
+
+
+@pytest.mark.parametrize("line", [0, 1])
+@pytest.mark.parametrize("cut", [True, False])
+def test_what_a_damaged_journal_recorded_is_made_again(journalled: Run, line: int, cut: bool) -> None:
+    """Lines before the damage hold, be it a line that a kill cut off or one flipped bit."""
+    lines = (journalled.folder / JOURNAL).read_bytes().splitlines(keepends=True)
+    lines[line] = lines[line][:-9] if cut else lines[line].replace(b"seconds", b"secondt")
+    (journalled.folder / JOURNAL).write_bytes(b"".join(lines))
+    again = Run.create(journalled.folder, IDENTITY)
+    assert list(again.manifest["stages"]) == ["cka", "probe"][:line]
+    for name in ("cka", "probe"):
+        again.stage(name, lambda: pack_sums({"rows": np.ones(2)}))
+    assert sorted(Run.read(journalled.folder).manifest["stages"]) == ["cka", "probe"]
+
+
+def test_a_journal_ends_when_it_is_as_long_as_the_manifest(journalled: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many files rewrite the manifest a few times only, and a reader never has more to go through than twice of it."""
+    written: list[Path] = []
+    monkeypatch.setattr(store, "write_atomically", lambda path, _: written.append(path))
+    for number in range(100):
+        journalled.keep(f"part-{number}", "a")
+        assert journalled._journal_size < journalled._size + 500
+    assert 3 <= written.count(journalled.folder / MANIFEST) <= 7
+
+
 def test_files_are_listed_not_searched(tmp_path: Path) -> None:
     """A stray file beside the recorded ones is none of the run's; an altered one is made again."""
     run = Run.create(tmp_path / "run", IDENTITY)
-    (run.folder / "parts").mkdir()
-    run.keep("parts/part-0", lambda path: path.write_text("a", encoding="utf-8"))
+    run.keep("parts/part-0", "a")
     (run.folder / "parts" / "part-1").write_text("stray", encoding="utf-8")
     assert run.kept("parts/") == ["parts/part-0"]
     assert (run.has("parts/part-0"), run.has("parts/part-1")) == (True, False)
@@ -172,7 +219,7 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", IDENTITY)
     run.stage("cka", lambda: pack_sums({"rows": np.ones(2)}))
     manifest = json.loads((run.folder / MANIFEST).read_text(encoding="utf-8"))
-    del manifest["files"]
+    del manifest["files"], manifest["seal"]
     (run.folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     again = Run.create(run.folder, IDENTITY)
     again.stage("probe", lambda: pack_sums({"rows": np.ones(2)}))

@@ -13,6 +13,7 @@ from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import CausalModel, Progress, Tree
 from mspgt_tl.corpora.treebank import align_words
 from mspgt_tl.errors import CorpusError
+from mspgt_tl.files import scratch_array
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.passes.corpus import stream
 from mspgt_tl.passes.folds import Blocks
@@ -45,7 +46,7 @@ def word_vectors(
     """Run the model over trees and keep every word's vector at every layer.
 
     Args:
-        store: a file to keep the vectors in, for more of them than fit into memory; None keeps them in memory.
+        store: a folder whose disk holds the vectors, for more of them than fit into memory; None keeps them in memory.
 
     Raises:
         CorpusError: no word of any tree could be aligned with a token.
@@ -60,9 +61,7 @@ def word_vectors(
         raise CorpusError("No word of the treebank could be aligned with a token of this tokenizer.")
     starts = np.concatenate([[0], np.cumsum(counts)])
     shape = (int(starts[-1]), int(model.cfg.n_layers), int(model.cfg.d_model))
-    features = (
-        np.empty(shape, np.float32) if store is None else np.lib.format.open_memmap(store, "w+", np.float32, shape)
-    )
+    features = scratch_array(store, shape)
     rows = []
     for tree, found in enumerate(positions):
         number = iter(range(starts[tree], starts[tree + 1]))

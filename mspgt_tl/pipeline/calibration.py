@@ -118,8 +118,8 @@ def judge_grid(run: Run, grid: Grid, *, seed: int, jobs: int, progress: Progress
     order = {name: i for i, name in enumerate([c.name for c in grid.cells] + [c.name for c in grid.curves])}
     rows.sort(key=lambda row: (order[row.cell], list(DETECTORS).index(row.detector)))
     result = Calibration(make_frame(rows), run.manifest, run.folder)
-    run.keep(TABLE, lambda path: result.table.to_csv(path, index=False))
-    run.write(REPORT, lambda path: path.write_text(render_calibration(result), encoding="utf-8"))
+    run.keep(TABLE, result.table.to_csv(index=False))
+    run.write(REPORT, render_calibration(result))
     return result
 
 

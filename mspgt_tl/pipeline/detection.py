@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -108,9 +107,7 @@ def write_report(detection: Detection) -> Path:
     if detection.folder is None:
         raise StoreError("This detection has no folder yet: save(folder) writes it and its report.")
     page = render_report(detection.data, detection.manifest, detection.nulls, detection.rivals)
-    return Run(detection.folder, dict(detection.manifest)).write(
-        REPORT, lambda path: path.write_text(page, encoding="utf-8")
-    )
+    return Run(detection.folder, dict(detection.manifest)).write(REPORT, page)
 
 
 def load_run(folder: str | Path) -> Detection:
@@ -366,12 +363,11 @@ def _probe_sums(
 ) -> tuple[Sums, list[str]]:
     """Train the probes task by task, each a stage of its own, on word vectors kept on disk meanwhile."""
     splits: dict[str, ProbeData] = {}
-    files = {split: run.folder / f"{prefix}words-{split}.{os.getpid()}.partial" for split in ("train", "dev")}
 
     def read_words() -> None:
         for split, trees in (("train", treebank.train), ("dev", treebank.dev)):
             words: WordVectors = word_vectors(
-                model, trees, config=config.stream, store=files[split], progress=progress, stage=f"words ({split})"
+                model, trees, config=config.stream, store=run.folder, progress=progress, stage=f"words ({split})"
             )
             block = split_dev(trees, seed=config.seed) if split == "dev" else None
             splits[split] = ProbeData(words.features, trees, words.rows, block)
@@ -392,14 +388,7 @@ def _probe_sums(
         )
         return pack_sums(sums, details=json.dumps(details))
 
-    try:
-        stages = {
-            task: run.stage(f"{prefix}probe-{task}", lambda task=task: train(task)) for task in config.signals.tasks
-        }
-    finally:
-        splits.clear()
-        for file in files.values():
-            file.unlink(missing_ok=True)
+    stages = {task: run.stage(f"{prefix}probe-{task}", lambda task=task: train(task)) for task in config.signals.tasks}
     skipped = [why for stage in stages.values() for why in json.loads(stage.attrs["details"])["skipped"].values()]
     sums = {name: array for stage in stages.values() for name, array in unpack_sums(stage).items()}
     if not sums:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,8 +204,8 @@ def load_intervention(folder: str | Path) -> Intervention:
         conditions_table(run.arrays("conditions")),
         run.arrays("effects"),
         run.arrays("ledger"),
-        pd.read_parquet(run.file(SAMPLES)),
-        pd.read_csv(run.file(STATISTICS)),
+        pd.read_parquet(BytesIO(run.content(SAMPLES))),
+        pd.read_csv(BytesIO(run.content(STATISTICS))),
         run.manifest,
         run.folder,
         run.arrays(TOKENS) if TOKENS in run.manifest["stages"] else None,
@@ -218,7 +219,7 @@ def write_intervention_report(result: Intervention) -> Path:
     if result.folder is None:
         raise StoreError("This sweep has no folder: give out=… to keep one.")
     page = render_sweep(result)
-    return Run(result.folder, dict(result.manifest)).write(REPORT, lambda path: path.write_text(page, encoding="utf-8"))
+    return Run(result.folder, dict(result.manifest)).write(REPORT, page)
 
 
 class _Sweep:
@@ -355,7 +356,6 @@ class _Sweep:
 
     def _decode(self, conditions: Sequence[Condition]) -> None:
         """Write one Parquet file for every few samples; files that are there are not made again."""
-        (self.run.folder / PARTS).mkdir(exist_ok=True)
         size = self.config.decode.chunk_samples
         per_sample = len(conditions) * self.config.decode.new_tokens
         total = len(self.prompts) * per_sample
@@ -381,8 +381,7 @@ class _Sweep:
                     config=self.config.decode,
                     progress=count,
                 )
-                frame = self._part(ids, conditions, new)
-                self.run.keep(name, lambda path, frame=frame: frame.to_parquet(path, index=False))
+                self.run.keep(name, self._part(ids, conditions, new).to_parquet(index=False))
             self.progress("tokens", (ids[-1] + 1) * per_sample, total)
 
     def _part(self, ids: Sequence[int], conditions: Sequence[Condition], new: list[list[list[int]]]) -> pd.DataFrame:
@@ -404,7 +403,7 @@ class _Sweep:
     def _read_parts(self) -> pd.DataFrame:
         import pandas as pd
 
-        parts = [self.run.file(name) for name in self.run.kept(f"{PARTS}/")]
+        parts = [BytesIO(self.run.content(name)) for name in self.run.kept(f"{PARTS}/")]
         return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
 
     def _make_metric(self, kind: type[TextMetric]) -> TextMetric:
@@ -452,10 +451,10 @@ class _Sweep:
         complete = pd.concat([table, described.iloc[which].reset_index(drop=True)], axis=1)
         for name, data in measured.items():
             complete[name] = data["per_sample"].values[which, table["sample"].to_numpy()]
-        self.run.keep(SAMPLES, lambda path: complete.to_parquet(path, index=False))
+        self.run.keep(SAMPLES, complete.to_parquet(index=False))
         statistics = compare_conditions(conditions, measured, self.config)
-        self.run.keep(TABLE_2, lambda path: arrange_table_2(statistics, self.config.compared_level).to_csv(path))
-        self.run.keep(STATISTICS, lambda path: statistics.to_csv(path, index=False))
+        self.run.keep(TABLE_2, arrange_table_2(statistics, self.config.compared_level).to_csv())
+        self.run.keep(STATISTICS, statistics.to_csv(index=False))
 
 
 def layer_target(layer: int) -> str:

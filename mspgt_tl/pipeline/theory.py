@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 REPORT = "theory.html"
 STAGES = ("scales", "fisher", "closure", "closure-float64", "information", "rates", "bottleneck")
-STREAMS = "streams.partial"
-"""Vectors on disk while a run needs them."""
 THIRDS, GIVEN, DETECTED = "equal thirds", "given", "detected"
 """Where the scales come from."""
 
@@ -127,10 +125,7 @@ def run_theory(
     try:
         run = Run.create(folder, identity)
         stages = _Stages(run, hooked, sentences, texts, blocks, origin != THIRDS, settings, progress)
-        try:
-            parts = {stage: stages.get(stage) for stage in STAGES}
-        finally:
-            (folder / STREAMS).unlink(missing_ok=True)
+        parts = {stage: stages.get(stage) for stage in STAGES}
         result = Theory(parts, run.manifest, folder if out is not None else None)
         if out is not None:
             write_theory_report(result)
@@ -162,7 +157,7 @@ def write_theory_report(theory: Theory) -> Path:
     if theory.folder is None:
         raise StoreError("This result has no folder: run it with out=FOLDER.")
     page = render_theory(theory.parts, theory.manifest)
-    return Run(theory.folder, dict(theory.manifest)).write(REPORT, lambda path: path.write_text(page, encoding="utf-8"))
+    return Run(theory.folder, dict(theory.manifest)).write(REPORT, page)
 
 
 def choose_scales(scales: Any, detection: Detection | None, n_layers: int) -> tuple[dict[str, range], str]:
@@ -242,7 +237,7 @@ class _Stages:
         return collect_streams(
             self.model,
             self.texts,
-            store=self.run.folder / STREAMS,
+            store=self.run.folder,
             batch_positions=self.settings.stream.batch_positions,
             progress=self.progress,
         )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mspgt_tl.dashboard.study import render_study
 from mspgt_tl.dashboard.study_tables import study_tables
-from mspgt_tl.store import Run, write_atomically
+from mspgt_tl.files import write_atomically
+from mspgt_tl.store import Run
 from mspgt_tl.study.conclusions import conclusions
 from mspgt_tl.study.findings import Findings
 from mspgt_tl.study.run import Study
@@ -28,9 +29,8 @@ def write_study_report(study: Study) -> tuple[Path, list[str]]:
         if old.suffix in (".csv", ".tex") and old.stem not in tables:
             old.unlink()  # of an earlier report, about something that is no longer there
     for name, table in tables.items():
-        write_atomically(folder / f"{name}.csv", lambda path, raw=table.raw: raw.to_csv(path, index=False))
-        latex = table.latex(name)
-        write_atomically(folder / f"{name}.tex", lambda path, text=latex: path.write_text(text, encoding="utf-8"))
+        write_atomically(folder / f"{name}.csv", table.raw.to_csv(index=False))
+        write_atomically(folder / f"{name}.tex", table.latex(name))
     page = render_study(found, tables, told)
     run = Run(study.folder, dict(study.manifest))
-    return run.write(REPORT, lambda path: path.write_text(page, encoding="utf-8")), told
+    return run.write(REPORT, page), told

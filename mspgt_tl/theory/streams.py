@@ -10,6 +10,7 @@ import numpy as np
 
 from mspgt_tl.contracts import CausalModel, Progress
 from mspgt_tl.errors import ActivationError, DataError
+from mspgt_tl.files import scratch_array
 from mspgt_tl.theory.texts import POSITIONS, batches, read_texts
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def collect_streams(
 
     Args:
         tokens: as `fisher_trace`.
-        store: a file to keep the vectors in, for more of them than fit into memory; None keeps them in memory.
+        store: a folder whose disk holds the vectors, for more of them than fit into memory; None keeps them in memory.
 
     Raises:
         DataError: unusable tokens, or no token has a next one.
@@ -60,9 +61,7 @@ def collect_streams(
     if not starts[-1]:
         raise DataError("No token of these texts is followed by another: nothing to predict.")
     shape = (len(layers), int(starts[-1]), int(model.cfg.d_model))
-    vectors = (
-        np.empty(shape, np.float32) if store is None else np.lib.format.open_memmap(store, "w+", np.float32, shape)
-    )
+    vectors = scratch_array(store, shape)
     following = np.empty(starts[-1], dtype=np.int64)
     names = {f"blocks.{layer}.hook_resid_post" for layer in layers}
     done = 0

@@ -25,7 +25,7 @@ def model(request: pytest.FixtureRequest, tiny_folder: Path) -> CausalModel:
 def test_word_vectors_are_those_of_the_last_sub_token(model: CausalModel, tmp_path: Path) -> None:
     """Every word's row equals the residual stream at its last sub-token in the sentence alone."""
     trees = generate_treebank(seed=2, train=40, dev=1).train
-    words = word_vectors(model, trees, config=StreamConfig(batch_positions=200), store=tmp_path / "words.npy")
+    words = word_vectors(model, trees, config=StreamConfig(batch_positions=200), store=tmp_path)
     for number in (0, 17, 39):
         encoding = encode(model, [trees[number].text])
         _, cache = model.run_with_cache(torch.tensor(encoding.ids))

@@ -119,7 +119,7 @@ def test_streams_are_what_the_model_shows(two_blocks: Any) -> None:
 def test_streams_kept_on_disk_are_the_same(two_blocks: Any, tmp_path: Any) -> None:
     """A file instead of memory changes nothing."""
     rows = [[1, 2, 3, 4], [5, 6]]
-    on_disk = collect_streams(two_blocks, rows, store=tmp_path / "streams")
+    on_disk = collect_streams(two_blocks, rows, store=tmp_path)
     np.testing.assert_array_equal(on_disk.vectors, collect_streams(two_blocks, rows).vectors)
 
 
