@@ -47,18 +47,18 @@ def random_sentences(n: int, *, shortest: int, longest: int) -> list[str]:
     return [" ".join(map(str, rng.integers(3, VOCABULARY, length))) for length in lengths]
 
 
-def observe(model: Any, sentences: list[str], block_size: int) -> dict[str, Any]:
+def observe(model: Any, sentences: list[str], fold_size: int) -> dict[str, Any]:
     """Run both signals over sentences, as a detection does."""
     from mspgt_tl.config import StreamConfig
     from mspgt_tl.passes.corpus import observe_corpus
-    from mspgt_tl.passes.folds import Blocks
+    from mspgt_tl.passes.folds import Folds
     from mspgt_tl.signals.attention_jsd import AttentionDrift
     from mspgt_tl.signals.cka import CkaChange
 
-    blocks = Blocks(np.arange(len(sentences) // block_size * block_size), block_size)
+    folds = Folds(np.arange(len(sentences) // fold_size * fold_size), fold_size)
     signals = {"cka": CkaChange(), "attention_jsd": AttentionDrift()}
     config = StreamConfig(bos=True, batch_positions=32 * POSITIONS)
-    return observe_corpus(model, sentences, signals, blocks=blocks, seed=0, config=config)
+    return observe_corpus(model, sentences, signals, folds=folds, seed=0, config=config)
 
 
 def compare(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -210,32 +210,32 @@ def _peak_mb() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def synthetic_sums(n_layers: int, n_blocks: int) -> dict[str, dict[str, np.ndarray]]:
+def synthetic_sums(n_layers: int, n_folds: int) -> dict[str, dict[str, np.ndarray]]:
     """Return sums as of a model with two boundaries, 130 labels in four tasks, three trainings of each MLP."""
     rng = np.random.default_rng(0)
     step = np.isin(np.arange(n_layers), (n_layers * 3 // 8, n_layers * 11 // 16))
     depth = np.cumsum(0.05 + 0.3 * step)
-    noise = 0.01 * rng.standard_normal((n_blocks, n_layers, n_layers))
-    hsic = np.exp(-abs(depth[:, None] - depth)) * (1 + 0.1 * rng.standard_normal((n_blocks, 1, 1)))
-    drift = (0.02 + 0.1 * step[1:]) * (1 + 0.1 * rng.standard_normal((n_blocks, n_layers - 1))) * 2000
+    noise = 0.01 * rng.standard_normal((n_folds, n_layers, n_layers))
+    hsic = np.exp(-abs(depth[:, None] - depth)) * (1 + 0.1 * rng.standard_normal((n_folds, 1, 1)))
+    drift = (0.02 + 0.1 * step[1:]) * (1 + 0.1 * rng.standard_normal((n_folds, n_layers - 1))) * 2000
     level = 0.5 + 0.15 * np.cumsum(step)
     probe = {}
     for task, n_labels in {"pos": 17, "deprel": 48, "ner": 25, "srl": 40}.items():
         for kind, repeats in (("mlp", 3), ("linear", 1), ("control", 1)):
             total = np.broadcast_to(
-                rng.integers(10, 60, (n_blocks, 1, 1, n_labels)), (n_blocks, repeats, n_layers, n_labels)
+                rng.integers(10, 60, (n_folds, 1, 1, n_labels)), (n_folds, repeats, n_layers, n_labels)
             )
             probe[f"{task}.{kind}.total"] = total.astype(np.float64)
             probe[f"{task}.{kind}.hits"] = rng.binomial(total // 2, level[:, None]).astype(np.float64)
     return {
         "cka": {"hsic": hsic + noise + noise.transpose(0, 2, 1)},
         "probe": probe,
-        "attention_jsd": {"divergence": drift[:, :, None, None], "rows": np.full(n_blocks, 2000.0)},
+        "attention_jsd": {"divergence": drift[:, :, None, None], "rows": np.full(n_folds, 2000.0)},
     }
 
 
 def time_bootstrap(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """All that follows the sums: 1,000 resamples, 32 layers, 80 blocks, with null curves and weight map."""
+    """All that follows the sums: 1,000 resamples, 32 layers, 80 folds, with null curves and weight map."""
     from threadpoolctl import threadpool_limits
 
     from mspgt_tl.config import BoundaryConfig, SignalConfig
@@ -249,7 +249,7 @@ def time_bootstrap(options: argparse.Namespace) -> list[dict[str, Any]]:
             weigh_evidence(signals, sums, BoundaryConfig(), seed=0)
             spent.append(process_time() - start[0])
             clock.append(perf_counter() - start[1])
-    name = "1,000 resamples, 32 layers, 80 blocks"
+    name = "1,000 resamples, 32 layers, 80 folds"
     return [
         {"figure": f"{name}, processor s", "value": statistics.median(spent[1:]), "target": "under 0.5"},
         {"figure": f"{name}, clock s", "value": statistics.median(clock[1:]), "target": "under 0.5"},

@@ -18,7 +18,7 @@ import statistics
 import warnings
 from dataclasses import replace
 from time import process_time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def scikit_learn(
         model = MLPClassifier(
             (config.hidden,),
             alpha=config.weight_decay * config.batch,
-            batch_size=config.batch,
+            batch_size=cast(Any, config.batch),
             learning_rate_init=config.learning_rate,
             max_iter=config.epochs,
             n_iter_no_change=config.epochs + 1,
@@ -101,7 +101,7 @@ def scikit_learn(
 
 def mean_f1(predicted: np.ndarray, label: np.ndarray, n_labels: int) -> float:
     """Return macro-F1 over all labels, averaged over layers."""
-    hits, total = count_labels(predicted, label, np.zeros_like(label), n_blocks=1, n_labels=n_labels)
+    hits, total = count_labels(predicted, label, np.zeros_like(label), n_folds=1, n_labels=n_labels)
     return float(macro_f1(hits, total, np.ones((1, 1))).mean())
 
 

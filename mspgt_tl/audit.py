@@ -185,9 +185,9 @@ def _redone(
     signal: StreamSignal, sums: Mapping[str, np.ndarray], resamples: int, seed: int
 ) -> tuple[Float[np.ndarray, "gap"], Float[np.ndarray, "resample gap"]]:
     """Return a variant's curve and resamples, drawn as the detection draws those of signals over the text."""
-    n_blocks = len(next(iter(sums.values())))
-    counts = bootstrap_counts(n_blocks, resamples, seed=2 * seed)
-    return signal.curves(sums, np.ones((1, n_blocks)))[0], signal.curves(sums, counts)
+    n_folds = len(next(iter(sums.values())))
+    counts = bootstrap_counts(n_folds, resamples, seed=2 * seed)
+    return signal.curves(sums, np.ones((1, n_folds)))[0], signal.curves(sums, counts)
 
 
 def _replaced(

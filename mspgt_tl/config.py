@@ -122,7 +122,7 @@ class DetectConfig:
     """Everything a detection depends on besides the model and the data."""
 
     seed: int = 0
-    """Of blocks, drawn tokens, probes, resamples and null curves."""
+    """Of folds, drawn tokens, probes, resamples and null curves."""
     sentences: int = 10_000
     """Sentences of the corpus that are used, in reading order (P: 10,000)."""
     train_trees: int = 4000

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
-LAYER, GAP, BLOCK, RESAMPLE, SIGNAL, TASK = "layer", "gap", "block", "resample", "signal", "task"
+LAYER, GAP, FOLD, RESAMPLE, SIGNAL, TASK = "layer", "gap", "fold", "resample", "signal", "task"
 """Axis names of every labelled array."""
 
 TASKS = ("pos", "deprel", "ner", "srl")
@@ -123,8 +123,8 @@ class Batch:
 
     sentence: Int[np.ndarray, "batch"]
     """Index of each sentence in the stream's input."""
-    block: Int[np.ndarray, "batch"]
-    """Bootstrap block of each sentence."""
+    fold: Int[np.ndarray, "batch"]
+    """Bootstrap fold of each sentence."""
     drawn: Int[Tensor, "batch"]
     """Position of the one token of each sentence that stands for it where rows must be independent."""
     tokens: Int[Tensor, "batch pos"]
@@ -141,17 +141,17 @@ class Batch:
 
 
 class Accumulator(Protocol):
-    """The state of a signal during a pass: sums per bootstrap block."""
+    """The state of a signal during a pass: sums per bootstrap fold."""
 
     def observe(self, batch: Batch) -> None: ...
 
     def sums(self) -> Mapping[str, np.ndarray]:
-        """Return float64 arrays whose first axis is the block."""
+        """Return float64 arrays whose first axis is the fold."""
         ...
 
 
 class Signal(ABC):
-    """A curve over gaps, computed from sums over bootstrap blocks of sentences.
+    """A curve over gaps, computed from sums over bootstrap folds of sentences.
 
     Subclasses are frozen dataclasses holding parameters only. `curves` is called with one row of ones for the point
     estimate and with rows of resampled counts for the bootstrap, so resampling never runs the model again.
@@ -183,9 +183,9 @@ class Signal(ABC):
 
     @abstractmethod
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
-        """Return one curve per row of block weights, `nan` where it cannot be computed."""
+        """Return one curve per row of fold weights, `nan` where it cannot be computed."""
 
 
 class StreamSignal(Signal):
@@ -195,8 +195,8 @@ class StreamSignal(Signal):
     """Subset of {"resid", "pattern"}."""
 
     @abstractmethod
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> Accumulator:
-        """Return an empty accumulator for blocks of these numbers of sentences."""
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> Accumulator:
+        """Return an empty accumulator for folds of these numbers of sentences."""
 
 
 S = TypeVar("S")

@@ -52,9 +52,9 @@ def resample_curves(
     """
     curves, resampled = [], []
     for name, signal in signals.items():
-        n_blocks = len(next(iter(sums[name].values())))
-        counts = bootstrap_counts(n_blocks, resamples, seed=2 * seed + (signal.resampled_with == "trees"))
-        curves.append(signal.curves(sums[name], np.ones((1, n_blocks)))[0])
+        n_folds = len(next(iter(sums[name].values())))
+        counts = bootstrap_counts(n_folds, resamples, seed=2 * seed + (signal.resampled_with == "trees"))
+        curves.append(signal.curves(sums[name], np.ones((1, n_folds)))[0])
         resampled.append(signal.curves(sums[name], counts))
     return np.stack(curves), np.stack(resampled, axis=1)
 

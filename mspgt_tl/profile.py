@@ -32,8 +32,8 @@ SHARE_JUMP = 0.4
 """So does a change of the sinks' share of attention mass by more than this: half as much is usual between blocks."""
 WITHIN = 1
 """A boundary coincides with an onset or end at most so many gaps away."""
-ENTROPY_BLOCKS = 2
-"""Bootstrap blocks whose sentences the entropy is measured on: eigenvalues of all would cost as much as the rest."""
+ENTROPY_FOLDS = 2
+"""Bootstrap folds whose sentences the entropy is measured on: eigenvalues of all would cost as much as the rest."""
 PER_LAYER = {
     "first_norm": "norm of the first token over the median of the sentence's data tokens",
     "sink_mass": "share of the attention mass of data tokens that goes to the first token and other sinks",
@@ -48,11 +48,11 @@ COUNTS = ("sentences", "tokens", "first_tokens", "sinks", "data")
 @dataclass
 class _Accumulator:
     n_layers: int
-    n_blocks: int
+    n_folds: int
 
     def __post_init__(self) -> None:
-        self.total = np.zeros((self.n_blocks, self.n_layers, len(PER_LAYER)))
-        self.counts = np.zeros((self.n_blocks, len(COUNTS)))
+        self.total = np.zeros((self.n_folds, self.n_layers, len(PER_LAYER)))
+        self.counts = np.zeros((self.n_folds, len(COUNTS)))
 
     def observe(self, batch: Batch) -> None:
         import torch
@@ -62,9 +62,9 @@ class _Accumulator:
         every = torch.ones_like(batch.drawn)
         sinks, tokens = (after_first & ~batch.is_data).sum(1), batch.is_token.sum(1)
         counts = torch.stack([every, tokens, tokens - after_first.sum(1), sinks, batch.is_data.sum(1)], dim=1)
-        np.add.at(self.counts, batch.block, counts.double().cpu().numpy())
+        np.add.at(self.counts, batch.fold, counts.double().cpu().numpy())
         dropped = batch.is_token & ~batch.is_data
-        early = torch.from_numpy(batch.block < ENTROPY_BLOCKS)
+        early = torch.from_numpy(batch.fold < ENTROPY_FOLDS)
         values = torch.stack(
             [
                 torch.stack(_measures(resid, pattern, batch, dropped, early), dim=1)
@@ -72,7 +72,7 @@ class _Accumulator:
             ],
             dim=1,
         )
-        np.add.at(self.total, batch.block, values.double().cpu().numpy())
+        np.add.at(self.total, batch.fold, values.double().cpu().numpy())
 
     def sums(self) -> Mapping[str, np.ndarray]:
         return {"total": self.total, "counts": self.counts}
@@ -120,11 +120,11 @@ class StreamProfile(StreamSignal):
     source: ClassVar[str] = "Sun et al. 2024; Xiao et al. 2024 (N)"
     needs: ClassVar[frozenset[str]] = frozenset({"resid", "pattern"})
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Accumulator:
-        return _Accumulator(n_layers, len(block_sizes))
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Accumulator:
+        return _Accumulator(n_layers, len(fold_sizes))
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         ratio = weights @ sums["total"][:, :, list(PER_LAYER).index("first_norm")]
         return np.abs(np.diff(np.log(np.maximum(ratio, np.finfo(float).tiny)), axis=1))
@@ -144,7 +144,7 @@ def label_profile(sums: Mapping[str, np.ndarray], boundaries: Int[np.ndarray, "f
     counts = sums["counts"].sum(axis=0)
     mean = sums["total"].sum(axis=0) / counts[0]
     entropy = list(PER_LAYER).index("spectrum_entropy")
-    mean[:, entropy] = sums["total"].sum(axis=0)[:, entropy] / sums["counts"][:ENTROPY_BLOCKS, 0].sum()
+    mean[:, entropy] = sums["total"].sum(axis=0)[:, entropy] / sums["counts"][:ENTROPY_FOLDS, 0].sum()
     by_name = dict(zip(PER_LAYER, mean.T, strict=True))
     onset = find_onsets(by_name["first_norm"], by_name["massive_size"], by_name["sink_mass"])
     gaps = np.arange(1, len(mean))

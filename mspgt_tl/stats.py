@@ -19,16 +19,16 @@ CHUNK = 500
 NAN = float("nan")
 
 
-def bootstrap_counts(n_blocks: int, resamples: int, *, seed: int) -> Float[np.ndarray, "resample block"]:
-    """Return how often each block is drawn in each of `resamples` draws of `n_blocks` with replacement."""
+def bootstrap_counts(n_folds: int, resamples: int, *, seed: int) -> Float[np.ndarray, "resample fold"]:
+    """Return how often each fold is drawn in each of `resamples` draws of `n_folds` with replacement."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=resamples).astype(np.float64)
+    return rng.multinomial(n_folds, np.full(n_folds, 1 / n_folds), size=resamples).astype(np.float64)
 
 
-def split_blocks(n_items: int, n_blocks: int, *, seed: int) -> Int[np.ndarray, "item"]:
-    """Assign items to blocks of nearly equal size at random; no more blocks than items."""
-    blocks = np.arange(n_items) % min(n_items, n_blocks)
-    return np.random.default_rng(seed).permutation(blocks)
+def split_folds(n_items: int, n_folds: int, *, seed: int) -> Int[np.ndarray, "item"]:
+    """Assign items to folds of nearly equal size at random; no more folds than items."""
+    folds = np.arange(n_items) % min(n_items, n_folds)
+    return np.random.default_rng(seed).permutation(folds)
 
 
 def fold_documents(documents: Int[np.ndarray, "item"], n_folds: int, *, seed: int) -> Int[np.ndarray, "item"]:

@@ -33,7 +33,7 @@ except ImportError:  # Windows
     fcntl = None
 
 from mspgt_tl.config import hash_plain
-from mspgt_tl.contracts import BLOCK
+from mspgt_tl.contracts import FOLD
 from mspgt_tl.errors import StoreError
 from mspgt_tl.files import PARTIAL, append_whole, describe, refusal, write_atomically
 
@@ -378,11 +378,11 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 
 def pack_sums(sums: Mapping[str, np.ndarray], **attributes: str) -> xr.Dataset:
-    """Return sums over blocks as a labelled dataset; axes beyond the block are numbered."""
+    """Return sums over folds as a labelled dataset; axes beyond the fold are numbered."""
     import xarray as xr
 
     variables = {
-        name: ((BLOCK, *(f"{name}_{axis}" for axis in range(1, array.ndim))), array) for name, array in sums.items()
+        name: ((FOLD, *(f"{name}_{axis}" for axis in range(1, array.ndim))), array) for name, array in sums.items()
     }
     return xr.Dataset(variables, attrs=attributes)
 

@@ -20,7 +20,7 @@ from mspgt_tl.signals.sums import MeanSums, jumps
 class _Norms(MeanSums):
     def observe(self, batch: Batch) -> None:
         norms = torch.stack([(r.norm(dim=-1) * batch.is_data).sum(1) for r in batch.resid], dim=1)
-        self.add(batch.block, norms, batch.is_data.sum(1))
+        self.add(batch.fold, norms, batch.is_data.sum(1))
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class NormJump(StreamSignal):
     role: ClassVar[Literal["fused", "rival", "audit"]] = "fused"
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
-    def start(self, *, n_layers, block_sizes):
-        return _Norms(len(block_sizes), n_layers)
+    def start(self, *, n_layers, fold_sizes):
+        return _Norms(len(fold_sizes), n_layers)
 
     def curves(self, sums, weights):
         return jumps(MeanSums.mean(sums, weights))

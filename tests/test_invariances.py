@@ -49,7 +49,7 @@ def test_names_of_labels_do_not_matter(seed: int, n_labels: int) -> None:
     new = rng.permutation(n_labels)
     weights = np.concatenate([np.ones((1, 4)), rng.multinomial(4, np.full(4, 0.25), 5)]).astype(float)
     scores = [
-        macro_f1(*count_labels(p, t, block, n_blocks=4, n_labels=n_labels), weights)
+        macro_f1(*count_labels(p, t, block, n_folds=4, n_labels=n_labels), weights)
         for p, t in ((predicted, truth), (new[predicted], new[truth]))
     ]
     assert np.allclose(*scores, atol=1e-6)

@@ -12,7 +12,7 @@ from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.synthetic import Nuisances, PlantedModel
 from mspgt_tl.passes.corpus import observe_corpus, usable_sentences
-from mspgt_tl.passes.folds import assign_blocks
+from mspgt_tl.passes.folds import assign_folds
 from mspgt_tl.profile import PROFILE, StreamProfile, find_onsets, label_profile
 
 ONSET, END = 3, 7
@@ -31,8 +31,8 @@ def profile_of(plan: PlantedModel, *, batch_positions: int) -> xr.Dataset:
     model = plan.build(seed=3)
     config = StreamConfig(batch_positions=batch_positions)
     sentences = usable_sentences(model, generated_corpus(seed=1, limit=220).sentences, config)
-    blocks = assign_blocks(len(sentences), seed=0)
-    sums = observe_corpus(model, sentences, {PROFILE: StreamProfile()}, blocks=blocks, seed=0, config=config)
+    folds = assign_folds(len(sentences), seed=0)
+    sums = observe_corpus(model, sentences, {PROFILE: StreamProfile()}, folds=folds, seed=0, config=config)
     return label_profile(sums[PROFILE], np.array([ONSET, 5]))
 
 
@@ -74,10 +74,10 @@ def test_first_norm_is_the_slow_one() -> None:
     model = PlantedModel(6, (), nuisances=Nuisances(jitter=0.1)).build(seed=1)
     config = StreamConfig()
     sentences = usable_sentences(model, generated_corpus(seed=1, limit=200).sentences, config)
-    blocks = assign_blocks(len(sentences), seed=0)
-    sums = observe_corpus(model, sentences, {PROFILE: StreamProfile()}, blocks=blocks, seed=0, config=config)
+    folds = assign_folds(len(sentences), seed=0)
+    sums = observe_corpus(model, sentences, {PROFILE: StreamProfile()}, folds=folds, seed=0, config=config)
     expected = []
-    for i in blocks.order:
+    for i in folds.order:
         _, cache = model.run_with_cache(torch.tensor(encode(model, [sentences[i]]).ids))
         norms = cache["blocks.2.hook_resid_post"][0].norm(dim=-1)
         expected.append(float(norms[0] / norms[1:].median()))

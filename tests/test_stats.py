@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -14,7 +16,7 @@ from mspgt_tl.stats import (
     paired_effect,
     ratio_intervals,
     sign_flip_p,
-    split_blocks,
+    split_folds,
 )
 
 NAN = float("nan")
@@ -70,8 +72,9 @@ def test_permutation_agrees_with_scipy() -> None:
     """Sign flips give scipy's p-value within three Monte-Carlo errors."""
     reference, changed = pairs(25, shift=0.05)
     difference = changed - reference
+    rng: Any = {"rng": np.random.default_rng(1)}
     scipy_p = stats.permutation_test(
-        (difference,), np.mean, permutation_type="samples", n_resamples=20_000, random_state=np.random.default_rng(1)
+        (difference,), np.mean, permutation_type="samples", n_resamples=20_000, **rng
     ).pvalue
     ours = sign_flip_p(difference, permutations=20_000, seed=0)
     assert abs(ours - scipy_p) < 3 * np.sqrt(2 * scipy_p * (1 - scipy_p) / 20_000)
@@ -174,7 +177,7 @@ def test_intervals_of_clustered_items_need_whole_clusters() -> None:
     for trial in range(200):
         values = rng.normal(size=40)[documents] + rng.normal(size=400)
         for name, fold in (
-            ("items", split_blocks(400, 40, seed=trial)),
+            ("items", split_folds(400, 40, seed=trial)),
             ("documents", fold_documents(documents, 20, seed=trial)),
         ):
             total, items = np.bincount(fold, values), np.bincount(fold).astype(float)

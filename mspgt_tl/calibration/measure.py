@@ -18,12 +18,12 @@ from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
 from mspgt_tl.corpora.shuffling import shuffle_labels
 from mspgt_tl.evidence import make_signals, resample_curves
 from mspgt_tl.passes.corpus import observe_corpus, usable_sentences
-from mspgt_tl.passes.folds import assign_blocks
+from mspgt_tl.passes.folds import assign_folds
 from mspgt_tl.passes.words import WordVectors, word_vectors
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
-from mspgt_tl.stats import split_blocks
+from mspgt_tl.stats import split_folds
 
-DEV_BLOCKS = 80
+DEV_FOLDS = 80
 STREAM = StreamConfig(max_length=64, batch_positions=4096)
 NAMES = ("cka", "probe", "attention_jsd")
 
@@ -68,13 +68,13 @@ class Reading:
 
     def measured(self, trees: Treebank, *, seed: int) -> Measured:
         """Train probes on these labels of the trees that were read, and return all curves."""
-        block = split_blocks(len(trees.dev), DEV_BLOCKS, seed=seed)
+        fold = split_folds(len(trees.dev), DEV_FOLDS, seed=seed)
         probe, _ = fit_probes(
             ProbeData(self.train.features, trees.train, self.train.rows),
-            ProbeData(self.dev.features, trees.dev, self.dev.rows, block),
+            ProbeData(self.dev.features, trees.dev, self.dev.rows, fold),
             self.effort.tasks,
             replace(self.effort.probe, seed=seed),
-            n_blocks=min(DEV_BLOCKS, len(trees.dev)),
+            n_folds=min(DEV_FOLDS, len(trees.dev)),
             kinds=("mlp",),  # the others enter no curve here
             device=self.device,
         )
@@ -111,8 +111,8 @@ def read_sums(
     """Run the streamed signals over sentences."""
     streamed = {name: signal for name, signal in signals.items() if isinstance(signal, StreamSignal)}
     usable = usable_sentences(model, sentences, STREAM)
-    blocks = assign_blocks(len(usable), seed=seed)
-    return observe_corpus(model, usable, streamed, blocks=blocks, seed=seed, config=STREAM)
+    folds = assign_folds(len(usable), seed=seed)
+    return observe_corpus(model, usable, streamed, folds=folds, seed=seed, config=STREAM)
 
 
 def shuffled_depth(measured: Measured, *, seed: int) -> Measured:

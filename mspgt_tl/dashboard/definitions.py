@@ -26,7 +26,7 @@ PROBES = (
 )
 CKA_MAP = (
     "CKA(K, M) = Σ HSIC(K, M) / √(Σ HSIC(K, K) · Σ HSIC(M, M)), debiased HSIC of Song et al. (2012), summed over "
-    "blocks of sentences, linear kernels. Eq. 3, R."
+    "folds of sentences, linear kernels. Eq. 3, R."
 )
 NULLS = (
     "Random: the same architecture with random weights. Labels: treebank labels dealt anew over words. Tokens: the "

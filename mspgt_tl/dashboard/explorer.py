@@ -185,7 +185,7 @@ def _sentences(data: xr.Dataset) -> dict[str, Any]:
     return {
         "sentences": {str(int(gap)): json.loads(str(rows)) for gap, rows in told},
         "sentence_note": (
-            "Evidence here with all sentences, less the evidence without this one; from the two blocks of sentences "
+            "Evidence here with all sentences, less the evidence without this one; from the two folds of sentences "
             "that raise it most. The marked token is the one whose vector stands for its sentence."
         ),
     }

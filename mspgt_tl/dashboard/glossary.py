@@ -15,7 +15,7 @@ GLOSSARY = {
     "presence": "Share of the bootstrap resamples in which the boundary was found at all.",
     "mode mass": "Of the resamples that found the boundary, the share at its commonest gap.",
     "near tie": "A rival gap that a fifth or more of the resamples preferred.",
-    "95 % interval": "Where 95 % of the bootstrap resamples put it; the resamples draw blocks of sentences.",
+    "95 % interval": "Where 95 % of the bootstrap resamples put it; the resamples draw folds of sentences.",
     "bootstrap": "The same measurement on sentences drawn with replacement, to see how much it owes to their choice.",
     "contrast": "How far a gap stands out from a straight line through its four nearest neighbours.",
     "CKA": "Centred kernel alignment: how alike two layers represent the same tokens; 1 means alike up to rotation.",

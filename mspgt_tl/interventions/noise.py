@@ -23,7 +23,7 @@ from mspgt_tl.interventions import philox
 from mspgt_tl.interventions.hooks import Batch, HookList, Positions
 from mspgt_tl.interventions.scales import NAMES, describe_blocks, parse_scales
 from mspgt_tl.passes.corpus import stream, usable_sentences
-from mspgt_tl.passes.folds import Blocks
+from mspgt_tl.passes.folds import Folds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,8 +205,8 @@ def activation_scales(
         raise CorpusError("No sentence of the corpus has two tokens, so there is no activation to measure.")
     n_layers = int(model.cfg.n_layers)
     state = _NormHistogram(n_layers) if kind == "robust" else _Moments(n_layers)
-    order = Blocks(np.arange(len(sentences)), 1)
-    for batch in stream(model, sentences, needs=frozenset({"resid"}), blocks=order, seed=0, config=settings):
+    order = Folds(np.arange(len(sentences)), 1)
+    for batch in stream(model, sentences, needs=frozenset({"resid"}), folds=order, seed=0, config=settings):
         for layer, resid in enumerate(batch.resid):
             state.observe(layer, resid[batch.is_data])
     return dict(enumerate(state.finish()))

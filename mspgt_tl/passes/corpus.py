@@ -1,6 +1,6 @@
 """Streams `run_with_cache` over sentences, batch by batch, keeping only the hooks asked for.
 
-Sentences are shuffled into bootstrap blocks and read a few blocks at a time; within those they are sorted by length, so
+Sentences are shuffled into bootstrap folds and read a few folds at a time; within those they are sorted by length, so
 that little is padded, and cut into batches of a fixed number of positions. Memory depends on those two numbers and
 hardly on the corpus.
 """
@@ -20,7 +20,7 @@ from mspgt_tl.models.tokens import pad
 from mspgt_tl.passes.batches import batch_by_length
 from mspgt_tl.passes.capture import check_degenerate, check_finite, hooks_of, memory_errors
 from mspgt_tl.passes.data import data_tokens, reads_centred
-from mspgt_tl.passes.folds import Blocks
+from mspgt_tl.passes.folds import Folds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +34,11 @@ def stream(
     sentences: Sequence[str],
     *,
     needs: frozenset[str],
-    blocks: Blocks,
+    folds: Folds,
     seed: int,
     config: StreamConfig,
 ) -> Iterator[Batch]:
-    """Yield what the model's hooks show, for every sentence in `blocks` once.
+    """Yield what the model's hooks show, for every sentence in `folds` once.
 
     Args:
         needs: `"resid"` (`resid_post` of every block) and/or `"pattern"` (attention patterns).
@@ -49,9 +49,9 @@ def stream(
     """
     draw = np.random.default_rng([seed, 1]).random(len(sentences))
     length = min(config.max_length, int(model.cfg.n_ctx))
-    block_of = np.repeat(np.arange(blocks.count), blocks.sizes)
-    for chunk in blocks.chunks(config.chunk_sentences):
-        chosen = blocks.order[chunk]
+    fold_of = np.repeat(np.arange(folds.count), folds.sizes)
+    for chunk in folds.chunks(config.chunk_sentences):
+        chosen = folds.order[chunk]
         encoding = encode(model, [sentences[int(i)] for i in chosen], bos=config.bos, max_length=length)
         for rows in batch_by_length([len(ids) for ids in encoding.ids], config.batch_positions):
             yield _forward(
@@ -60,7 +60,7 @@ def stream(
                 needs=needs,
                 every_token=config.tokens == "all",
                 sentence=chosen[rows],
-                block=block_of[chunk][rows],
+                fold=fold_of[chunk][rows],
                 draw=draw[chosen[rows]],
             )
         del encoding  # before the next chunk's is made
@@ -73,7 +73,7 @@ def _forward(
     needs: frozenset[str],
     every_token: bool,
     sentence: Int[np.ndarray, "batch"],
-    block: Int[np.ndarray, "batch"],
+    fold: Int[np.ndarray, "batch"],
     draw: Float[np.ndarray, "batch"],
 ) -> Batch:
     import torch
@@ -94,7 +94,7 @@ def _forward(
     is_data = is_token if every_token else data_tokens(resid, is_token)
     return Batch(
         sentence=sentence,
-        block=block,
+        fold=fold,
         drawn=_nth_data_token(is_data, draw),
         tokens=tokens,
         is_data=is_data,
@@ -129,22 +129,21 @@ def observe_corpus(
     sentences: Sequence[str],
     signals: Mapping[str, StreamSignal],
     *,
-    blocks: Blocks,
+    folds: Folds,
     seed: int,
     config: StreamConfig,
     progress: Progress | None = None,
 ) -> dict[str, Mapping[str, np.ndarray]]:
-    """Run every signal over the corpus in one pass and return each one's sums per block."""
+    """Run every signal over the corpus in one pass and return each one's sums per fold."""
     parts = {
-        name: signal.start(n_layers=int(model.cfg.n_layers), block_sizes=blocks.sizes)
-        for name, signal in signals.items()
+        name: signal.start(n_layers=int(model.cfg.n_layers), fold_sizes=folds.sizes) for name, signal in signals.items()
     }
     needs = frozenset[str]().union(*(signal.needs for signal in signals.values()))
-    done, total = 0, len(blocks.order)
-    for batch in stream(model, sentences, needs=needs, blocks=blocks, seed=seed, config=config):
+    done, total = 0, len(folds.order)
+    for batch in stream(model, sentences, needs=needs, folds=folds, seed=seed, config=config):
         for part in parts.values():
             part.observe(batch)
-        done += len(batch.block)
+        done += len(batch.fold)
         del batch  # or its activations would stay while the next forward pass makes its own
         if progress:
             progress("signals", done, total)

@@ -22,7 +22,7 @@ from mspgt_tl.errors import CorpusError, StoreError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
 from mspgt_tl.models.pretrained import Backend, load, require_blocks
 from mspgt_tl.passes.corpus import observe_corpus, which_usable
-from mspgt_tl.passes.folds import MIN_BLOCKS, Blocks, assign_blocks
+from mspgt_tl.passes.folds import MIN_FOLDS, Folds, assign_folds
 from mspgt_tl.passes.words import WordVectors, word_vectors
 from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank, reading_notes
 from mspgt_tl.pipeline.sentences import strongest_sentences
@@ -30,7 +30,7 @@ from mspgt_tl.pipeline.shown import Shown
 from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
 from mspgt_tl.rivals import make_rivals, weigh_rivals
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
-from mspgt_tl.stats import fold_documents, split_blocks
+from mspgt_tl.stats import fold_documents, split_folds
 from mspgt_tl.store import MANIFEST, Run, pack_sums, unpack_sums
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 RIVALS = "rivals"
 """Stage of the rival readings."""
-DEV_BLOCKS = 80
-"""Bootstrap blocks of the treebank's dev split."""
+DEV_FOLDS = 80
+"""Bootstrap folds of the treebank's dev split."""
 
 Sums = Mapping[str, np.ndarray]
 
@@ -194,7 +194,7 @@ def detect(
     load_alike = partial(load, backend=backend, device=device, dtype=dtype, **trust)
     # Text and trees first: they are refused in seconds, while loading a model takes minutes.
     text = open_corpus(corpus, settings.sentences)
-    assign_blocks(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before anything is written
+    assign_folds(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before anything is written
     trees = open_treebank(treebank, settings, skip_bad=skip_bad)
     hooked = load_alike(model)
     require_blocks(hooked, MIN_LAYERS, "A detection")
@@ -285,16 +285,16 @@ def _told_sentences(
     inputs: Inputs,
     config: DetectConfig,
 ) -> xr.Dataset:
-    usable, blocks = _usable(inputs, config)
+    usable, folds = _usable(inputs, config)
     return strongest_sentences(
-        result, signals, sums, inputs.model, usable.sentences, blocks, seed=config.seed, config=config.stream
+        result, signals, sums, inputs.model, usable.sentences, folds, seed=config.seed, config=config.stream
     )
 
 
-def _usable(inputs: Inputs, config: DetectConfig) -> tuple[TextCorpus, Blocks]:
-    """Return the sentences that the signals read, and their bootstrap blocks."""
+def _usable(inputs: Inputs, config: DetectConfig) -> tuple[TextCorpus, Folds]:
+    """Return the sentences that the signals read, and their bootstrap folds."""
     usable = inputs.corpus.select(which_usable(inputs.model, inputs.corpus.sentences, config.stream))
-    return usable, assign_blocks(len(usable.sentences), seed=config.seed, documents=usable.documents)
+    return usable, assign_folds(len(usable.sentences), seed=config.seed, documents=usable.documents)
 
 
 def _weigh_rivals(
@@ -323,15 +323,15 @@ def _stream_sums(
 
     def sums_of(name: str) -> xr.Dataset:
         if not passed:
-            usable, blocks = _usable(inputs, config)
-            run.note(**{f"{prefix}sentences": len(blocks.order), f"{prefix}blocks": [blocks.count, blocks.size]})
-            run.note(**{f"{prefix}resampled": blocks.rule})
+            usable, folds = _usable(inputs, config)
+            run.note(**{f"{prefix}sentences": len(folds.order), f"{prefix}folds": [folds.count, folds.size]})
+            run.note(**{f"{prefix}resampled": folds.rule})
             passed.update(
                 observe_corpus(
                     inputs.model,
                     usable.sentences,
                     unfinished,
-                    blocks=blocks,
+                    folds=folds,
                     seed=config.seed,
                     config=config.stream,
                     progress=progress,
@@ -343,18 +343,18 @@ def _stream_sums(
 
 
 def split_dev(trees: Sequence[Tree], *, seed: int) -> Int[np.ndarray, "tree"]:
-    """Assign the trees that probes are measured on to bootstrap blocks: whole documents where enough are known."""
+    """Assign the trees that probes are measured on to bootstrap folds: whole documents where enough are known."""
     documents = _dev_documents(trees)
     if documents is not None:
-        return fold_documents(documents, DEV_BLOCKS, seed=seed)
-    return split_blocks(len(trees), DEV_BLOCKS, seed=seed)
+        return fold_documents(documents, DEV_FOLDS, seed=seed)
+    return split_folds(len(trees), DEV_FOLDS, seed=seed)
 
 
 def _dev_documents(trees: Sequence[Tree]) -> Int[np.ndarray, "tree"] | None:
     """Return the document of every tree; None where some are unknown, or there are too few for a bootstrap."""
     documents = [tree.document for tree in trees]
-    # A probe is scored word by word, so a block may be a single document.
-    enough = None not in documents and MIN_BLOCKS <= len(set(documents)) < len(trees)
+    # A probe is scored word by word, so a fold may be a single document.
+    enough = None not in documents and MIN_FOLDS <= len(set(documents)) < len(trees)
     return np.array(documents) if enough else None
 
 
@@ -369,8 +369,8 @@ def _probe_sums(
             words: WordVectors = word_vectors(
                 model, trees, config=config.stream, store=run.folder, progress=progress, stage=f"words ({split})"
             )
-            block = split_dev(trees, seed=config.seed) if split == "dev" else None
-            splits[split] = ProbeData(words.features, trees, words.rows, block)
+            fold = split_dev(trees, seed=config.seed) if split == "dev" else None
+            splits[split] = ProbeData(words.features, trees, words.rows, fold)
         whole = _dev_documents(treebank.dev) is not None
         run.note(**{f"{prefix}trees_resampled": "documents" if whole else "trees"})
 
@@ -382,7 +382,7 @@ def _probe_sums(
             splits["dev"],
             (task,),
             replace(config.probe, seed=config.probe.seed + config.seed),
-            n_blocks=1 + int(split_dev(treebank.dev, seed=config.seed).max()),
+            n_folds=1 + int(split_dev(treebank.dev, seed=config.seed).max()),
             device=str(model.cfg.device),
             progress=progress,
         )

@@ -15,7 +15,7 @@ from mspgt_tl.errors import ConfigError, unknown_name
 from mspgt_tl.evidence import make_signals
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.passes.corpus import observe_corpus, which_usable
-from mspgt_tl.passes.folds import assign_blocks
+from mspgt_tl.passes.folds import assign_folds
 from mspgt_tl.pipeline.inputs import open_corpus
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def measure(
         model: anything `load` takes.
         sentences: a list of sentences, a `TextCorpus`, or anything else that `detect` takes as a corpus.
         signals: fused signals that read the text alone: `cka`, `attention_jsd`.
-        seed: of the bootstrap blocks and of the token drawn from each sentence.
+        seed: of the bootstrap folds and of the token drawn from each sentence.
         rule: `"paper"` takes raw rows of the stream.
         config: the forms of the signals.
         stream: how sentences pass through the model; `StreamConfig(tokens="all")` brings back first tokens and sinks.
@@ -68,15 +68,13 @@ def measure(
     if not names:
         raise ConfigError(f"At least one signal is needed, of {', '.join(streamed)}.")
     text = sentences if isinstance(sentences, TextCorpus) else open_corpus(sentences, 10_000)
-    assign_blocks(len(text.sentences), seed=seed)  # refuses too short a text before the model is loaded
+    assign_folds(len(text.sentences), seed=seed)  # refuses too short a text before the model is loaded
     hooked = load(model)
     usable = text.select(which_usable(hooked, text.sentences, settings))
-    blocks = assign_blocks(len(usable.sentences), seed=seed, documents=usable.documents)
+    folds = assign_folds(len(usable.sentences), seed=seed, documents=usable.documents)
     chosen = {name: streamed[name] for name in names}
-    sums = observe_corpus(
-        hooked, usable.sentences, chosen, blocks=blocks, seed=seed, config=settings, progress=progress
-    )
-    once = np.ones((1, blocks.count))
+    sums = observe_corpus(hooked, usable.sentences, chosen, folds=folds, seed=seed, config=settings, progress=progress)
+    once = np.ones((1, folds.count))
     curves = np.stack([part.curves(sums[name], once)[0] for name, part in chosen.items()])
     return xr.DataArray(
         curves,
@@ -86,6 +84,6 @@ def measure(
             GAP: np.arange(1, curves.shape[1] + 1),
             "unit": (SIGNAL, [part.unit for part in chosen.values()]),
         },
-        attrs={"seed": seed, "rule": rule, "sentences": len(blocks.order), "corpus": text.name},
+        attrs={"seed": seed, "rule": rule, "sentences": len(folds.order), "corpus": text.name},
         name="curve",
     )

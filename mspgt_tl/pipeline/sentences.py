@@ -2,9 +2,9 @@
 
 Evidence is on the scale from 0 to 1 that all sentences gave.
 
-Leaving out each of ten thousand sentences in turn is not needed. The bootstrap's blocks are left out first, from sums
-that are there already; only the blocks that raise the evidence at a boundary most are read again, sentence by sentence.
-Effects are exact for those sentences; others, in blocks that raise it less on the whole, are not looked at.
+Leaving out each of ten thousand sentences in turn is not needed. The bootstrap's folds are left out first, from sums
+that are there already; only the folds that raise the evidence at a boundary most are read again, sentence by sentence.
+Effects are exact for those sentences; others, in folds that raise it less on the whole, are not looked at.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import SIGNAL, Accumulator, Batch, CausalModel, StreamSignal
 from mspgt_tl.errors import DataError
 from mspgt_tl.passes.corpus import stream
-from mspgt_tl.passes.folds import Blocks
+from mspgt_tl.passes.folds import Folds
 
 if TYPE_CHECKING:
     import xarray as xr
 
-BLOCKS_READ = 2
-"""Blocks that are read again for each boundary."""
+FOLDS_READ = 2
+"""Folds that are read again for each boundary."""
 KEPT = 6
 """Sentences that are kept for each."""
 
@@ -41,7 +41,7 @@ def strongest_sentences(
     sums: Mapping[str, Sums],
     model: CausalModel,
     sentences: Sequence[str],
-    blocks: Blocks,
+    folds: Folds,
     *,
     seed: int,
     config: StreamConfig,
@@ -51,8 +51,8 @@ def strongest_sentences(
     Args:
         result: the labelled result of the detection.
         signals: the fused signals over the text, by name.
-        sums: of these signals, per block.
-        sentences, blocks, seed, config: as in the pass over the text, so that the same tokens are drawn.
+        sums: of these signals, per fold.
+        sentences, folds, seed, config: as in the pass over the text, so that the same tokens are drawn.
 
     Returns:
         `told_sentences`, over `told_gap`: JSON lists of `{effect, tokens, drawn}`, the largest effect first.
@@ -75,19 +75,19 @@ def strongest_sentences(
 
     told = {}
     if gaps:
-        whole = evidence({name: signals[name].curves(sums[name], np.ones((1, blocks.count))) for name in active})[0]
-        apart = 1 - np.eye(blocks.count)
-        by_block = whole - evidence({name: signals[name].curves(sums[name], apart) for name in active})
-        chosen = {gap: np.argsort(-by_block[:, gap - 1])[:BLOCKS_READ].tolist() for gap in gaps}
+        whole = evidence({name: signals[name].curves(sums[name], np.ones((1, folds.count))) for name in active})[0]
+        apart = 1 - np.eye(folds.count)
+        by_fold = whole - evidence({name: signals[name].curves(sums[name], apart) for name in active})
+        chosen = {gap: np.argsort(-by_fold[:, gap - 1])[:FOLDS_READ].tolist() for gap in gaps}
         parts = {name: signals[name] for name in active}
         read = {
-            block: _read_block(block, parts, sums, model, sentences, blocks, seed, config)
-            for block in sorted({block for of_gap in chosen.values() for block in of_gap})
+            fold: _read_fold(fold, parts, sums, model, sentences, folds, seed, config)
+            for fold in sorted({fold for of_gap in chosen.values() for fold in of_gap})
         }
         for gap in gaps:
             rows = []
-            for block in chosen[gap]:
-                without, shown = read[block]
+            for fold in chosen[gap]:
+                without, shown = read[fold]
                 effects = whole[gap - 1] - evidence(without)[:, gap - 1]
                 rows += [{"effect": float(f"{effect:.4g}"), **one} for effect, one in zip(effects, shown, strict=True)]
             told[gap] = sorted(rows, key=lambda row: -row["effect"])[:KEPT]
@@ -97,24 +97,24 @@ def strongest_sentences(
     )
 
 
-def _read_block(
-    block: int,
+def _read_fold(
+    fold: int,
     signals: Mapping[str, StreamSignal],
     sums: Mapping[str, Sums],
     model: CausalModel,
     sentences: Sequence[str],
-    blocks: Blocks,
+    folds: Folds,
     seed: int,
     config: StreamConfig,
 ) -> tuple[dict[str, Float[np.ndarray, "sentence gap"]], list[dict[str, Any]]]:
-    """Return every signal's curve without each sentence of a block, and each sentence's tokens."""
-    members = blocks.order[block * blocks.size : (block + 1) * blocks.size]
+    """Return every signal's curve without each sentence of a fold, and each sentence's tokens."""
+    members = folds.order[fold * folds.size : (fold + 1) * folds.size]
     place = {int(sentence): i for i, sentence in enumerate(members)}
     shown: list[dict[str, Any]] = [{} for _ in members]
 
     def read(needs: frozenset[str]) -> Iterator[Batch]:
-        one = Blocks(members, blocks.size)
-        for batch in stream(model, sentences, needs=needs, blocks=one, seed=seed, config=config):
+        one = Folds(members, folds.size)
+        for batch in stream(model, sentences, needs=needs, folds=one, seed=seed, config=config):
             lengths = batch.is_token.sum(dim=1).tolist()
             for i, (sentence, drawn) in enumerate(zip(batch.sentence.tolist(), batch.drawn.tolist(), strict=True)):
                 tokens = [model.tokenizer.decode([token]) for token in batch.tokens[i, : lengths[i]].tolist()]
@@ -123,14 +123,14 @@ def _read_block(
 
     without = {}
     for name, signal in signals.items():
-        own = {key: values[block] for key, values in sums[name].items()}
+        own = {key: values[fold] for key, values in sums[name].items()}
         left = _leave_one_out(signal, partial(read, signal.needs), place, own, int(model.cfg.n_layers))
         curves = []
         for i in range(len(members)):
             changed = {key: values.copy() for key, values in sums[name].items()}
             for key, values in changed.items():
-                values[block] = left[key][i]
-            curves.append(signal.curves(changed, np.ones((1, blocks.count)))[0])
+                values[fold] = left[key][i]
+            curves.append(signal.curves(changed, np.ones((1, folds.count)))[0])
         without[name] = np.stack(curves)
     return without, shown
 
@@ -142,24 +142,24 @@ def _leave_one_out(
     whole: Sums,
     n_layers: int,
 ) -> dict[str, np.ndarray]:
-    """Return a block's sums without each of its sentences.
+    """Return a fold's sums without each of its sentences.
 
-    Sums over sentences are had by taking each one's own from the whole; what is computed within a block (kernels) is
+    Sums over sentences are had by taking each one's own from the whole; what is computed within a fold (kernels) is
     computed again without it.
     """
     n = len(place)
     try:
-        alone = signal.start(n_layers=n_layers, block_sizes=np.ones(n, dtype=int))
+        alone = signal.start(n_layers=n_layers, fold_sizes=np.ones(n, dtype=int))
     except DataError:
         alone = None  # nothing can be computed of one sentence
     if alone is not None:
-        _watch(alone, (_own_blocks(batch, place) for batch in read()))
+        _watch(alone, (_own_folds(batch, place) for batch in read()))
         single = alone.sums()
         if all(_adds_up(single[key].sum(axis=0), values) for key, values in whole.items()):
             return {key: values[None] - single[key] for key, values in whole.items()}
     batches, found = list(read()), {key: [] for key in whole}
     for sentence in place:
-        rest = signal.start(n_layers=n_layers, block_sizes=np.array([n - 1]))
+        rest = signal.start(n_layers=n_layers, fold_sizes=np.array([n - 1]))
         _watch(rest, (_without(batch, sentence) for batch in batches))
         for key, values in rest.sums().items():
             found[key].append(values[0])
@@ -171,7 +171,7 @@ def _watch(accumulator: Accumulator, batches: Iterable[Batch]) -> None:
 
     with torch.inference_mode():
         for batch in batches:
-            if len(batch.block):
+            if len(batch.fold):
                 accumulator.observe(batch)
 
 
@@ -179,13 +179,13 @@ def _adds_up(total: np.ndarray, whole: np.ndarray) -> bool:
     return total.shape == whole.shape and bool(np.allclose(total, whole, rtol=1e-4, atol=1e-6, equal_nan=False))
 
 
-def _own_blocks(batch: Batch, place: Mapping[int, int]) -> Batch:
-    """Give every sentence a block of its own."""
-    return replace(batch, block=np.array([place[int(sentence)] for sentence in batch.sentence]))
+def _own_folds(batch: Batch, place: Mapping[int, int]) -> Batch:
+    """Give every sentence a fold of its own."""
+    return replace(batch, fold=np.array([place[int(sentence)] for sentence in batch.sentence]))
 
 
 def _without(batch: Batch, sentence: int) -> Batch:
-    """Return a batch of one block without a sentence; the same batch where that is not in it."""
+    """Return a batch of one fold without a sentence; the same batch where that is not in it."""
     import torch
 
     kept = np.flatnonzero(batch.sentence != sentence)
@@ -195,4 +195,4 @@ def _without(batch: Batch, sentence: int) -> Batch:
     names = ("drawn", "tokens", "is_data", "is_token")
     changed: dict[str, Any] = {name: getattr(batch, name)[rows] for name in names}
     changed |= {name: [layer[rows] for layer in getattr(batch, name)] for name in ("resid", "pattern")}
-    return replace(batch, sentence=batch.sentence[kept], block=batch.block[kept], **changed)
+    return replace(batch, sentence=batch.sentence[kept], fold=batch.fold[kept], **changed)

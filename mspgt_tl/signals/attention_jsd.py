@@ -67,10 +67,10 @@ def _divergence(p: Tensor, q: Tensor, entropy_p: Tensor, entropy_q: Tensor) -> T
 class _Accumulator:
     signal: AttentionDrift
     n_layers: int
-    n_blocks: int
+    n_folds: int
 
     def __post_init__(self) -> None:
-        self.rows = np.zeros(self.n_blocks)
+        self.rows = np.zeros(self.n_folds)
         self.divergence: np.ndarray | None = None
 
     def observe(self, batch: Batch) -> None:
@@ -79,7 +79,7 @@ class _Accumulator:
         keep = batch.is_token if self.signal.sinks else batch.is_data
         seen = torch.tril(keep[:, None, :].expand(-1, keep.shape[1], -1))
         valid = batch.is_data & (seen.sum(-1) >= MIN_KEYS)
-        np.add.at(self.rows, batch.block, valid.sum(-1).double().cpu().numpy())
+        np.add.at(self.rows, batch.fold, valid.sum(-1).double().cpu().numpy())
         mask = keep[:, None, None, :]
         sums = []
         previous: tuple[Tensor, Tensor] | None = None
@@ -92,8 +92,8 @@ class _Accumulator:
             previous = rows, entropy
         total = torch.stack(sums, dim=1).double().cpu().numpy()
         if self.divergence is None:
-            self.divergence = np.zeros((self.n_blocks, *total.shape[1:]))
-        np.add.at(self.divergence, batch.block, total)
+            self.divergence = np.zeros((self.n_folds, *total.shape[1:]))
+        np.add.at(self.divergence, batch.fold, total)
 
     def sums(self) -> Mapping[str, np.ndarray]:
         if self.divergence is None:
@@ -151,11 +151,11 @@ class AttentionDrift(StreamSignal):
     def from_config(cls, config: Any, rule: str) -> Self:
         return cls(mode=config.attention_mode, sinks=config.attention_sinks)
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Accumulator:
-        return _Accumulator(self, n_layers, len(block_sizes))
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Accumulator:
+        return _Accumulator(self, n_layers, len(fold_sizes))
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         from scipy.optimize import linear_sum_assignment
 

@@ -39,7 +39,7 @@ class _Cosines(MeanSums):
             ((1 - neighbour_cosines(torch.stack(pair))[0]) * batch.is_data).sum(-1)
             for pair in zip(batch.resid[:-1], batch.resid[1:], strict=True)
         ]
-        self.add(batch.block, torch.stack(turned, dim=1), batch.is_data.sum(-1))
+        self.add(batch.fold, torch.stack(turned, dim=1), batch.is_data.sum(-1))
 
 
 @dataclass
@@ -47,11 +47,11 @@ class _Angles(MeanSums):
     def observe(self, batch: Batch) -> None:
         import torch
 
-        every = torch.arange(len(batch.block), device=batch.tokens.device)
+        every = torch.arange(len(batch.fold), device=batch.tokens.device)
         length = batch.is_data.shape[1]
         last = length - 1 - batch.is_data.flip(1).int().argmax(1)
         angles = neighbour_cosines(torch.stack([resid[every, last] for resid in batch.resid])).arccos() / torch.pi
-        self.add(batch.block, angles.T, torch.ones_like(every))
+        self.add(batch.fold, angles.T, torch.ones_like(every))
 
 
 @SIGNALS.register
@@ -70,11 +70,11 @@ class BlockInfluence(StreamSignal):
     place: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Cosines:
-        return _Cosines(len(block_sizes), n_layers - 1)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Cosines:
+        return _Cosines(len(fold_sizes), n_layers - 1)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         return MeanSums.mean(sums, weights)
 
@@ -95,10 +95,10 @@ class AngularDistance(StreamSignal):
     place: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Angles:
-        return _Angles(len(block_sizes), n_layers - 1)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Angles:
+        return _Angles(len(fold_sizes), n_layers - 1)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         return MeanSums.mean(sums, weights)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
 from mspgt_tl.errors import DataError
-from mspgt_tl.signals.rows import BlockRows
+from mspgt_tl.signals.rows import FoldRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,21 +74,21 @@ def linear_cka(x: Float[Tensor, "row d_x"], y: Float[Tensor, "row d_y"], *, debi
 
 @dataclass
 class _Accumulator:
-    """Turns each full block of one row per sentence into its HSIC of all layer pairs: HSIC is no sum over sentences."""
+    """Turns each full fold of one row per sentence into its HSIC of all layer pairs: HSIC is no sum over sentences."""
 
     n_layers: int
-    block_sizes: Int[np.ndarray, "block"]
+    fold_sizes: Int[np.ndarray, "fold"]
     raw: bool
 
     def __post_init__(self) -> None:
-        self.hsic = np.zeros((len(self.block_sizes), self.n_layers, self.n_layers))
-        self.rows = BlockRows(self.block_sizes, raw=self.raw)
+        self.hsic = np.zeros((len(self.fold_sizes), self.n_layers, self.n_layers))
+        self.rows = FoldRows(self.fold_sizes, raw=self.raw)
 
     def observe(self, batch: Batch) -> None:
         for full in self.rows.add(batch):
             n = full.rows.shape[1]
             flat = centred_kernels(full.rows).flatten(1)
-            self.hsic[full.block] = (flat @ flat.T).cpu().numpy() / (n * (n - 3))
+            self.hsic[full.fold] = (flat @ flat.T).cpu().numpy() / (n * (n - 3))
 
     def sums(self) -> Mapping[str, np.ndarray]:
         return {"hsic": self.hsic}
@@ -97,7 +97,7 @@ class _Accumulator:
 @SIGNALS.register
 @dataclass(frozen=True)
 class CkaChange(StreamSignal):
-    """One minus the CKA of two neighbouring layers' residual streams, HSIC averaged over blocks (Nguyen et al. 2021).
+    """One minus the CKA of two neighbouring layers' residual streams, HSIC averaged over folds (Nguyen et al. 2021).
 
     Rows are one data token per sentence, so they are independent, as the next block reads them: the length of a row
     says nothing to it, while few long rows are all that CKA of raw ones sees. Unit: ratio, about [0, 1]; 0 means the
@@ -123,13 +123,13 @@ class CkaChange(StreamSignal):
         # The published rule always takes raw rows.
         return cls(raw=config.rows == "raw" or rule == "paper")
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Accumulator:
-        if block_sizes.min() < MIN_ROWS:
-            raise DataError(f"CKA needs {MIN_ROWS} sentences a block, got {block_sizes.min()}.")
-        return _Accumulator(n_layers, block_sizes, self.raw)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Accumulator:
+        if fold_sizes.min() < MIN_ROWS:
+            raise DataError(f"CKA needs {MIN_ROWS} sentences a fold, got {fold_sizes.min()}.")
+        return _Accumulator(n_layers, fold_sizes, self.raw)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         own = weights @ np.einsum("bll->bl", sums["hsic"])
         neighbours = weights @ np.einsum("bll->bl", sums["hsic"][:, :-1, 1:])
@@ -137,7 +137,7 @@ class CkaChange(StreamSignal):
 
 
 def cka_matrices(
-    sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+    sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
 ) -> Float[np.ndarray, "resample layer layer"]:
     """Return the CKA of every pair of layers, one matrix per row of block weights."""
     hsic = np.einsum("rb,blm->rlm", weights, sums["hsic"])

@@ -41,11 +41,11 @@ class CkaBlocks(StreamSignal):
     place: ClassVar[int] = 7
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> Accumulator:
-        return CkaChange().start(n_layers=n_layers, block_sizes=block_sizes)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> Accumulator:
+        return CkaChange().start(n_layers=n_layers, fold_sizes=fold_sizes)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         return np.stack([boundary_worth(cka) for cka in cka_matrices(sums, weights)])
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from mspgt_tl.contracts import Batch, StreamSignal
 from mspgt_tl.passes.data import as_read
 from mspgt_tl.signals.cka import centred_kernels
-from mspgt_tl.signals.rows import BlockRows
+from mspgt_tl.signals.rows import FoldRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,43 +59,43 @@ def whiten(rows: Float[Tensor, "layer row d"]) -> Float[Tensor, "layer row row"]
 @dataclass
 class _Accumulator:
     n_layers: int
-    block_sizes: Int[np.ndarray, "block"]
-    waiting: dict[str, BlockRows] = field(default_factory=dict)
+    fold_sizes: Int[np.ndarray, "fold"]
+    waiting: dict[str, FoldRows] = field(default_factory=dict)
     found: dict[str, np.ndarray] = field(default_factory=dict)
     mask: Tensor | None = None
-    """Massive channels, told once from the first block for all."""
+    """Massive channels, told once from the first fold for all."""
     early: list[tuple[int, Tensor]] = field(default_factory=list)
-    """Blocks complete before the first."""
+    """Folds complete before the first."""
 
     def observe(self, batch: Batch) -> None:
         for full in self._rows("drawn").add(batch):
             rows = as_read(full.rows, centred=batch.centred)
-            self._keep("raw rows", full.block, full.rows)
-            self._keep("whitened", full.block, whiten(rows))
-            self._keep_masked(full.block, rows)
+            self._keep("raw rows", full.fold, full.rows)
+            self._keep("whitened", full.fold, whiten(rows))
+            self._keep_masked(full.fold, rows)
         for name, drawn in _other_rows(batch).items():
             for full in self._rows(name).add(replace(batch, drawn=drawn)):
-                self._keep(name, full.block, as_read(full.rows, centred=batch.centred))
+                self._keep(name, full.fold, as_read(full.rows, centred=batch.centred))
 
-    def _keep_masked(self, block: int, rows: Tensor) -> None:
-        self.early.append((block, rows))
-        if block == 0:
+    def _keep_masked(self, fold: int, rows: Tensor) -> None:
+        self.early.append((fold, rows))
+        if fold == 0:
             self.mask = massive_channels(rows)
-            self.found[MASK] = np.tile(self.mask.cpu().numpy().astype(np.float64), (len(self.block_sizes), 1))
+            self.found[MASK] = np.tile(self.mask.cpu().numpy().astype(np.float64), (len(self.fold_sizes), 1))
         if self.mask is not None:
             for number, waiting in self.early:
                 self._keep("massive masked", number, waiting * ~self.mask)
             self.early.clear()
 
-    def _rows(self, name: str) -> BlockRows:
-        return self.waiting.setdefault(name, BlockRows(self.block_sizes))
+    def _rows(self, name: str) -> FoldRows:
+        return self.waiting.setdefault(name, FoldRows(self.fold_sizes))
 
-    def _keep(self, name: str, block: int, rows: Tensor) -> None:
+    def _keep(self, name: str, fold: int, rows: Tensor) -> None:
         n = rows.shape[1]
         flat = centred_kernels(rows).flatten(1)
-        sums = self.found.setdefault(name, np.zeros((len(self.block_sizes), 2, self.n_layers)))
-        sums[block, 0] = (flat * flat).sum(dim=1).cpu().numpy() / (n * (n - 3))
-        sums[block, 1, 1:] = (flat[:-1] * flat[1:]).sum(dim=1).cpu().numpy() / (n * (n - 3))
+        sums = self.found.setdefault(name, np.zeros((len(self.fold_sizes), 2, self.n_layers)))
+        sums[fold, 0] = (flat * flat).sum(dim=1).cpu().numpy() / (n * (n - 3))
+        sums[fold, 1, 1:] = (flat[:-1] * flat[1:]).sum(dim=1).cpu().numpy() / (n * (n - 3))
 
     def sums(self) -> Mapping[str, np.ndarray]:
         return self.found
@@ -135,11 +135,11 @@ class CkaVariants(StreamSignal):
     variant: str = OF_DRAWN[0]
     """Which one `curves` returns."""
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Accumulator:
-        return _Accumulator(n_layers, block_sizes)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Accumulator:
+        return _Accumulator(n_layers, fold_sizes)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         total = np.einsum("rb,bkl->rkl", weights, sums[self.variant])
         own, shared = total[:, 0], total[:, 1, 1:]

@@ -32,7 +32,7 @@ class _Norms(MeanSums):
             norms = resid.float().norm(dim=-1)
             median = norms.masked_fill(~batch.is_data, float("nan")).nanmedian(dim=1).values
             ratios.append(norms[:, 0] / median.clamp(min=tiny))
-        self.add(batch.block, torch.stack(ratios, dim=1), torch.ones(len(batch.block), dtype=torch.long))
+        self.add(batch.fold, torch.stack(ratios, dim=1), torch.ones(len(batch.fold), dtype=torch.long))
 
 
 @dataclass
@@ -46,7 +46,7 @@ class _Sinks(MeanSums):
         for pattern in batch.pattern:
             on_first = torch.einsum("bq,bhq->bh", queries, pattern[..., 0].float()) / count[:, None]
             shares.append((on_first > SINK_SHARE).float().mean(dim=1))
-        self.add(batch.block, torch.stack(shares, dim=1), torch.ones(len(batch.block), dtype=torch.long))
+        self.add(batch.fold, torch.stack(shares, dim=1), torch.ones(len(batch.fold), dtype=torch.long))
 
 
 @SIGNALS.register
@@ -65,11 +65,11 @@ class FirstTokenNorm(StreamSignal):
     place: ClassVar[int] = 8
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Norms:
-        return _Norms(len(block_sizes), n_layers)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Norms:
+        return _Norms(len(fold_sizes), n_layers)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         return jumps(np.log(np.maximum(MeanSums.mean(sums, weights), np.finfo(float).tiny)))
 
@@ -90,10 +90,10 @@ class SinkRate(StreamSignal):
     place: ClassVar[int] = 9
     needs: ClassVar[frozenset[str]] = frozenset({"pattern"})
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Sinks:
-        return _Sinks(len(block_sizes), n_layers)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Sinks:
+        return _Sinks(len(fold_sizes), n_layers)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         return jumps(MeanSums.mean(sums, weights))

@@ -3,10 +3,10 @@
 The ratio μ of a point's second to its first neighbour's distance follows a Pareto law whose exponent is the dimension,
 so the maximum-likelihood estimate is (n - 1) / Σ ln μ.
 
-Neighbours are no sum over sentences: they are looked for within a bootstrap block, and n and Σ ln μ are summed over
-blocks. So the dimension is that at the scale of a block's 25 to 125 points, and a block drawn twice doubles its weight
+Neighbours are no sum over sentences: they are looked for within a bootstrap fold, and n and Σ ln μ are summed over
+folds. So the dimension is that at the scale of a fold's 25 to 125 points, and a fold drawn twice doubles its weight
 instead of giving every point a neighbour at distance zero. In a causal model equal beginnings of sentences give equal
-vectors up to rounding, whose ratio is noise: a row whose tokens up to the drawn one are already in the block is
+vectors up to rounding, whose ratio is noise: a row whose tokens up to the drawn one are already in the fold is
 left out.
 """
 
@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
 from mspgt_tl.errors import DataError
-from mspgt_tl.signals.rows import BlockRows
+from mspgt_tl.signals.rows import FoldRows
 from mspgt_tl.signals.sums import jumps
 
 if TYPE_CHECKING:
@@ -65,15 +65,15 @@ def two_nn(rows: Float[Tensor, "row d"]) -> float:
 
 @dataclass
 class _Neighbours:
-    """Σ ln μ and n of every layer, block by block."""
+    """Σ ln μ and n of every layer, fold by fold."""
 
     n_layers: int
-    block_sizes: Int[np.ndarray, "block"]
+    fold_sizes: Int[np.ndarray, "fold"]
 
     def __post_init__(self) -> None:
-        shape = (len(self.block_sizes), self.n_layers)
+        shape = (len(self.fold_sizes), self.n_layers)
         self.log_ratio, self.points = np.zeros(shape), np.zeros(shape)
-        self.rows = BlockRows(self.block_sizes)
+        self.rows = FoldRows(self.fold_sizes)
 
     def observe(self, batch: Batch) -> None:
         import torch
@@ -85,8 +85,8 @@ class _Neighbours:
             # In an order that does not depend on how sentences were batched.
             kept = torch.tensor([places[prefix] for prefix in sorted(places)], device=full.rows.device)
             found = log_ratios(full.rows[:, kept])
-            self.log_ratio[full.block] = found.nansum(1).cpu().numpy()
-            self.points[full.block] = torch.isfinite(found).sum(1).cpu().numpy()
+            self.log_ratio[full.fold] = found.nansum(1).cpu().numpy()
+            self.points[full.fold] = torch.isfinite(found).sum(1).cpu().numpy()
 
     def sums(self) -> Mapping[str, np.ndarray]:
         return {"log_ratio": self.log_ratio, "points": self.points}
@@ -108,18 +108,18 @@ class IntrinsicDimension(StreamSignal):
     place: ClassVar[int] = 5
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Neighbours:
-        return _Neighbours(n_layers, block_sizes)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Neighbours:
+        return _Neighbours(n_layers, fold_sizes)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         return jumps(self.levels(sums, weights))
 
     @staticmethod
     def levels(
-        sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample layer"]:
-        """Return the dimension of every layer per row of block weights, nan where no ratio was drawn."""
+        """Return the dimension of every layer per row of fold weights, nan where no ratio was drawn."""
         total, points = weights @ sums["log_ratio"], weights @ sums["points"]
         return np.where(total > 0, (points - 1) / np.where(total > 0, total, 1), np.nan)

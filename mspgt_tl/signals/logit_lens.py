@@ -63,10 +63,10 @@ class _Readouts(MeanSums):
     def observe(self, batch: Batch) -> None:
         import torch
 
-        every = torch.arange(len(batch.block), device=batch.drawn.device)
+        every = torch.arange(len(batch.fold), device=batch.drawn.device)
         last = self.read(batch.resid[-1][every, batch.drawn])
         values = [self.quantity(self.read(resid[every, batch.drawn]), last) for resid in batch.resid[:-1]]
-        self.add(batch.block, torch.stack([*values, self.quantity(last, last)], dim=1), torch.ones_like(every))
+        self.add(batch.fold, torch.stack([*values, self.quantity(last, last)], dim=1), torch.ones_like(every))
 
 
 def entropy(logits: Float[Tensor, "row vocab"], last: Float[Tensor, "row vocab"]) -> Float[Tensor, "row"]:
@@ -102,11 +102,11 @@ class LogitLensEntropy(StreamSignal):
     def of_model(cls, model: CausalModel) -> Self:
         return cls(readout_of(model))
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Readouts:
-        return _Readouts(len(block_sizes), n_layers, self.read, entropy)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Readouts:
+        return _Readouts(len(fold_sizes), n_layers, self.read, entropy)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         return jumps(MeanSums.mean(sums, weights))
 
@@ -133,10 +133,10 @@ class LogitLensAgreement(StreamSignal):
     def of_model(cls, model: CausalModel) -> Self:
         return cls(readout_of(model))
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Readouts:
-        return _Readouts(len(block_sizes), n_layers, self.read, agreement)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Readouts:
+        return _Readouts(len(fold_sizes), n_layers, self.read, agreement)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         return jumps(MeanSums.mean(sums, weights))

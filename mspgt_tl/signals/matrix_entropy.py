@@ -50,7 +50,7 @@ class _Entropies(MeanSums):
 
         counted = batch.is_token if self.every_token else batch.is_data
         found = torch.stack([matrix_entropy(resid, counted) for resid in batch.resid], dim=1)
-        self.add(batch.block, found, torch.ones(len(found), dtype=torch.long))
+        self.add(batch.fold, found, torch.ones(len(found), dtype=torch.long))
 
 
 @SIGNALS.register
@@ -69,11 +69,11 @@ class MatrixEntropy(StreamSignal):
     place: ClassVar[int] = 6
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Entropies:
-        return _Entropies(len(block_sizes), n_layers)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Entropies:
+        return _Entropies(len(fold_sizes), n_layers)
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
         return jumps(MeanSums.mean(sums, weights))
 
@@ -91,5 +91,5 @@ class SpectrumCompression(MatrixEntropy):
     source: ClassVar[str] = "Queipo-de-Llano et al. 2025; N"
     place: ClassVar[int] = 10
 
-    def start(self, *, n_layers: int, block_sizes: Int[np.ndarray, "block"]) -> _Entropies:
-        return _Entropies(len(block_sizes), n_layers, every_token=True)
+    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Entropies:
+        return _Entropies(len(fold_sizes), n_layers, every_token=True)

@@ -67,9 +67,9 @@ class ProbeSignal(Signal):
             raise ConfigError(unknown_name("probe curve", self.curve, ("f1", "selectivity")))
 
     def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
-        """Return |F1(b) - F1(b-1)| per row of block weights; tasks that could not be scored are left out."""
+        """Return |F1(b) - F1(b-1)| per row of fold weights; tasks that could not be scored are left out."""
         wanted = ("mlp",) if self.curve == "f1" else ("mlp", "control")
         tasks = [task for task in TASKS if all(f"{task}.{kind}.hits" in sums for kind in wanted)]
         if not tasks:
@@ -84,12 +84,12 @@ class ProbeSignal(Signal):
 
 def f1_table(sums: Mapping[str, np.ndarray]) -> Float[np.ndarray, "task kind layer"]:
     """Return macro-F1 for every task of `TASKS`, kind of `KINDS` and layer; nan where it was not computed."""
-    n_blocks, _, n_layers, _ = next(iter(sums.values())).shape
+    n_folds, _, n_layers, _ = next(iter(sums.values())).shape
     table = np.full((len(TASKS), len(KINDS), n_layers), np.nan)
     for row, task in enumerate(TASKS):
         for column, kind in enumerate(KINDS):
             if f"{task}.{kind}.hits" in sums:
-                table[row, column] = _macro_f1(sums, task, kind, np.ones((1, n_blocks)))[0]
+                table[row, column] = _macro_f1(sums, task, kind, np.ones((1, n_folds)))[0]
     return table
 
 
@@ -99,7 +99,7 @@ def _macro_f1(
     """Return macro-F1 averaged over repeated trainings, which a resample draws anew with replacement."""
     hits, total = (sums[f"{task}.{kind}.{part}"] for part in ("hits", "total"))
     repeats = hits.shape[1]
-    pattern = "block repeat layer label -> block (repeat layer) label"
+    pattern = "fold repeat layer label -> fold (repeat layer) label"
     scores = macro_f1(rearrange(hits, pattern), rearrange(total, pattern), weights)
     scores = rearrange(scores, "resample (repeat layer) -> resample repeat layer", repeat=repeats)
     drawn = np.random.default_rng(TASKS.index(task)).integers(0, repeats, (len(weights), repeats))
@@ -108,11 +108,11 @@ def _macro_f1(
 
 
 def macro_f1(
-    hits: Float[np.ndarray, "block layer label"],
-    total: Float[np.ndarray, "block layer label"],
-    weights: Float[np.ndarray, "resample block"],
+    hits: Float[np.ndarray, "fold layer label"],
+    total: Float[np.ndarray, "fold layer label"],
+    weights: Float[np.ndarray, "resample fold"],
 ) -> Float[np.ndarray, "resample layer"]:
-    """Return macro-F1 per row of block weights from true positives and 2 TP + FP + FN.
+    """Return macro-F1 per row of fold weights from true positives and 2 TP + FP + FN.
 
     A row of zeros gives nan. Products run in float32 where every sum is an integer that float32 holds
     exactly, which leaves only the rounding of the quotients and their mean, below 1e-6.
@@ -120,12 +120,12 @@ def macro_f1(
     >>> macro_f1(np.array([[[3.0]]]), np.array([[[8.0]]]), np.ones((1, 1)))
     array([[0.75]])
     """
-    n_blocks, n_layers, n_labels = hits.shape
+    n_folds, n_layers, n_labels = hits.shape
     small = (weights.max(initial=0) * total.sum(0)).max(initial=0) < EXACT_FLOAT32
     exact = small and all((part == np.rint(part)).all() for part in (weights, hits, total))
     dtype = np.float32 if exact else np.float64
     w, h, t = (np.asarray(part, dtype=dtype) for part in (weights, hits, total))
-    h, t = 2 * h.reshape(n_blocks, -1), t.reshape(n_blocks, -1)
+    h, t = 2 * h.reshape(n_folds, -1), t.reshape(n_folds, -1)
     mean = np.full(n_labels, 1 / n_labels, dtype=dtype)
     scores = np.empty((len(w), n_layers))
     size = max(1, CHUNK_VALUES // (n_layers * n_labels))
@@ -141,19 +141,19 @@ def macro_f1(
 def count_labels(
     predicted: Int[np.ndarray, "layer item"],
     label: Int[np.ndarray, "item"],
-    block: Int[np.ndarray, "item"],
+    fold: Int[np.ndarray, "item"],
     *,
-    n_blocks: int,
+    n_folds: int,
     n_labels: int,
-) -> tuple[Float[np.ndarray, "block layer label"], Float[np.ndarray, "block layer label"]]:
-    """Return true positives and 2 TP + FP + FN of every label: they add over blocks, F1 does not."""
-    shape = (n_blocks, len(predicted), n_labels)
+) -> tuple[Float[np.ndarray, "fold layer label"], Float[np.ndarray, "fold layer label"]]:
+    """Return true positives and 2 TP + FP + FN of every label: they add over folds, F1 does not."""
+    shape = (n_folds, len(predicted), n_labels)
     hits, total = np.zeros(shape), np.zeros(shape)
-    given = np.bincount(block * n_labels + label, minlength=n_blocks * n_labels).reshape(n_blocks, n_labels)
+    given = np.bincount(fold * n_labels + label, minlength=n_folds * n_labels).reshape(n_folds, n_labels)
     for layer, guess in enumerate(predicted):
-        cell = block * n_labels + guess
-        guessed = np.bincount(cell, minlength=n_blocks * n_labels).reshape(n_blocks, n_labels)
-        right = np.bincount(cell[guess == label], minlength=n_blocks * n_labels)
-        hits[:, layer] = right.reshape(n_blocks, n_labels)
+        cell = fold * n_labels + guess
+        guessed = np.bincount(cell, minlength=n_folds * n_labels).reshape(n_folds, n_labels)
+        right = np.bincount(cell[guess == label], minlength=n_folds * n_labels)
+        hits[:, layer] = right.reshape(n_folds, n_labels)
         total[:, layer] = guessed + given
     return hits, total

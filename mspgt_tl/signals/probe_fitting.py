@@ -57,14 +57,14 @@ class ProbeData:
     trees: Sequence[Tree]
     word_row: Sequence[Int[np.ndarray, "word"]]
     """Per tree, the row of `features` of each word; -1 where it was truncated or could not be aligned."""
-    block: Int[np.ndarray, "tree"] | None = None
-    """Bootstrap block of each tree; only the test split needs it."""
+    fold: Int[np.ndarray, "tree"] | None = None
+    """Bootstrap fold of each tree; only the test split needs it."""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or not len(self.features):
             raise DataError(f"features must be [word, layer, d_model] with words, got {self.features.shape}.")
-        if self.block is not None and len(self.block) != len(self.trees):
-            raise DataError(f"block needs one entry a tree: {len(self.trees)} trees, got {len(self.block)}.")
+        if self.fold is not None and len(self.fold) != len(self.trees):
+            raise DataError(f"fold needs one entry a tree: {len(self.trees)} trees, got {len(self.fold)}.")
         if max((int(row.max()) for row in self.word_row if len(row)), default=-1) >= len(self.features):
             raise DataError(f"word_row points beyond the {len(self.features)} rows of features.")
 
@@ -75,28 +75,28 @@ def fit_probes(
     tasks: Sequence[str] = TASKS,
     config: ProbeConfig | None = None,
     *,
-    n_blocks: int,
+    n_folds: int,
     kinds: Sequence[str] = KINDS,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Train all probes on `train` and count their hits and misses on `dev`, per bootstrap block.
+    """Train all probes on `train` and count their hits and misses on `dev`, per bootstrap fold.
 
     Args:
         kinds: which of `KINDS` to train; no kind's numbers depend on the others.
 
     Returns:
         sums: `<task>.<kind>.hits` (true positives) and `<task>.<kind>.total` (2 TP + FP + FN), float64 of shape
-            `[block, repeat, layer, label]`, for the labels that count. A task that cannot be scored has no entry.
+            `[fold, repeat, layer, label]`, for the labels that count. A task that cannot be scored has no entry.
         metadata: plain values: the settings, the dtype of the products, label names and numbers of items per task
             and kind, held-out losses, and under `skipped` the reason for every task or control left out.
 
     Raises:
         ActivationError: an activation is nan or infinite.
-        DataError: the two splits, or the blocks, do not fit together.
+        DataError: the two splits, or the folds, do not fit together.
     """
     config = config or ProbeConfig()
-    block = _checked_blocks(train, dev, n_blocks)
+    fold = _checked_folds(train, dev, n_folds)
     moments = feature_moments(train.features, "training")
     _check_all_finite(dev.features)
     held_out = _held_out_trees(len(train.trees), config.seed)
@@ -118,7 +118,7 @@ def fit_probes(
         inputs, tests = (Inputs(part.features, moments, device, layers=layers) for part in (train, dev))
         for job in jobs:
             on_share = _on_share(progress, job, index * len(kinds) + kinds.index(job.kind), len(groups) * len(kinds))
-            parts[job.task, job.kind].append(job.run(inputs, tests, block, n_blocks, on_share))
+            parts[job.task, job.kind].append(job.run(inputs, tests, fold, n_folds, on_share))
             on_share(1.0)  # layers may all have stopped early
     sums, described = dict[str, np.ndarray](), {task: dict[str, Any]() for task in tasks}
     for job in jobs:
@@ -144,8 +144,8 @@ def fit_probes(
 class _Counted:
     """What a group of layers counted, and how its trainings went."""
 
-    hits: Float[np.ndarray, "block repeat layer label"]
-    total: Float[np.ndarray, "block repeat layer label"]
+    hits: Float[np.ndarray, "fold repeat layer label"]
+    total: Float[np.ndarray, "fold repeat layer label"]
     best_epoch: Int[np.ndarray, "repeat layer"]
     held_out_loss: Float[np.ndarray, "repeat layer"]
 
@@ -183,21 +183,21 @@ class _Job:
         self,
         inputs: Inputs,
         tests: Inputs,
-        block_of_tree: np.ndarray,
-        n_blocks: int,
+        fold_of_tree: np.ndarray,
+        n_folds: int,
         on_share: Callable[[float], None],
     ) -> _Counted:
         """Train the probe `repeats` times (only the MLP more than once) and count its hits and misses."""
         repeats = self.config.repeats if self.kind == "mlp" else 1
         names, n_trained, train_ids, test_ids = label_ids(self.items.labels, self.tests.labels)
         columns = [names.index(name) for name in self.scored_labels()]
-        block, counts, trainings = block_of_tree[self.tests.tree], [], []
+        fold, counts, trainings = fold_of_tree[self.tests.tree], [], []
         for repeat in range(repeats):
             trained = self._train(
                 inputs, train_ids, n_trained, repeat, lambda share, r=repeat: on_share((r + share) / repeats)
             )
             predicted = predict(tests, self.tests.rows, trained.weights)
-            counts.append(count_labels(predicted, test_ids, block, n_blocks=n_blocks, n_labels=len(names)))
+            counts.append(count_labels(predicted, test_ids, fold, n_folds=n_folds, n_labels=len(names)))
             trainings.append(trained)
         hits, total = (np.stack(part, axis=1)[..., columns] for part in zip(*counts, strict=True))
         best, loss = ([getattr(one, name) for one in trainings] for name in ("best_epoch", "held_out_loss"))
@@ -284,18 +284,18 @@ def _layer_groups(n_layers: int, layer_bytes: int) -> list[slice]:
     return [slice(first, last) for first, last in pairwise(edges)]
 
 
-def _checked_blocks(train: ProbeData, dev: ProbeData, n_blocks: int) -> Int[np.ndarray, "tree"]:
-    """Return the test split's blocks, if both splits and the blocks fit together."""
+def _checked_folds(train: ProbeData, dev: ProbeData, n_folds: int) -> Int[np.ndarray, "tree"]:
+    """Return the test split's folds, if both splits and the folds fit together."""
     if train.features.shape[1:] != dev.features.shape[1:]:
         raise DataError(
             f"Both splits need the same layers and d_model, got {train.features.shape[1:]} and "
             f"{dev.features.shape[1:]}."
         )
-    if dev.block is None:
-        raise DataError("The test split needs `block`, the bootstrap block of each tree.")
-    if len(dev.block) and (dev.block.min() < 0 or dev.block.max() >= n_blocks):
-        raise DataError(f"Blocks must lie in 0 … {n_blocks - 1}, got {dev.block.min()} … {dev.block.max()}.")
-    return dev.block
+    if dev.fold is None:
+        raise DataError("The test split needs `fold`, the bootstrap fold of each tree.")
+    if len(dev.fold) and (dev.fold.min() < 0 or dev.fold.max() >= n_folds):
+        raise DataError(f"Folds must lie in 0 … {n_folds - 1}, got {dev.fold.min()} … {dev.fold.max()}.")
+    return dev.fold
 
 
 def _check_all_finite(features: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The commonest state of a signal: totals and counts by bootstrap block, whose quotient is a mean."""
+"""The commonest state of a signal: totals and counts by bootstrap fold, whose quotient is a mean."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
 
 @dataclass
 class MeanSums:
-    """Totals of one value per place (layer or gap) and the number of items, by block."""
+    """Totals of one value per place (layer or gap) and the number of items, by fold."""
 
-    n_blocks: int
+    n_folds: int
     n_places: int
 
     def __post_init__(self) -> None:
-        self.total, self.items = np.zeros((self.n_blocks, self.n_places)), np.zeros(self.n_blocks)
+        self.total, self.items = np.zeros((self.n_folds, self.n_places)), np.zeros(self.n_folds)
 
     def add(
         self,
-        block: Int[np.ndarray, "batch"],
+        fold: Int[np.ndarray, "batch"],
         total: Float[Tensor, "batch place"],
         items: Int[Tensor, "batch"],
     ) -> None:
-        """Add what a batch of sentences gives to their blocks."""
-        np.add.at(self.total, block, total.double().cpu().numpy())
-        np.add.at(self.items, block, items.double().cpu().numpy())
+        """Add what a batch of sentences gives to their folds."""
+        np.add.at(self.total, fold, total.double().cpu().numpy())
+        np.add.at(self.items, fold, items.double().cpu().numpy())
 
     def sums(self) -> Mapping[str, np.ndarray]:
         return {"total": self.total, "items": self.items}
 
     @staticmethod
     def mean(
-        sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample block"]
+        sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample place"]:
-        """Return the mean per row of block weights, nan where no item was drawn."""
+        """Return the mean per row of fold weights, nan where no item was drawn."""
         items = weights @ sums["items"]
         return np.where(items[:, None] > 0, weights @ sums["total"] / np.maximum(items, 1)[:, None], np.nan)
 

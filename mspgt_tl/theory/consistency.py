@@ -1,6 +1,6 @@
 """Does the boundary estimator close in as data grow (eq. 32–34)?
 
-Planted curves: every signal peaks at the same gap; each block of sentences shows the curve with independent Gaussian
+Planted curves: every signal peaks at the same gap; each fold of sentences shows the curve with independent Gaussian
 noise, so the mean of n blocks has noise 1/√n. The estimator is the package's own (`find_boundaries`), its interval the
 bootstrap over blocks. The width is averaged over repeats and a power of n is fitted to it (eq. 34, R: the paper's
 formula is lost; the text says the width "decays" with the number of resamples B).
@@ -112,15 +112,15 @@ def _check(sizes: Sequence[int], n_gaps: int, peak: int, repeats: int) -> None:
 
 
 def _one(
-    n_gaps: int, peak: int, spread: float, noise: float, n_blocks: int, resamples: int, seed: Sequence[int]
+    n_gaps: int, peak: int, spread: float, noise: float, n_folds: int, resamples: int, seed: Sequence[int]
 ) -> tuple[float, float]:
     """Return the interval's width (nan if there is none) and whether the boundary was hit."""
     rng = np.random.default_rng([*seed, 11])
     gaps = np.arange(1, n_gaps + 1)
     shape = np.exp(-0.5 * ((gaps - peak) / spread) ** 2)
-    blocks = shape + noise * rng.normal(size=(n_blocks, 3, n_gaps))
+    blocks = shape + noise * rng.normal(size=(n_folds, 3, n_gaps))
     draw = int(rng.integers(2**31))
-    weights = bootstrap_counts(n_blocks, resamples, seed=draw) / n_blocks
+    weights = bootstrap_counts(n_folds, resamples, seed=draw) / n_folds
     resampled = np.einsum("rb,bsg->rsg", weights, blocks)
     found = find_boundaries(blocks.mean(axis=0), resampled=resampled, rule="paper", seed=draw, n_null=1)
     if not found.boundaries:

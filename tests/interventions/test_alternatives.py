@@ -15,7 +15,7 @@ from mspgt_tl.interventions import disturbance_hooks, generate, measure_activati
 from mspgt_tl.interventions.alternatives import KINDS
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.passes.corpus import stream
-from mspgt_tl.passes.folds import Blocks
+from mspgt_tl.passes.folds import Folds
 
 SENTENCES = generated_corpus(seed=3, limit=60).sentences
 TOKENS = torch.tensor([[0, 9, 30, 7, 44, 12], [0, 33, 4, 90, 17, 8]])
@@ -50,7 +50,7 @@ def test_roots_are_of_the_covariance(model: Any, bank: Any) -> None:
             model,
             SENTENCES,
             needs=frozenset({"resid"}),
-            blocks=Blocks(np.arange(len(SENTENCES)), 1),
+            folds=Folds(np.arange(len(SENTENCES)), 1),
             seed=0,
             config=StreamConfig(),
         )

@@ -16,7 +16,7 @@ from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.errors import ActivationError
 from mspgt_tl.models.pretrained import encode, load
 from mspgt_tl.passes.corpus import observe_corpus, stream, usable_sentences
-from mspgt_tl.passes.folds import assign_blocks
+from mspgt_tl.passes.folds import assign_folds
 from mspgt_tl.signals.attention_jsd import AttentionDrift
 from mspgt_tl.signals.cka import CkaChange
 
@@ -30,27 +30,27 @@ def model(request: pytest.FixtureRequest, tiny_folder: Path) -> CausalModel:
     return load(tiny_folder, backend=request.param)
 
 
-def test_uneven_blocks_stream_like_even_ones(model: CausalModel) -> None:
-    """Every sentence passes once and carries its block; chunks hold whole blocks."""
+def test_uneven_folds_stream_like_even_ones(model: CausalModel) -> None:
+    """Every sentence passes once and carries its fold; chunks hold whole folds."""
     documents = np.repeat(np.arange(20), 11).tolist()
-    blocks = assign_blocks(220, seed=0, documents=documents)
+    folds = assign_folds(220, seed=0, documents=documents)
     config = StreamConfig(batch_positions=256, chunk_sentences=50)
-    block_of = dict(zip(blocks.order.tolist(), np.repeat(np.arange(blocks.count), blocks.sizes), strict=True))
+    fold_of = dict(zip(folds.order.tolist(), np.repeat(np.arange(folds.count), folds.sizes), strict=True))
     seen = list[int]()
-    for batch in stream(model, SENTENCES, needs=BOTH, blocks=blocks, seed=0, config=config):
-        assert batch.block.tolist() == [block_of[i] for i in batch.sentence.tolist()]
+    for batch in stream(model, SENTENCES, needs=BOTH, folds=folds, seed=0, config=config):
+        assert batch.fold.tolist() == [fold_of[i] for i in batch.sentence.tolist()]
         seen += batch.sentence.tolist()
     assert sorted(seen) == list(range(220))
     signals = {"cka": CkaChange()}
-    sums = observe_corpus(model, SENTENCES, signals, blocks=blocks, seed=0, config=config)["cka"]["hsic"]
-    assert sums.shape == (blocks.count, 8, 8) and (np.einsum("bll->bl", sums) > 0).all()
+    sums = observe_corpus(model, SENTENCES, signals, folds=folds, seed=0, config=config)["cka"]["hsic"]
+    assert sums.shape == (folds.count, 8, 8) and (np.einsum("bll->bl", sums) > 0).all()
 
 
 def test_every_sentence_passes_once_with_pads_and_bos_masked(model: CausalModel) -> None:
     """Without massive activations, data are exactly the tokens of a sentence but the first."""
-    blocks, seen = assign_blocks(len(SENTENCES), seed=1), []
+    folds, seen = assign_folds(len(SENTENCES), seed=1), []
     lengths = [len(ids) for ids in encode(model, SENTENCES).ids]
-    for batch in stream(model, SENTENCES, needs=BOTH, blocks=blocks, seed=0, config=StreamConfig(batch_positions=256)):
+    for batch in stream(model, SENTENCES, needs=BOTH, folds=folds, seed=0, config=StreamConfig(batch_positions=256)):
         seen += batch.sentence.tolist()
         assert batch.is_data.sum(1).tolist() == [lengths[i] - 1 for i in batch.sentence]
         assert not batch.is_data[:, 0].any()
@@ -59,20 +59,20 @@ def test_every_sentence_passes_once_with_pads_and_bos_masked(model: CausalModel)
         assert batch.tokens.numel() <= 256 or len(batch.tokens) == 1
         assert len(batch.resid) == len(batch.pattern) == 8
         assert torch.allclose(batch.pattern[3][batch.is_data.unsqueeze(1).expand(-1, 4, -1)].sum(-1), torch.tensor(1.0))
-    assert sorted(seen) == sorted(blocks.order.tolist())
+    assert sorted(seen) == sorted(folds.order.tolist())
 
 
 def test_all_tokens_come_back_on_request(tiny_folder: Path) -> None:
     """With tokens="all" only padding is left out."""
-    blocks, config = assign_blocks(len(SENTENCES), seed=1), StreamConfig(tokens="all")
-    for batch in stream(load(tiny_folder), SENTENCES, needs=BOTH, blocks=blocks, seed=0, config=config):
+    folds, config = assign_folds(len(SENTENCES), seed=1), StreamConfig(tokens="all")
+    for batch in stream(load(tiny_folder), SENTENCES, needs=BOTH, folds=folds, seed=0, config=config):
         assert torch.equal(batch.is_data, batch.is_token)
 
 
 def test_batches_match_single_sentences(model: CausalModel) -> None:
     """Activations and patterns of a padded batch equal those of each sentence alone."""
-    blocks = assign_blocks(len(SENTENCES), seed=1)
-    batch = next(stream(model, SENTENCES, needs=BOTH, blocks=blocks, seed=0, config=StreamConfig()))
+    folds = assign_folds(len(SENTENCES), seed=1)
+    batch = next(stream(model, SENTENCES, needs=BOTH, folds=folds, seed=0, config=StreamConfig()))
     for row in (0, len(batch.tokens) - 1):
         ids = batch.tokens[row, batch.is_token[row]][None]
         _, cache = model.run_with_cache(ids)
@@ -84,10 +84,10 @@ def test_batches_match_single_sentences(model: CausalModel) -> None:
 def sums_of(model: CausalModel, sentences: Sequence[str], config: StreamConfig) -> dict[str, dict[str, np.ndarray]]:
     """Run both streamed signals over the sentences."""
     signals = {"cka": CkaChange(), "attention_jsd": AttentionDrift()}
-    blocks = assign_blocks(len(sentences), seed=1)
+    folds = assign_folds(len(sentences), seed=1)
     return {
         name: dict(sums)
-        for name, sums in observe_corpus(model, sentences, signals, blocks=blocks, seed=0, config=config).items()
+        for name, sums in observe_corpus(model, sentences, signals, folds=folds, seed=0, config=config).items()
     }
 
 
@@ -135,7 +135,7 @@ def test_activations_that_tell_no_tokens_apart_name_the_block(
     model: Any = load(tiny_folder)
     model.blocks[block].hook_resid_post.register_forward_hook(lambda _module, _inputs, value: change(value))
     with pytest.raises(ActivationError, match=f"{kind}.* from block {block} on"):
-        next(stream(model, SENTENCES, needs=BOTH, blocks=assign_blocks(220, seed=0), seed=0, config=StreamConfig()))
+        next(stream(model, SENTENCES, needs=BOTH, folds=assign_folds(220, seed=0), seed=0, config=StreamConfig()))
 
 
 def test_a_massive_channel_is_not_constancy(tiny_folder: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_massive_channel_is_not_constancy(tiny_folder: Path) -> None:
     shift = torch.zeros(32, dtype=torch.bfloat16)
     shift[3] = 1e4
     model.blocks[7].hook_resid_post.register_forward_hook(lambda _module, _inputs, value: value + shift)
-    assert next(stream(model, SENTENCES, needs=BOTH, blocks=assign_blocks(220, seed=0), seed=0, config=StreamConfig()))
+    assert next(stream(model, SENTENCES, needs=BOTH, folds=assign_folds(220, seed=0), seed=0, config=StreamConfig()))
 
 
 def test_out_of_memory_says_what_to_lower(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

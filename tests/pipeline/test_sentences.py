@@ -13,9 +13,9 @@ from mspgt_tl.config import StreamConfig
 from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.passes.corpus import observe_corpus, stream
-from mspgt_tl.passes.folds import Blocks, assign_blocks
+from mspgt_tl.passes.folds import Folds, assign_folds
 from mspgt_tl.pipeline import detect
-from mspgt_tl.pipeline.sentences import _read_block
+from mspgt_tl.pipeline.sentences import _read_fold
 from mspgt_tl.signals.attention_jsd import AttentionDrift
 from mspgt_tl.signals.cka import CkaChange
 
@@ -29,21 +29,21 @@ def model(tiny_folder: Path) -> Any:
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_leaving_out_is_exact(model: Any, name: str) -> None:
-    """A curve without one sentence of a block is that of sums in which only that block was observed without it."""
+    """A curve without one sentence of a fold is that of sums in which only that fold was observed without it."""
     sentences = list(generated_corpus(seed=1, limit=240).sentences)
-    blocks, config, signal = assign_blocks(len(sentences), seed=0), StreamConfig(), SIGNALS[name]
-    sums = observe_corpus(model, sentences, {name: signal}, blocks=blocks, seed=0, config=config)
-    without, shown = _read_block(2, {name: signal}, sums, model, sentences, blocks, 0, config)
+    folds, config, signal = assign_folds(len(sentences), seed=0), StreamConfig(), SIGNALS[name]
+    sums = observe_corpus(model, sentences, {name: signal}, folds=folds, seed=0, config=config)
+    without, shown = _read_fold(2, {name: signal}, sums, model, sentences, folds, 0, config)
     left_out = 4
-    members = blocks.order[2 * blocks.size : 3 * blocks.size]
+    members = folds.order[2 * folds.size : 3 * folds.size]
     rest = np.delete(members, left_out)
-    part = signal.start(n_layers=8, block_sizes=np.array([len(rest)]))
-    for batch in stream(model, sentences, needs=signal.needs, blocks=Blocks(rest, len(rest)), seed=0, config=config):
+    part = signal.start(n_layers=8, fold_sizes=np.array([len(rest)]))
+    for batch in stream(model, sentences, needs=signal.needs, folds=Folds(rest, len(rest)), seed=0, config=config):
         part.observe(batch)
     changed = {key: values.copy() for key, values in sums[name].items()}
     for key, values in part.sums().items():
         changed[key][2] = values[0]
-    expected = signal.curves(changed, np.ones((1, blocks.count)))[0]
+    expected = signal.curves(changed, np.ones((1, folds.count)))[0]
     np.testing.assert_allclose(without[name][left_out], expected, rtol=1e-5, atol=1e-7)
     assert sentences[members[left_out]].split()[0] in "".join(shown[left_out]["tokens"])
 

@@ -10,12 +10,12 @@ import torch
 
 from mspgt_tl.contracts import Accumulator, Batch
 
-N_LAYERS, BLOCK_SIZE, N_BLOCKS, D_MODEL, LENGTH = 4, 10, 3, 6, 7
+N_LAYERS, FOLD_SIZE, N_FOLDS, D_MODEL, LENGTH = 4, 10, 3, 6, 7
 
 
 def make_batch(seed: int = 0) -> Batch:
-    """Three blocks of ten sentences of 2 to 7 tokens, the first of them BOS; layers are a random walk."""
-    rng, n = np.random.default_rng(seed), BLOCK_SIZE * N_BLOCKS
+    """Three folds of ten sentences of 2 to 7 tokens, the first of them BOS; layers are a random walk."""
+    rng, n = np.random.default_rng(seed), FOLD_SIZE * N_FOLDS
     lengths = torch.from_numpy(rng.integers(3, LENGTH + 1, n))
     position = torch.arange(LENGTH)
     is_token = position < lengths[:, None]
@@ -24,7 +24,7 @@ def make_batch(seed: int = 0) -> Batch:
     resid = torch.where(is_token[None, :, :, None], resid, 100 * resid)
     return Batch(
         sentence=np.arange(n),
-        block=rng.permutation(np.repeat(np.arange(N_BLOCKS), BLOCK_SIZE)),
+        fold=rng.permutation(np.repeat(np.arange(N_FOLDS), FOLD_SIZE)),
         drawn=torch.from_numpy(1 + (rng.random(n) * (lengths.numpy() - 1)).astype(np.int64)),
         tokens=torch.from_numpy(rng.integers(0, 50, (n, LENGTH))),
         is_data=is_token & (position > 0),
@@ -38,7 +38,7 @@ def take_rows(batch: Batch, rows: np.ndarray) -> Batch:
     """Some sentences of a batch."""
     return Batch(
         sentence=batch.sentence[rows],
-        block=batch.block[rows],
+        fold=batch.fold[rows],
         drawn=batch.drawn[rows],
         tokens=batch.tokens[rows],
         is_data=batch.is_data[rows],
@@ -65,13 +65,13 @@ def sums_of() -> Callable[..., dict[str, np.ndarray]]:
     """Return a function that gives a signal's sums over the batch, whole or in random parts."""
 
     def observe(signal, batch: Batch, *, shuffled: int | None = None) -> dict[str, np.ndarray]:
-        order = np.arange(len(batch.block))
+        order = np.arange(len(batch.fold))
         parts = [order]
         if shuffled is not None:
             rng = np.random.default_rng(shuffled)
             cuts = np.sort(rng.choice(np.arange(1, len(order)), 4, replace=False))
             parts = np.split(rng.permutation(order), cuts)
-        accumulator = signal.start(n_layers=N_LAYERS, block_sizes=np.full(N_BLOCKS, BLOCK_SIZE))
+        accumulator = signal.start(n_layers=N_LAYERS, fold_sizes=np.full(N_FOLDS, FOLD_SIZE))
         return observe_parts(accumulator, batch, parts)
 
     return observe

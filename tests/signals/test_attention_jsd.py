@@ -17,7 +17,7 @@ from mspgt_tl.contracts import SIGNALS, Batch
 from mspgt_tl.errors import DataError
 from mspgt_tl.signals.attention_jsd import MIN_KEYS, AttentionDrift, jensen_shannon
 
-N_LAYERS, N_HEADS, N_BLOCKS = 3, 2, 2
+N_LAYERS, N_HEADS, N_FOLDS = 3, 2, 2
 LENGTHS = (9, 12, 6, 4, 2)
 
 # scipy divides by half of a value, which overflows below the smallest normal number.
@@ -81,7 +81,7 @@ def make_batch(seed: int = 0, *, has_bos: bool = True, bos_bias: float = 1.0) ->
     hidden = torch.triu(torch.ones(width, width, dtype=torch.bool), 1)
     return Batch(
         sentence=np.arange(n),
-        block=np.arange(n) % N_BLOCKS,
+        fold=np.arange(n) % N_FOLDS,
         drawn=torch.ones(n, dtype=torch.long),
         tokens=torch.zeros(n, width, dtype=torch.long),
         is_data=is_data,
@@ -104,12 +104,12 @@ def test_rows_with_fewer_than_four_keys_are_left_out():
             patterns.append(changed)
         return replace(batch, pattern=patterns)
 
-    plain = AttentionDrift(**({"drop_sinks": False} if "drop_sinks" in AttentionDrift.__dataclass_fields__ else {}))
+    plain = AttentionDrift()
 
     def drift(one: Batch) -> np.ndarray:
-        accumulator = plain.start(n_layers=N_LAYERS, block_sizes=np.array([3, 2]))
+        accumulator = plain.start(n_layers=N_LAYERS, fold_sizes=np.array([3, 2]))
         accumulator.observe(one)
-        return plain.curves(dict(accumulator.sums()), np.ones((1, N_BLOCKS)))[0]
+        return plain.curves(dict(accumulator.sums()), np.ones((1, N_FOLDS)))[0]
 
     np.testing.assert_allclose(drift(scrambled(slice(1, 3))), drift(batch), rtol=1e-6)
     assert not np.allclose(drift(scrambled(slice(5, 6))), drift(batch), rtol=1e-3)
@@ -120,13 +120,13 @@ def with_patterns(batch: Batch, change) -> Batch:
 
 
 def observe(batch: Batch, **options) -> dict[str, np.ndarray]:
-    accumulator = AttentionDrift(**options).start(n_layers=N_LAYERS, block_sizes=np.array([3, 2]))
+    accumulator = AttentionDrift(**options).start(n_layers=N_LAYERS, fold_sizes=np.array([3, 2]))
     accumulator.observe(batch)
     return dict(accumulator.sums())
 
 
 def curve(batch: Batch, **options) -> np.ndarray:
-    return AttentionDrift(**options).curves(observe(batch, **options), np.ones((1, N_BLOCKS)))[0]
+    return AttentionDrift(**options).curves(observe(batch, **options), np.ones((1, N_FOLDS)))[0]
 
 
 def kept_keys(batch: Batch, sentence: int, *, sinks: bool) -> list[int]:
@@ -139,21 +139,21 @@ def kept_keys(batch: Batch, sentence: int, *, sinks: bool) -> list[int]:
 def slow_sums(batch: Batch, *, mode: str, sinks: bool) -> dict[str, np.ndarray]:
     """The sums, one sentence, row and pair of heads at a time, by scipy."""
     heads = N_HEADS if mode == "matched" else 1
-    divergence, rows = np.zeros((N_BLOCKS, N_LAYERS - 1, heads, heads)), np.zeros(N_BLOCKS)
-    for sentence, block in enumerate(batch.block):
+    divergence, rows = np.zeros((N_FOLDS, N_LAYERS - 1, heads, heads)), np.zeros(N_FOLDS)
+    for sentence, fold in enumerate(batch.fold):
         keys = kept_keys(batch, sentence, sinks=sinks)
         for query in range(LENGTHS[sentence]):
             seen = [key for key in keys if key <= query]
             if not batch.is_data[sentence, query] or len(seen) < MIN_KEYS:
                 continue
-            rows[block] += 1
+            rows[fold] += 1
             for gap in range(N_LAYERS - 1):
                 both = [batch.pattern[layer][sentence, :, query].double().numpy() for layer in (gap, gap + 1)]
                 both = [a[:, seen] / a[:, seen].sum(1, keepdims=True) for a in both]
                 if mode == "head_average":
                     both = [a.mean(0, keepdims=True) for a in both]
                 for i, j in itertools.product(range(heads), repeat=2):
-                    divergence[block, gap, i, j] += jensenshannon(both[0][i], both[1][j]) ** 2
+                    divergence[fold, gap, i, j] += jensenshannon(both[0][i], both[1][j]) ** 2
     return {"divergence": divergence, "rows": rows}
 
 
@@ -162,7 +162,7 @@ def slow_sums(batch: Batch, *, mode: str, sinks: bool) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("has_bos", [True, False])
 def test_sums_equal_a_loop_over_rows(mode, sinks, seed, has_bos):
-    """Every block, gap and pair of heads, with padding, BOS and sinks."""
+    """Every fold, gap and pair of heads, with padding, BOS and sinks."""
     batch = make_batch(seed, has_bos=has_bos)
     if seed:
         batch = with_sink(with_patterns(batch, attend_to(2, 0.7)))
@@ -246,13 +246,13 @@ def test_rows_of_few_visible_keys_are_left_out():
 def test_batches_and_their_order_do_not_matter():
     """Sums add over sentences."""
     batch = make_batch()
-    accumulator = AttentionDrift().start(n_layers=N_LAYERS, block_sizes=np.array([3, 2]))
+    accumulator = AttentionDrift().start(n_layers=N_LAYERS, fold_sizes=np.array([3, 2]))
     for row in (4, 1, 3, 0, 2):
         accumulator.observe(
             replace(
                 batch,
                 sentence=batch.sentence[[row]],
-                block=batch.block[[row]],
+                fold=batch.fold[[row]],
                 is_data=batch.is_data[[row]],
                 is_token=batch.is_token[[row]],
                 pattern=[pattern[[row]] for pattern in batch.pattern],
@@ -286,8 +286,8 @@ def test_half_precision_is_summed_in_float32():
     np.testing.assert_allclose(curve(half), curve(batch), atol=2e-3)
 
 
-def test_resamples_weigh_blocks_and_nothing_drawn_is_nan():
-    """A mean over the rows of the drawn blocks."""
+def test_resamples_weigh_folds_and_nothing_drawn_is_nan():
+    """A mean over the rows of the drawn folds."""
     sums = observe(make_batch())
     weights = np.array([[2.0, 1.0], [0.0, 3.0], [0.0, 0.0]])
     found = AttentionDrift().curves(sums, weights)
@@ -300,7 +300,7 @@ def test_resamples_weigh_blocks_and_nothing_drawn_is_nan():
 def test_sums_of_nothing_are_refused():
     """No batch, no sums."""
     with pytest.raises(DataError, match="no batch"):
-        AttentionDrift().start(n_layers=2, block_sizes=np.array([3])).sums()
+        AttentionDrift().start(n_layers=2, fold_sizes=np.array([3])).sums()
 
 
 def test_registered_as_attention_jsd():

@@ -20,7 +20,7 @@ def slow(batch, tokens_of, value):
     curve = []
     for gap in range(len(batch.resid) - 1):
         found = []
-        for sentence in range(len(batch.block)):
+        for sentence in range(len(batch.fold)):
             for token in tokens_of(batch, sentence):
                 x, y = (batch.resid[gap + i][sentence, token].double().numpy() for i in (0, 1))
                 found.append(value(x @ y / np.linalg.norm(x) / np.linalg.norm(y)))

@@ -1,4 +1,4 @@
-"""Tests of representation change: the estimator, its sums over blocks, and the curve."""
+"""Tests of representation change: the estimator, its sums over folds, and the curve."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mspgt_tl.contracts import SIGNALS, Batch
 from mspgt_tl.errors import DataError
 from mspgt_tl.signals.cka import CkaChange, cka_matrix, linear_cka
 
-N_LAYERS, BLOCK_SIZE, N_BLOCKS, D_MODEL, LENGTH = 4, 12, 3, 6, 5
+N_LAYERS, FOLD_SIZE, N_FOLDS, D_MODEL, LENGTH = 4, 12, 3, 6, 5
 
 
 def gaussian(*shape: int, seed: int) -> torch.Tensor:
@@ -105,7 +105,7 @@ def test_unusable_rows_are_refused(x, y, message):
 
 def corpus(seed: int = 0, *, constant_layer: int | None = None) -> Batch:
     """All sentences at once; neighbouring layers share part of their values."""
-    n = BLOCK_SIZE * N_BLOCKS
+    n = FOLD_SIZE * N_FOLDS
     resid = gaussian(N_LAYERS, n, LENGTH, D_MODEL, seed=seed).cumsum(0)
     if constant_layer is not None:
         resid[constant_layer] = 0.1
@@ -113,7 +113,7 @@ def corpus(seed: int = 0, *, constant_layer: int | None = None) -> Batch:
     tokens = torch.zeros(n, LENGTH, dtype=torch.long)
     return Batch(
         sentence=np.arange(n),
-        block=rng.permutation(np.repeat(np.arange(N_BLOCKS), BLOCK_SIZE)),
+        fold=rng.permutation(np.repeat(np.arange(N_FOLDS), FOLD_SIZE)),
         drawn=torch.from_numpy(rng.integers(0, LENGTH, n)),
         tokens=tokens,
         is_data=tokens == 0,
@@ -126,7 +126,7 @@ def corpus(seed: int = 0, *, constant_layer: int | None = None) -> Batch:
 def take(batch: Batch, rows: np.ndarray) -> Batch:
     return Batch(
         sentence=batch.sentence[rows],
-        block=batch.block[rows],
+        fold=batch.fold[rows],
         drawn=batch.drawn[rows],
         tokens=batch.tokens[rows],
         is_data=batch.is_data[rows],
@@ -137,26 +137,26 @@ def take(batch: Batch, rows: np.ndarray) -> Batch:
 
 
 def observe(batch: Batch, parts: list[np.ndarray], *, raw: bool = False) -> np.ndarray:
-    accumulator = CkaChange(raw=raw).start(n_layers=N_LAYERS, block_sizes=np.full(N_BLOCKS, BLOCK_SIZE))
+    accumulator = CkaChange(raw=raw).start(n_layers=N_LAYERS, fold_sizes=np.full(N_FOLDS, FOLD_SIZE))
     for rows in parts:
         accumulator.observe(take(batch, rows))
     return accumulator.sums()["hsic"]
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.randoms(use_true_random=False), st.sets(st.integers(1, BLOCK_SIZE * N_BLOCKS - 1), max_size=6))
+@given(st.randoms(use_true_random=False), st.sets(st.integers(1, FOLD_SIZE * N_FOLDS - 1), max_size=6))
 def test_batches_and_order_do_not_matter(random, cuts):
-    """A block's HSIC is the same however its sentences arrive."""
+    """A fold's HSIC is the same however its sentences arrive."""
     batch = corpus()
-    order = list(range(len(batch.block)))
+    order = list(range(len(batch.fold)))
     random.shuffle(order)
     split = observe(batch, np.split(np.array(order), sorted(cuts)))
     np.testing.assert_allclose(split, observe(batch, [np.arange(len(order))]), rtol=1e-10)
 
 
-def slow_hsic(batch: Batch, block: int, i: int, j: int) -> float:
-    """HSIC of two layers in one block, sentence by sentence and by Song's formula."""
-    members = np.flatnonzero(batch.block == block)
+def slow_hsic(batch: Batch, fold: int, i: int, j: int) -> float:
+    """HSIC of two layers in one fold, sentence by sentence and by Song's formula."""
+    members = np.flatnonzero(batch.fold == fold)
     x, y = (torch.stack([batch.resid[layer][s, batch.drawn[s]] for s in members]).double() for layer in (i, j))
     x, y = (rows / rows.square().mean(dim=1, keepdim=True).sqrt() for rows in (x, y))
     return song_hsic(x, y)
@@ -165,17 +165,17 @@ def slow_hsic(batch: Batch, block: int, i: int, j: int) -> float:
 def test_the_length_of_a_row_does_not_matter():
     """Rows multiplied by any numbers, layer by layer, give the same sums; raw rows do not."""
     batch = corpus()
-    lengths = 10 ** torch.rand(len(batch.resid), len(batch.block), 1, 1, generator=torch.Generator().manual_seed(0))
+    lengths = 10 ** torch.rand(len(batch.resid), len(batch.fold), 1, 1, generator=torch.Generator().manual_seed(0))
     stretched = replace(batch, resid=[h * by for h, by in zip(batch.resid, lengths, strict=True)])
-    every = [np.arange(len(batch.block))]
+    every = [np.arange(len(batch.fold))]
     np.testing.assert_allclose(observe(stretched, every), observe(batch, every), rtol=1e-4, atol=1e-6)
     assert not np.allclose(observe(stretched, every, raw=True), observe(batch, every, raw=True), rtol=0.5)
 
 
-def test_the_curve_averages_hsic_over_blocks_before_dividing():
-    """1 - sum HSIC(K, M) / sqrt(sum HSIC(K, K) sum HSIC(M, M)), with blocks weighted as they were drawn."""
+def test_the_curve_averages_hsic_over_folds_before_dividing():
+    """1 - sum HSIC(K, M) / sqrt(sum HSIC(K, K) sum HSIC(M, M)), with folds weighted as they were drawn."""
     batch = corpus()
-    sums = {"hsic": observe(batch, [np.arange(len(batch.block))])}
+    sums = {"hsic": observe(batch, [np.arange(len(batch.fold))])}
     weights = np.array([[1.0, 1, 1], [0, 2, 1]])
     expected = np.empty((2, N_LAYERS - 1))
     for row, counts in enumerate(weights):
@@ -196,7 +196,7 @@ def test_the_curve_averages_hsic_over_blocks_before_dividing():
 def test_a_constant_layer_is_nan_at_its_gaps_only():
     """Without variance the denominator is 0: nan there, numbers elsewhere."""
     batch = corpus(constant_layer=3)
-    curve = CkaChange().curves({"hsic": observe(batch, [np.arange(len(batch.block))])}, np.ones((1, N_BLOCKS)))[0]
+    curve = CkaChange().curves({"hsic": observe(batch, [np.arange(len(batch.fold))])}, np.ones((1, N_FOLDS)))[0]
     assert np.isnan(curve).tolist() == [False, False, True]
 
 
@@ -207,10 +207,10 @@ def test_a_negative_variance_is_nan():
     assert np.isnan(cka_matrix({"hsic": hsic})[0, 1])
 
 
-def test_blocks_need_four_sentences():
+def test_folds_need_four_sentences():
     """The estimator divides by rows - 3."""
-    with pytest.raises(DataError, match="4 sentences a block, got 3"):
-        CkaChange().start(n_layers=2, block_sizes=np.array([5, 3]))
+    with pytest.raises(DataError, match="4 sentences a fold, got 3"):
+        CkaChange().start(n_layers=2, fold_sizes=np.array([5, 3]))
 
 
 def test_registered_as_cka():

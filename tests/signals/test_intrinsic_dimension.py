@@ -67,26 +67,26 @@ def test_unusable_rows_are_refused(bad):
         two_nn(bad)
 
 
-def drawn_rows(batch, layer: int, block: int, keep=lambda i: True) -> np.ndarray:
-    members = [i for i in np.flatnonzero(batch.block == block) if keep(i)]
+def drawn_rows(batch, layer: int, fold: int, keep=lambda i: True) -> np.ndarray:
+    members = [i for i in np.flatnonzero(batch.fold == fold) if keep(i)]
     return np.stack([batch.resid[layer][i, batch.drawn[i]].double().numpy() for i in members])
 
 
-def test_neighbours_are_sought_within_blocks(batch, sums_of):
-    """n and Σ ln μ of each block as if it were alone, then added."""
+def test_neighbours_are_sought_within_folds(batch, sums_of):
+    """n and Σ ln μ of each fold as if it were alone, then added."""
     sums = sums_of(IntrinsicDimension(), batch)
-    for block in range(3):
+    for fold in range(3):
         for layer in range(4):
-            rows = drawn_rows(batch, layer, block)
+            rows = drawn_rows(batch, layer, fold)
             expected = (len(rows) - 1) / slow_two_nn(rows)
-            assert sums["log_ratio"][block, layer] == pytest.approx(expected, rel=1e-5)
+            assert sums["log_ratio"][fold, layer] == pytest.approx(expected, rel=1e-5)
     levels = IntrinsicDimension.levels(sums, np.ones((1, 3)))[0]
     np.testing.assert_allclose(levels, (30 - 1) / sums["log_ratio"].sum(0))
 
 
 def test_equal_beginnings_count_once(batch, sums_of):
     """Two sentences with the same tokens up to the drawn one have the same vector up to rounding: one is left out."""
-    first, second = np.flatnonzero(batch.block == 0)[:2]
+    first, second = np.flatnonzero(batch.fold == 0)[:2]
     tokens, drawn, resid = batch.tokens.clone(), batch.drawn.clone(), [r.clone() for r in batch.resid]
     tokens[second], drawn[second] = tokens[first], drawn[first]
     for r in resid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_levels_are_means_over_drawn_tokens(signal, value, batch, sums_of):
     for resid in batch.resid:
         found = [
             float(value(*(r[i, batch.drawn[i]][None] @ weights for r in (resid, batch.resid[-1]))))
-            for i in range(len(batch.block))
+            for i in range(len(batch.fold))
         ]
         levels.append(np.mean(found))
     curve = part.curves(sums_of(part, batch), np.ones((1, 3)))[0]
@@ -55,7 +56,7 @@ def test_the_readout_of_the_last_layer_is_the_model_s_own(tiny_folder, backend):
 
 def test_a_soft_cap_is_kept():
     """As Gemma has it: cap · tanh(logits / cap)."""
-    model = SimpleNamespace(
+    model: Any = SimpleNamespace(
         ln_final=lambda x: x, unembed=lambda x: 10 * x, cfg=SimpleNamespace(output_logits_soft_cap=30.0)
     )
     found = readout_of(model)(torch.tensor([[1.0, 9.0]]))
@@ -64,5 +65,6 @@ def test_a_soft_cap_is_kept():
 
 def test_a_model_without_unembedding_is_refused():
     """One line that names what is missing."""
+    model: Any = SimpleNamespace(ln_final=lambda x: x, cfg=SimpleNamespace())
     with pytest.raises(ModelError, match="needs the model's unembed"):
-        readout_of(SimpleNamespace(ln_final=lambda x: x, cfg=SimpleNamespace()))
+        readout_of(model)

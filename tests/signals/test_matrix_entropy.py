@@ -55,7 +55,7 @@ def test_levels_are_means_over_sentences(batch, sums_of):
     levels = []
     for resid in batch.resid:
         found = []
-        for sentence in range(len(batch.block)):
+        for sentence in range(len(batch.fold)):
             rows = resid[sentence][batch.is_data[sentence]].double().numpy()
             share = np.linalg.svd(rows, compute_uv=False) ** 2
             share = share / share.sum()

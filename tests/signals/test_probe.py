@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -41,16 +43,16 @@ def word(form: str, upos: str | None, head: int | None = None, deprel: str = "de
     return Word(form, 0, len(form), upos, head, deprel, ner)
 
 
-def pos_trees(labels: list[str], forms: list[str]) -> list[Tree]:
+def pos_trees(labels: Sequence[str | None], forms: Sequence[str]) -> list[Tree]:
     """Trees of ten words each, labelled for part of speech only."""
     words = [word(form, label) for form, label in zip(forms, labels, strict=True)]
     return [Tree("", tuple(words[start : start + PER_TREE]), None, None) for start in range(0, len(words), PER_TREE)]
 
 
-def split(features: np.ndarray, labels: list[str], forms: list[str], n_blocks: int) -> ProbeData:
+def split(features: np.ndarray, labels: Sequence[str | None], forms: Sequence[str], n_folds: int) -> ProbeData:
     trees = pos_trees(labels, forms)
     rows = [np.arange(i * PER_TREE, (i + 1) * PER_TREE) for i in range(len(trees))]
-    return ProbeData(features, trees, rows, np.arange(len(trees)) % n_blocks)
+    return ProbeData(features, trees, rows, np.arange(len(trees)) % n_folds)
 
 
 def planted(n_words: int, *, seed: int, onset: int = 3, n_layers: int = 6) -> ProbeData:
@@ -60,12 +62,12 @@ def planted(n_words: int, *, seed: int, onset: int = 3, n_layers: int = 6) -> Pr
     features = rng.standard_normal((n_words, n_layers, 8)).astype(np.float32)
     features[:, onset:, :4] += 4 * np.eye(4, dtype=np.float32)[label][:, None]
     forms = [f"w{index}" for index in rng.integers(0, 400, n_words)]
-    return split(features, [f"C{index}" for index in label], forms, n_blocks=8)
+    return split(features, [f"C{index}" for index in label], forms, n_folds=8)
 
 
 @pytest.fixture(scope="module")
 def planted_sums():
-    return fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_blocks=8)
+    return fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_folds=8)
 
 
 SENTENCE = Tree(
@@ -175,8 +177,8 @@ def test_only_the_mlp_learns_xor():
     rng = np.random.default_rng(0)
     features = rng.standard_normal((3000, 2, 4)).astype(np.float32)
     labels = np.where(features[:, 1, 0] * features[:, 1, 1] > 0, "A", "B").tolist()
-    data = split(features, labels, ["x"] * 3000, n_blocks=1)
-    table = f1_table(fit_probes(data, data, ("pos",), replace(QUICK, epochs=15), n_blocks=1)[0])
+    data = split(features, labels, ["x"] * 3000, n_folds=1)
+    table = f1_table(fit_probes(data, data, ("pos",), replace(QUICK, epochs=15), n_folds=1)[0])
     assert table[0, KINDS.index("mlp"), 1] > 0.9
     assert table[0, KINDS.index("linear"), 1] < 0.6
 
@@ -261,7 +263,7 @@ def test_memory_maps_train_like_arrays(tmp_path, planted_sums):
     data = planted(2000, seed=0)
     np.save(tmp_path / "features.npy", data.features)
     mapped = replace(data, features=np.load(tmp_path / "features.npy", mmap_mode="r"))
-    sums, _ = fit_probes(mapped, planted(1000, seed=1), ("pos",), QUICK, n_blocks=8)
+    sums, _ = fit_probes(mapped, planted(1000, seed=1), ("pos",), QUICK, n_folds=8)
     for name, values in planted_sums[0].items():
         np.testing.assert_array_equal(sums[name], values)
 
@@ -272,9 +274,9 @@ def test_seeds_repeat_to_the_bit_and_leave_global_state_alone(planted_sums):
 
     np.random.seed(5)
     torch.manual_seed(5)
-    before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
-    sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_blocks=8)
-    assert np.array_equal(np.random.get_state()[1], before[0])
+    before = np.random.get_state(legacy=False)["state"]["key"].copy(), torch.random.get_rng_state()
+    sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_folds=8)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], before[0])
     assert torch.equal(torch.random.get_rng_state(), before[1])
     assert metadata == planted_sums[1]
     for name, values in planted_sums[0].items():
@@ -292,36 +294,37 @@ def test_macro_f1_equals_scikit_learn():
     """On the point estimate, also for a subset of labels and one that nothing carries."""
     from sklearn.metrics import f1_score
 
-    predicted, label, block = guesses(500, 7)
-    hits, total = count_labels(predicted, label, block, n_blocks=10, n_labels=8)
+    predicted, label, fold = guesses(500, 7)
+    hits, total = count_labels(predicted, label, fold, n_folds=10, n_labels=8)
     chosen = [1, 3, 4, 7]
     ours = macro_f1(hits[..., chosen], total[..., chosen], np.ones((1, 10)))[0]
-    theirs = [f1_score(label, row, labels=chosen, average="macro", zero_division=0) for row in predicted]
+    options: Any = {"average": "macro", "zero_division": 0}
+    theirs = [f1_score(label, row, labels=chosen, **options) for row in predicted]
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_counts_add_over_blocks():
-    """How items are cut into blocks changes nothing in the sums."""
-    predicted, label, block = guesses(500, 7)
-    fine = count_labels(predicted, label, block, n_blocks=10, n_labels=7)
-    whole = count_labels(predicted, label, np.zeros_like(block), n_blocks=1, n_labels=7)
+def test_counts_add_over_folds():
+    """How items are cut into folds changes nothing in the sums."""
+    predicted, label, fold = guesses(500, 7)
+    fine = count_labels(predicted, label, fold, n_folds=10, n_labels=7)
+    whole = count_labels(predicted, label, np.zeros_like(fold), n_folds=1, n_labels=7)
     for parts, sums in zip(fine, whole, strict=True):
         np.testing.assert_array_equal(parts.sum(0), sums[0])
 
 
 def test_resampled_curves_equal_repeating_the_items():
-    """Weighting the sums of blocks is the same as repeating the blocks' items."""
-    predicted, label, block = guesses(500, 7)
-    hits, total = count_labels(predicted, label, block, n_blocks=10, n_labels=7)
+    """Weighting the sums of folds is the same as repeating the folds' items."""
+    predicted, label, fold = guesses(500, 7)
+    hits, total = count_labels(predicted, label, fold, n_folds=10, n_labels=7)
     weights = np.random.default_rng(1).multinomial(10, np.full(10, 0.1), size=5).astype(float)
     curves = ProbeSignal().curves({"ner.mlp.hits": hits[:, None], "ner.mlp.total": total[:, None]}, weights)
     for row, curve in zip(weights.astype(int), curves, strict=True):
-        repeats = row[block]
+        repeats = row[fold]
         again = count_labels(
             np.repeat(predicted, repeats, axis=1),
             np.repeat(label, repeats),
             np.zeros(repeats.sum(), dtype=int),
-            n_blocks=1,
+            n_folds=1,
             n_labels=7,
         )
         f1 = np.mean(2 * again[0][0] / again[1][0], axis=1)
@@ -330,31 +333,31 @@ def test_resampled_curves_equal_repeating_the_items():
 
 def test_float32_products_agree_with_float64():
     """Whole weights use float32, weights that are not use float64: the same curve within 1e-6."""
-    predicted, label, block = guesses(20_000, 40)
-    hits, total = count_labels(predicted, label, block, n_blocks=10, n_labels=40)
+    predicted, label, fold = guesses(20_000, 40)
+    hits, total = count_labels(predicted, label, fold, n_folds=10, n_labels=40)
     weights = np.random.default_rng(1).multinomial(10, np.full(10, 0.1), size=50).astype(float)
     np.testing.assert_allclose(macro_f1(hits, total, weights), macro_f1(hits, total, weights / 3), atol=1e-6)
 
 
 def test_an_empty_resample_is_nan():
     """No weight at all is no estimate."""
-    predicted, label, block = guesses(500, 7)
-    hits, total = count_labels(predicted, label, block, n_blocks=10, n_labels=7)
+    predicted, label, fold = guesses(500, 7)
+    hits, total = count_labels(predicted, label, fold, n_folds=10, n_labels=7)
     assert np.isnan(macro_f1(hits, total, np.zeros((1, 10)))).all()
 
 
 def test_repeated_trainings_are_averaged_and_drawn_anew():
     """The point estimate is the mean F1 of all trainings; resamples also differ in which trainings they drew."""
-    predicted, label, block = guesses(500, 7)
+    predicted, label, fold = guesses(500, 7)
     parts = zip(
-        *(count_labels(row, label, block, n_blocks=10, n_labels=7) for row in (predicted, predicted[::-1])), strict=True
+        *(count_labels(row, label, fold, n_folds=10, n_labels=7) for row in (predicted, predicted[::-1])), strict=True
     )
     hits, total = (np.stack(part, axis=1) for part in parts)
     levels = [macro_f1(hits[:, r], total[:, r], np.ones((1, 10)))[0] for r in range(2)]
     sums = {"ner.mlp.hits": hits, "ner.mlp.total": total}
     point = ProbeSignal().curves(sums, np.ones((1, 10)))[0]
     np.testing.assert_allclose(point, np.abs(np.diff(np.mean(levels, axis=0))), atol=1e-6)
-    # Twice every block: the same sums, but drawn trainings.
+    # Twice every fold: the same sums, but drawn trainings.
     drawn = ProbeSignal().curves(sums, np.full((50, 10), 2.0))
     assert len(np.unique(drawn.round(6), axis=0)) == 3
 
@@ -368,7 +371,7 @@ def test_rare_and_empty_labels_do_not_count():
         words[index] = replace(words[index], upos="RARE" if index < 19 else "NEW")
     labels, forms = [item.upos for item in words], [item.form for item in words]
     sums, metadata = fit_probes(
-        train, split(dev.features, labels, forms, n_blocks=8), ("pos",), replace(QUICK, epochs=2), n_blocks=8
+        train, split(dev.features, labels, forms, n_folds=8), ("pos",), replace(QUICK, epochs=2), n_folds=8
     )
     described = metadata["tasks"]["pos"]["mlp"]
     assert described["labels"] == ["C0", "C1", "C2", "C3", "NEW"]
@@ -382,7 +385,7 @@ def test_tasks_that_cannot_be_scored_are_named_and_left_out():
     """A task without labels is skipped with its reason."""
     train, dev = planted(400, seed=0), planted(400, seed=1)
     config = replace(QUICK, epochs=1)
-    sums, metadata = fit_probes(train, dev, ("pos", "srl"), config, n_blocks=8)
+    sums, metadata = fit_probes(train, dev, ("pos", "srl"), config, n_folds=8)
     assert "too few" in metadata["skipped"]["srl"]
     assert not any(name.startswith("srl") for name in sums)
     assert np.isfinite(ProbeSignal().curves(sums, np.ones((1, 8)))).all()
@@ -393,7 +396,7 @@ def test_layers_in_groups_give_the_same_counts(monkeypatch, planted_sums):
     from mspgt_tl.signals import probe_fitting
 
     monkeypatch.setattr(probe_fitting, "_layer_groups", lambda *_: [slice(0, 1), slice(1, 4), slice(4, 6)])
-    sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_blocks=8)
+    sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_folds=8)
     assert {name: array.shape for name, array in sums.items()} == {n: a.shape for n, a in planted_sums[0].items()}
     np.testing.assert_allclose(f1_table(sums)[0], f1_table(planted_sums[0])[0], atol=0.02)
     losses, expected = (np.array(m["tasks"]["pos"]["mlp"]["held_out_loss"]) for m in (metadata, planted_sums[1]))
@@ -425,7 +428,7 @@ def test_bfloat16_products_give_the_f1_of_float32(monkeypatch):
             monkeypatch.setattr(module, "product_dtype", lambda _, dtype=dtype: dtype)
         config = replace(QUICK, repeats=3)
         sums, metadata = fit_probes(
-            planted(2000, seed=0, onset=1), planted(1000, seed=1, onset=1), ("pos",), config, n_blocks=8, kinds=("mlp",)
+            planted(2000, seed=0, onset=1), planted(1000, seed=1, onset=1), ("pos",), config, n_folds=8, kinds=("mlp",)
         )
         assert metadata["products"] == str(dtype).removeprefix("torch.")
         hits, total = (sums[f"pos.mlp.{part}"] for part in ("hits", "total"))
@@ -441,18 +444,18 @@ def test_nan_activations_are_refused_by_layer(where):
     train, dev = planted(200, seed=0), planted(200, seed=1)
     (train if where == "training" else dev).features[7, 2, 0] = np.inf
     with pytest.raises(ActivationError, match=f"{where} activations of layer 2"):
-        fit_probes(train, dev, ("pos",), QUICK, n_blocks=8)
+        fit_probes(train, dev, ("pos",), QUICK, n_folds=8)
 
 
 def test_misfitting_splits_are_refused():
-    """Blocks out of range, missing blocks and other shapes are callers' mistakes."""
+    """Folds out of range, missing folds and other shapes are callers' mistakes."""
     train, dev = planted(200, seed=0), planted(200, seed=1)
-    with pytest.raises(DataError, match="Blocks must lie"):
-        fit_probes(train, dev, ("pos",), QUICK, n_blocks=4)
-    with pytest.raises(DataError, match="needs `block`"):
-        fit_probes(train, replace(dev, block=None), ("pos",), QUICK, n_blocks=8)
+    with pytest.raises(DataError, match="Folds must lie"):
+        fit_probes(train, dev, ("pos",), QUICK, n_folds=4)
+    with pytest.raises(DataError, match="needs `fold`"):
+        fit_probes(train, replace(dev, fold=None), ("pos",), QUICK, n_folds=8)
     with pytest.raises(DataError, match="same layers"):
-        fit_probes(planted(200, seed=0, n_layers=5), dev, ("pos",), QUICK, n_blocks=8)
+        fit_probes(planted(200, seed=0, n_layers=5), dev, ("pos",), QUICK, n_folds=8)
     with pytest.raises(DataError, match="beyond"):
         replace(train, features=train.features[:50])
 
@@ -463,7 +466,7 @@ def test_settings_are_checked():
     with pytest.raises(ConfigError, match="patience"):
         ProbeConfig(patience=0)
     with pytest.raises(ConfigError, match="'f1'"):
-        ProbeSignal(curve="f2")
+        ProbeSignal(curve=cast(Any, "f2"))
 
 
 def test_thinning_keeps_the_stated_number_of_training_items():
@@ -473,7 +476,7 @@ def test_thinning_keeps_the_stated_number_of_training_items():
         planted(500, seed=1),
         ("pos",),
         replace(QUICK, epochs=1, max_items=300),
-        n_blocks=8,
+        n_folds=8,
     )
     described = metadata["tasks"]["pos"]["mlp"]
     assert described["n_train"] + described["n_held_out"] == 300
@@ -488,8 +491,8 @@ def test_progress_rises_to_one():
         planted(200, seed=1),
         ("pos",),
         replace(QUICK, epochs=2, patience=5),
-        n_blocks=8,
-        progress=lambda *report: seen.append(report),
+        n_folds=8,
+        progress=lambda stage, done, total: seen.append((stage, done, total)),
     )
     done = [report[1] for report in seen]
     assert done == sorted(done)

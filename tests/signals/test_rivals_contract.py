@@ -58,8 +58,8 @@ def test_pads_and_bos_never_count(name, batch, sums_of):
 
 
 @every_rival
-def test_drawing_a_block_twice_is_having_it_twice(name, batch, sums_of):
-    """Weights multiply a block's sums, so resampling needs no model; no block at all is nan."""
+def test_drawing_a_fold_twice_is_having_it_twice(name, batch, sums_of):
+    """Weights multiply a fold's sums, so resampling needs no model; no fold at all is nan."""
     signal, _ = RIVALS[name]
     sums = sums_of(signal, batch)
     doubled = {key: np.concatenate([value, value[:1]]) for key, value in sums.items()}
