@@ -13,8 +13,7 @@ from mspgt_tl.cli.compare import read_pairs
 from mspgt_tl.cli.console import JsonFlag, app, err, new_table, out, parse_settings, plain, progress_bars
 
 if TYPE_CHECKING:
-    from mspgt_tl.pipeline.costs import Cost
-    from mspgt_tl.study import Estimate, Study, StudyConfig
+    from mspgt_tl.study import Cost, Estimate, Study
 
 
 @app.command()
@@ -58,7 +57,7 @@ def study(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a whole study: all its models on all its corpora, noise, theory, predictions, and one report."""
-    from mspgt_tl.study import load_study, read_study, run_study, write_study_report
+    from mspgt_tl.study import estimate_study, load_study, read_study, run_study, write_study_report
 
     folder = out_folder or Path("runs") / f"study-{Path(source).stem}{'-quick' if quick else ''}"
     if report_only:
@@ -73,7 +72,7 @@ def study(
             settings=parse_settings(set_ or []),
         )
         if dry_run:
-            _print_plan(config, as_json=as_json)
+            print_plan(config.title, estimate_study(config), as_json=as_json)
             return
         with progress_bars() as bars:
             done = run_study(
@@ -99,14 +98,12 @@ def _read_nulls(pairs: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _print_plan(config: StudyConfig, *, as_json: bool) -> None:
-    from mspgt_tl.study import estimate_study
-
-    estimate = estimate_study(config)
+def print_plan(title: str, estimate: Estimate, *, as_json: bool) -> None:
+    """Print what every run will take."""
     if as_json:
         print(json.dumps(_plain_plan(estimate), indent=1))
         return
-    table = new_table(f"{config.title}: {len(estimate.costs)} runs, in this order")
+    table = new_table(f"{title}: {len(estimate.costs)} runs, in this order")
     on_device = estimate.total.device_bytes > 0
     for column in ("stage", "corpus", "model", "time", "memory", *(["GPU"] * on_device), "disk", "meanwhile"):
         left = column in ("stage", "corpus", "model")
@@ -126,8 +123,8 @@ def _print_plan(config: StudyConfig, *, as_json: bool) -> None:
     for reason in dict.fromkeys(cost.reason for cost in known if cost.reason):
         out.print(f"· {plain(reason)}", highlight=False, soft_wrap=True)
     out.print(
-        "One run after the other, on this machine; timed on random blocks of each model's shape, right to a factor of "
-        "about two. Meanwhile: disk that is free again after the run. Nothing has been run.",
+        "One run after the other, on this machine; the first of each rehearsed on a small random model of the same "
+        "make, right to a factor of about two. Meanwhile: disk that is free again after the run. Nothing has been run.",
         highlight=False,
     )
 
@@ -140,6 +137,7 @@ def _plain_plan(estimate: Estimate) -> dict[str, Any]:
             "step": step.name,
             "after": step.after,
             "seconds": cost.seconds,
+            "parts": dict(cost.parts),
             "memory_bytes": cost.memory_bytes,
             "device_bytes": cost.device_bytes,
             "disk_bytes": cost.disk_bytes,

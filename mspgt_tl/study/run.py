@@ -17,10 +17,10 @@ from mspgt_tl.config import hash_plain, make_config, to_plain
 from mspgt_tl.contracts import Progress
 from mspgt_tl.errors import ConfigError, MspgtError, StoreError
 from mspgt_tl.models.names import check_weights, find_source
+from mspgt_tl.models.shape import shape_of
 from mspgt_tl.pipeline.detection import detect, load_run
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
 from mspgt_tl.pipeline.intervention import choose_metrics, intervene
-from mspgt_tl.pipeline.speed import shape_of
 from mspgt_tl.pipeline.theory import choose_scales, run_theory
 from mspgt_tl.store import MANIFEST, Run
 from mspgt_tl.study.plan import Step, StudyConfig, make_steps, nulls_of, settings_of

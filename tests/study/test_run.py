@@ -287,6 +287,7 @@ def test_no_study_is_told(tmp_path: Path) -> None:
         load_study(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

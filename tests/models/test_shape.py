@@ -1,19 +1,20 @@
-"""Sizes of models without their weights, and how fast a machine is with them."""
+"""Sizes of models without their weights, and random models of a shape."""
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mspgt_tl.activations import usable_sentences
+from mspgt_tl.config import StreamConfig
 from mspgt_tl.errors import ModelError, UnknownModelError
 from mspgt_tl.models.embedded import list_embedded
 from mspgt_tl.models.pretrained import load
-from mspgt_tl.pipeline.speed import measure_speed, shape_of
+from mspgt_tl.models.shape import random_model, shape_of
 
 LLAMA_2_7B = {
     "model_type": "llama",
@@ -81,9 +82,31 @@ def test_unknown_names_and_unreadable_folders_raise(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-mini", "planted:8"])
-def test_speed_is_known_for_small_models(name: str) -> None:
-    """Every unit cost is a positive number, for gated and plain blocks and for widths that heads do not divide."""
-    speed = measure_speed(shape_of(name))
-    units = (speed.forward, speed.logits, speed.noise, speed.decode, speed.probe, speed.product)
-    assert all(math.isfinite(unit) and unit > 0 for unit in units)
-    assert (speed.device, speed.weight_bytes, speed.reason) == ("cpu", 4, "")
+def test_random_model_has_the_shape(name: str) -> None:
+    """Gated and plain blocks, and widths that heads do not divide; it reads text, and tells tokens apart."""
+    small = shape_of(name).shrunk(n_layers=3, block_parameters=1e9)
+    model = random_model(small)
+    cfg: Any = model.cfg
+    assert (cfg.n_layers, cfg.n_heads, cfg.d_mlp, cfg.gated_mlp) == (3, small.n_heads, small.d_mlp, small.gated_mlp)
+    assert cfg.d_model == small.d_model >= shape_of(name).d_model
+    assert len(usable_sentences(model, ["The old mill stands by the river."], StreamConfig())) == 1
+
+
+def test_wide_blocks_shrink_in_proportion(tmp_path: Path) -> None:
+    """Llama-2-7B and Qwen2.5-7B keep their make at a hundredth of a block's weights; groups of heads divide heads."""
+    for groups, heads in ((32, 32), (4, 28)):
+        config = LLAMA_2_7B | {"num_key_value_heads": groups, "num_attention_heads": heads, "hidden_size": 128 * heads}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        whole = shape_of(str(tmp_path / "config.json"))
+        small = whole.shrunk(n_layers=5, block_parameters=whole.block_parameters / 100)
+        assert 60 < whole.block_parameters / small.block_parameters < 160
+        assert small.n_heads % small.n_key_value_heads == 0
+        assert small.n_layers == 5
+
+
+def test_sizes_of_a_large_model(tmp_path: Path) -> None:
+    """Llama-2-7B has 6.74 billion parameters, 6.476 of them in the matrices of its blocks."""
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_2_7B))
+    shape = shape_of(str(tmp_path))
+    assert shape.parameters == 6_738_415_616
+    assert 32 * shape.block_parameters == pytest.approx(6.476e9, rel=1e-3)
