@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from mspgt_tl.activations import usable_sentences
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.errors import ModelError, UnknownModelError
 from mspgt_tl.models.embedded import list_embedded
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.models.shape import random_model, shape_of
+from mspgt_tl.passes.corpus import usable_sentences
 
 LLAMA_2_7B = {
     "model_type": "llama",
