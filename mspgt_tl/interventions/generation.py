@@ -178,9 +178,9 @@ class _Given:
 
     @classmethod
     def read(cls, model: CausalModel, prompts: Any) -> _Given:
-        listed: Any = prompts.tolist() if hasattr(prompts, "tolist") else prompts
-        if is_one := isinstance(listed, str) or (len(listed) > 0 and isinstance(listed[0], Integral)):
-            listed = [listed]
+        given: Any = prompts.tolist() if hasattr(prompts, "tolist") else prompts
+        is_one = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], Integral))
+        listed: list[Any] = [given] if is_one else list(given)
         are_texts = [isinstance(prompt, str) for prompt in listed]
         if len(set(are_texts)) > 1:
             raise DataError("Prompts are texts or lists of ids, not some of each.")

@@ -95,7 +95,7 @@ def _forward(
     return Batch(
         sentence=sentence,
         fold=fold,
-        drawn=_nth_data_token(is_data, draw),
+        drawn=nth_data_token(is_data, draw),
         tokens=tokens,
         is_data=is_data,
         is_token=is_token,
@@ -105,7 +105,7 @@ def _forward(
     )
 
 
-def _nth_data_token(is_data: Bool[Tensor, "batch pos"], draw: Float[np.ndarray, "batch"]) -> Int[Tensor, "batch"]:
+def nth_data_token(is_data: Bool[Tensor, "batch pos"], draw: Float[np.ndarray, "batch"]) -> Int[Tensor, "batch"]:
     """Return the position of one data token of each sentence, at the share `draw` in [0, 1) of them."""
     import torch
 
