@@ -177,10 +177,10 @@ class InterveneConfig:
     """Of noise, sampling, controls and resamples."""
     samples: int = 1000
     """Prompts, each continued under every condition (P: 1,000)."""
-    sigmas: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    levels: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     """Levels of the dose: σ itself for `per_layer`, the target for `exit_norm` (relative change) and `kl` (nats)."""
     level: float | None = None
-    """The level at which other doses, controls and the confirmatory tests are looked at; None: 0.1, or the middle."""
+    """The one of them for other doses, controls and the confirmatory tests; None: 0.1, or the middle one."""
     dose: Literal["per_layer", "per_scale", "exit_norm", "kl"] = "per_layer"
     """How a level becomes σ, at all levels."""
     other_doses: tuple[Literal["per_layer", "per_scale", "exit_norm", "kl"], ...] = (
@@ -211,12 +211,12 @@ class InterveneConfig:
         _check_positive(self, "samples", "scale_sentences", "effect_sentences", "dose_sentences")
         if self.seed < 0 or self.controls < 0:
             raise ConfigError(f"seed and controls must not be negative, got {self.seed} and {self.controls}.")
-        if not self.sigmas or not all(math.isfinite(s) and s > 0 for s in self.sigmas):
-            raise ConfigError(f"sigmas are finite and above 0, at least one; got {list(self.sigmas)}.")
-        if list(self.sigmas) != sorted(set(self.sigmas)):
-            raise ConfigError(f"sigmas rise, each named once; got {list(self.sigmas)}.")
-        if self.level is not None and self.level not in self.sigmas:
-            raise ConfigError(f"level must be one of sigmas, {list(self.sigmas)}; got {self.level}.")
+        if not self.levels or not all(math.isfinite(s) and s > 0 for s in self.levels):
+            raise ConfigError(f"levels are finite and above 0, at least one; got {list(self.levels)}.")
+        if list(self.levels) != sorted(set(self.levels)):
+            raise ConfigError(f"levels rise, each named once; got {list(self.levels)}.")
+        if self.level is not None and self.level not in self.levels:
+            raise ConfigError(f"level must be one of levels, {list(self.levels)}; got {self.level}.")
         if self.resamples < 100:
             raise ConfigError(f"At least 100 resamples are needed for a 95 % interval, got {self.resamples}.")
 
@@ -225,7 +225,7 @@ class InterveneConfig:
         """The one level at which more than the sweep itself is looked at."""
         if self.level is not None:
             return self.level
-        return 0.1 if 0.1 in self.sigmas else self.sigmas[len(self.sigmas) // 2]
+        return 0.1 if 0.1 in self.levels else self.levels[len(self.levels) // 2]
 
 
 @dataclass(frozen=True)
@@ -320,6 +320,38 @@ def make_config(settings: Mapping[str, Any], kind: type[C] = DetectConfig) -> C:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"Option '{where}': {first['msg']}, got {first['input']!r}.") from error
+
+
+def settings_of(kind: type[C], config: C | Mapping[str, Any] | None, options: Mapping[str, Any]) -> C:
+    """Build a config from another one or from nested settings, with options over it.
+
+    Args:
+        options: by dotted name, or by the plain name of a setting that stands in one table alone; None changes nothing.
+
+    >>> settings_of(DetectConfig, None, {"sentences": 500, "epochs": 3, "stream.bos": None}).probe.epochs
+    3
+
+    Raises:
+        ConfigError: as `make_config`.
+    """
+    plain = dict(config) if isinstance(config, Mapping) else {} if config is None else to_plain(config)
+    given = {name: value for name, value in options.items() if value is not None}
+    return make_config(override(plain, full_names(kind, given)), kind)
+
+
+def full_names(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted names; plain names that stand in no table, or in several, are left as they are."""
+    places: dict[str, list[str]] = {}
+    for table in dataclasses.fields(kind):
+        inner: Any = table.default_factory
+        if dataclasses.is_dataclass(inner):
+            for setting in dataclasses.fields(inner):
+                places.setdefault(setting.name, []).append(f"{table.name}.{setting.name}")
+    own = {table.name for table in dataclasses.fields(kind)}
+    return {
+        places[name][0] if name not in own and len(places.get(name, ())) == 1 else name: value
+        for name, value in options.items()
+    }
 
 
 def _check_names(settings: Mapping[str, Any], kind: type, prefix: str) -> None:

@@ -20,7 +20,8 @@ import socket
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,6 +205,19 @@ class Run:
         self._record(f"{name}.nc", data, {name: {"seconds": round(elapsed - self._nested_seconds, 3)}})
         self._nested_seconds = outer + elapsed
         return _unpack(data)  # as it will be read when the run is resumed
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Bill the time of what several stages share to itself, not to the stage that happens to need it first."""
+        outer, self._nested_seconds = self._nested_seconds, 0.0
+        started = time.perf_counter()
+        yield
+        elapsed = time.perf_counter() - started
+        shared = self.manifest.setdefault("shared", {})
+        before = shared.get(name, {"seconds": 0.0})["seconds"]
+        shared[name] = {"seconds": round(before + elapsed - self._nested_seconds, 3)}
+        self._write_manifest()
+        self._nested_seconds = outer + elapsed
 
     def adopt(self, name: str, other: Run) -> None:
         """Take over a stage that another run finished, unless this one has it; the caller knows that it is the same."""

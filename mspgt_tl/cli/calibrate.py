@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from mspgt_tl.cli.console import JsonFlag, app, out, progress_bars
+from mspgt_tl.cli.console import app, out, progress_bars
+from mspgt_tl.cli.format import make_table, number, span
+from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.cli.results import Summary, prints, show
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.calibration import Calibration
@@ -53,22 +55,30 @@ def calibrate(
     if docs is not None:
         page = replace_tables(docs.read_text(encoding="utf-8"), render_tables(result.table, result.manifest))
         docs.write_text(page, encoding="utf-8")
-    print_calibration(result, as_json=as_json)
+    show(result, as_json=as_json)
 
 
-def print_calibration(result: Calibration, *, as_json: bool) -> None:
-    """Print what was promised of the verdict, whether it holds, and where the page lies."""
-    from mspgt_tl.pipeline.calibration import REPORT
+def summarise(result: Calibration) -> Summary:
+    """Return a calibration as plain values."""
+    targets = [asdict(target) for target in result.targets]
+    return {"targets": targets, "rows": json.loads(result.table.to_json(orient="records"))}
 
-    if as_json:
-        targets = [asdict(target) for target in result.targets]
-        rows = json.loads(result.table.to_json(orient="records"))
-        print(json.dumps({"run": str(result.folder), "targets": targets, "rows": rows}, indent=1))
-        return
-    table = Table(title="Targets of our verdict")
-    for column in ("cell", "measure", "value", "95 %", "limit", "state"):
-        table.add_column(column, justify="left" if column in ("cell", "measure", "state") else "right")
-    for t in result.targets:
-        table.add_row(t.cell, t.what, f"{t.value:.1%}", f"{t.low:.1%} … {t.high:.1%}", f"{t.limit:.0%}", t.state)
-    out.print(table)
-    out.print(f"Dashboard: {(result.folder / REPORT).resolve()}", soft_wrap=True, highlight=False)
+
+@prints("calibrate", summarise)
+def print_calibration(summary: Summary) -> None:
+    """Print what was promised of the verdict, and whether it holds."""
+    rows = [
+        (
+            t["cell"],
+            t["what"],
+            number(t["value"], ".1%"),
+            span(t["low"], t["high"], ".1%"),
+            f"{t['limit']:.0%}",
+            t["state"],
+        )
+        for t in summary["targets"]
+    ]
+    words = ("cell", "measure", "state")
+    out.print(
+        make_table("Targets of our verdict", ("cell", "measure", "value", "95 %", "limit", "state"), rows, left=words)
+    )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mspgt_tl.cli.console import JsonFlag, app, new_table, out, plain
+from mspgt_tl.cli.console import app, out
+from mspgt_tl.cli.format import make_table, number, plain, span
+from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.cli.results import say
 
 if TYPE_CHECKING:
     from mspgt_tl.comparison import Comparison, Located
@@ -89,18 +91,6 @@ def read_pairs(option: str, pairs: Sequence[str] | None) -> dict[str, str]:
     return read
 
 
-def number(value: float | None, form: str = ".1%") -> str:
-    """Return a number as a table shows it, a dash for what is missing."""
-    if value is None or math.isnan(value):
-        return "–"
-    return "∞" if math.isinf(value) else format(value, form)
-
-
-def span(low: float | None, high: float | None, form: str = ".1%") -> str:
-    """Return an interval as a table shows it."""
-    return "–" if low is None or math.isnan(low) else f"{number(low, form)} … {number(high, form)}"
-
-
 def _print(found: Comparison) -> None:
     _table(
         "Boundaries (intervals over text)",
@@ -115,7 +105,7 @@ def _print(found: Comparison) -> None:
                 row["family"],
                 row["boundary"],
                 str(row["n"]),
-                number(row["mean"]),
+                number(row["mean"], ".1%"),
                 number(row["cv"], ".3f"),
                 span(row["cv_low"], row["cv_high"], ".3f"),
                 number(row["drift"], ".1f"),
@@ -171,8 +161,8 @@ def _model_rows(model: Located) -> list[tuple[str, ...]]:
             model.family if rank == 0 else "",
             boundary,
             f"{model.gaps[rank]:.0f}/{model.n_layers}",
-            number(model.relative[rank]),
-            span(*(model.intervals[rank] / model.n_layers)),
+            number(model.relative[rank], ".1%"),
+            span(*(model.intervals[rank] / model.n_layers), form=".1%"),
             model.verdicts[rank],
         )
         for rank, boundary in enumerate(("L-I", "I-G"))
@@ -181,22 +171,16 @@ def _model_rows(model: Located) -> list[tuple[str, ...]]:
 
 def _print_labels(row: Mapping[Any, Any]) -> None:
     if row["reason"]:
-        out.print(f"· {row['boundary']}: families not compared: {plain(row['reason'])}", highlight=False)
+        say(f"{row['boundary']}: families not compared: {row['reason']}")
         return
-    out.print(
-        f"· {row['boundary']}: family labels permuted, p = {row['p']:.3f} "
-        f"(the smallest that {row['n']} models in these families can give is {row['smallest_p']:.3g})",
-        highlight=False,
+    say(
+        f"{row['boundary']}: family labels permuted, p = {row['p']:.3f} "
+        f"(the smallest that {row['n']} models in these families can give is {row['smallest_p']:.3g})"
     )
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not rows:
         return
-    table = new_table(title)
     numeric = {"gap", "depth", "n", "mean", "CV", "drift", "difference", "p", "p (Holm)", "ratio", "95 % interval"}
-    for column in columns:
-        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(plain(cell) for cell in row))
-    out.print(table)
+    out.print(make_table(title, columns, rows, left=set(columns) - numeric, fold=columns))

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from mspgt_tl.cli.format import plain
 from mspgt_tl.errors import ConfigError, MspgtError
 
 app = typer.Typer(
@@ -27,14 +26,6 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
-
-NoParityFlag = Annotated[
-    bool, typer.Option("--no-parity", help="Skip the comparison with the Hugging Face model after loading.")
-]
-RemoteCodeFlag = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; the manifest says so.")
-]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON instead of tables.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -71,13 +62,6 @@ def main() -> None:
         said = f"{type(error).__name__}: {error}. This is a fault of mspgt; the traceback is in {file.name}."
         err.print(f"[bold red]Error:[/] {plain(said)}", soft_wrap=True, highlight=False)
         sys.exit(70)
-
-
-def plain(text: str) -> str:
-    """Return a message on one line, with what rich would read as markup escaped."""
-    from rich.markup import escape
-
-    return escape(" ".join(text.split()))
 
 
 class ProgressBars:
@@ -138,8 +122,3 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             settings[name.strip()] = value
     return settings
-
-
-def new_table(title: str) -> Table:
-    """Return an empty table that stays readable in 80 columns."""
-    return Table(title=plain(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")

@@ -2,84 +2,132 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mspgt_tl.cli.console import (
+from mspgt_tl.cli.console import app, out, parse_numbers, progress_bars
+from mspgt_tl.cli.format import MISSING, make_table, number, plain, span
+from mspgt_tl.cli.options import (
+    DATA,
+    WORK,
+    BackendOption,
+    ConfigOption,
+    CorpusOption,
+    DeviceOption,
+    DtypeOption,
     JsonFlag,
+    ModelArgument,
     NoParityFlag,
+    OutOption,
     RemoteCodeFlag,
-    app,
-    new_table,
-    out,
-    parse_numbers,
-    parse_settings,
-    plain,
-    progress_bars,
+    SeedOption,
+    SentencesOption,
+    SetOption,
+    gather_settings,
 )
+from mspgt_tl.cli.results import Summary, prints, say, show
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.detection import Detection
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt detect llama2-mini
+
+    mspgt detect ./my-model --corpus wiki.txt --treebank en_ewt/ --out runs/mine
+
+    mspgt detect HuggingFaceTB/SmolLM2-135M --sentences 1000 --set train_trees=700 --null random:0 --rivals
+    """
+)
 def detect(
-    model: Annotated[
-        str, typer.Argument(help="An embedded model (see `mspgt models`), a Hugging Face folder, or a hub name.")
-    ],
-    corpus: Annotated[
-        str | None, typer.Option(help="Text file or hf:NAME[@SPLIT][#COLUMN]. Default: generated sentences.")
-    ] = None,
+    model: ModelArgument,
+    corpus: CorpusOption = None,
     treebank: Annotated[
-        str | None, typer.Option(help="Folder with a train and a dev CoNLL-U file, or TRAIN,DEV. Default: generated.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder with a train and a dev CoNLL-U file, or TRAIN,DEV.",
+            show_default="generated",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Run folder; an interrupted run resumes there. Default: runs/MODEL-TIME."),
+    sentences: SentencesOption = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Keep the good rest of a malformed treebank.", rich_help_panel=DATA)
+    ] = False,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Probe tasks, separated by commas.",
+            show_default="pos,deprel,ner,srl",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. probe.epochs=5. Repeatable."),
+    out_folder: OutOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Fusion weights of cka,probe,attention_jsd.",
+            show_default="1,1,1",
+            rich_help_panel=WORK,
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
-    sentences: Annotated[int | None, typer.Option(min=1, help="Sentences of the corpus to use.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Probe tasks, comma-separated: pos,deprel,ner,srl.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Fusion weights of cka,probe,attention_jsd, e.g. 1,1,2.")] = None,
-    rule: Annotated[str | None, typer.Option(help="mspgt, or paper for the published rule alone.")] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="mspgt, or paper for the published rule alone.", show_default="mspgt", rich_help_panel=WORK),
+    ] = None,
     null: Annotated[
-        list[str] | None, typer.Option(help="Model null to run as well: random:SEED, labels, tokens. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="NULL",
+            help="Model null to run as well: random:SEED, labels, tokens. Repeatable.",
+            rich_help_panel=WORK,
+        ),
     ] = None,
     rivals: Annotated[
-        bool, typer.Option("--rivals", help="Also say where other readings of depth put boundaries, on the same pass.")
+        bool,
+        typer.Option(
+            "--rivals",
+            help="Also say where other readings of depth put boundaries, on the same pass.",
+            rich_help_panel=WORK,
+        ),
     ] = False,
-    max_length: Annotated[int | None, typer.Option(min=4, help="Tokens a sentence is cut to.")] = None,
-    batch_positions: Annotated[int | None, typer.Option(min=1, help="Positions per forward pass.")] = None,
-    backend: Annotated[str, typer.Option(help="hooked (HookedTransformer) or bridge (TransformerBridge).")] = "hooked",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cpu.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: by device.")] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=4, help="Tokens a sentence is cut to.", show_default="128", rich_help_panel=WORK),
+    ] = None,
+    batch_positions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Positions per forward pass.", show_default="2048", rich_help_panel=WORK),
+    ] = None,
+    backend: BackendOption = "hooked",
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     no_parity: NoParityFlag = False,
     trust_remote_code: RemoteCodeFlag = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Keep the good rest of a malformed treebank.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the boundaries of a model, and say whether they are there at all."""
     from mspgt_tl import pipeline
-    from mspgt_tl.config import override, read_settings
     from mspgt_tl.store import default_folder
 
-    settings = override(read_settings(config) if config else {}, parse_settings(set_ or []))
-    folder = out_folder or default_folder(Path(model).name)
+    settings = gather_settings(config, set_)
     with progress_bars() as bars:
         result = pipeline.detect(
             model,
             corpus,
             treebank,
             seed=seed,
-            out=folder,
+            out=out_folder or default_folder(Path(model).name),
             config=settings,
             nulls=null or [],
             rivals=rivals,
@@ -97,100 +145,21 @@ def detect(
             max_length=max_length,
             batch_positions=batch_positions,
         )
-    print_detection(result, as_json=as_json)
+    show(result, as_json=as_json)
 
 
-def print_detection(result: Detection, *, as_json: bool) -> None:
-    """Print a detection's verdict, table and where its report lies."""
-    summary = _summarise(result)
-    if as_json:
-        print(json.dumps(summary, indent=1))
-        return
-    table = new_table(f"Boundaries of {summary['model']} ({summary['n_layers']} blocks, rule {summary['rule']})")
-    # All of it fits 80 columns, so that no verdict is broken.
-    for column in ("gap", "depth", "95 %", "p", "found", "audit", "verdict"):
-        left = column in ("audit", "verdict")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
-    for row in summary["boundaries"]:
-        interval = row["interval"]
-        table.add_row(
-            str(row["gap"]),
-            f"{row['gap'] / summary['n_layers']:.1%}",
-            "–" if interval is None else f"{interval[0]:.0f} … {interval[1]:.0f}",
-            "–" if row["p_value"] is None else f"{row['p_value']:.3f}",
-            "–" if row["presence"] is None else f"{row['presence']:.0%}",
-            row["grade"] or "–",
-            row["verdict"],
-        )
-    if summary["boundaries"]:
-        out.print(table)
-    else:
-        out.print(f"[bold]No boundary found[/] in {summary['model']} ({summary['n_layers']} blocks).")
-    for what in summary["reading"]:
-        out.print(f"· {plain(what)}", highlight=False)
-    for reason in summary["reasons"]:
-        out.print(f"· {plain(reason)}", highlight=False)
-    for name, null in summary["nulls"].items():
-        places = ", ".join(f"gap {gap} ({verdict})" for gap, verdict in null) or "no boundary"
-        out.print(f"· null {name}: {places}", highlight=False)
-    if summary["rivals"]:
-        _print_rivals(summary["rivals"], summary["n_layers"])
-    if summary["report"]:
-        out.print(f"Dashboard: {summary['report']}", soft_wrap=True, highlight=False)
-
-
-def _print_rivals(rows: list[dict[str, Any]], n_layers: int) -> None:
-    """Print where rival readings put their boundaries, and how far these lie from the fused ones."""
-    from mspgt_tl.boundaries import MIN_RELIABILITY
-    from mspgt_tl.cli.compare import number, span
-
-    table = new_table(f"Rival readings of {n_layers} blocks (existence is not tested)")
-    for column in ("rival", "boundaries with 95 % interval", "rank correlation with the fused curve"):
-        table.add_column(column, overflow="fold")
-    near = new_table("Distance to the rival's nearest boundary; share of resamples within one gap (by chance)")
-    near.add_column("rival", overflow="fold")
-    for gap in (one["found"] for one in rows[0]["agreement"]):
-        near.add_column(f"from gap {gap}")
-        near.add_column("within one")
-    for row in rows:
-        pairs = zip(row["boundaries"], row["intervals"], strict=True)
-        places = ", ".join(f"{gap} ({span(low, high, '.0f')})" for gap, (low, high) in pairs)
-        flat = row["reliability"] is not None and row["reliability"] < MIN_RELIABILITY
-        low, high = row["correlation_interval"]
-        correlation = f"{number(row['correlation'], '+.2f')} ({span(low, high, '+.2f')})"
-        table.add_row(row["rival"], places or ("flat" if flat else "none"), correlation)
-        cells = [
-            (
-                f"{number(one['distance'], '+.0f')} ({span(one['interval'][0], one['interval'][1], '+.0f')})",
-                f"{number(one['within_one'], '.0%')} ({number(one['chance'], '.0%')})",
-            )
-            for one in row["agreement"]
-        ]
-        near.add_row(row["rival"], *(cell for pair in cells for cell in pair))
-    out.print(table)
-    if rows[0]["agreement"]:
-        out.print(near)
-
-
-def _summarise(result: Detection) -> dict[str, Any]:
-    import numpy as np
-
-    from mspgt_tl.config import json_values
-    from mspgt_tl.corpora.text import count_up
-    from mspgt_tl.pipeline import REPORT
+def summarise(result: Detection) -> Summary:
+    """Return a detection's verdicts as plain values."""
     from mspgt_tl.rivals import rival_rows
-
-    def finite(value: float) -> float | None:
-        return None if np.isnan(value) else float(value)
 
     found = result.found
     rows = [
         {
             "gap": gap,
             "verdict": found.verdicts[i],
-            "p_value": finite(found.p_values[i]),
-            "interval": None if np.isnan(found.intervals[i]).any() else found.intervals[i].tolist(),
-            "presence": finite(found.presence[i]),
+            "p_value": float(found.p_values[i]),
+            "interval": None if (ends := found.intervals[i]) is None or ends[0] != ends[0] else ends.tolist(),
+            "presence": float(found.presence[i]),
             "near_tie": found.near_ties[i],
             "grade": str(result.data["grade"].values[i]) if "grade" in result.data else None,
         }
@@ -201,23 +170,69 @@ def _summarise(result: Detection) -> dict[str, Any]:
         "n_layers": int(result.data.attrs["n_layers"]),
         "rule": found.rule,
         "boundaries": rows,
-        "reliability": dict(zip(result.curves["signal"].values.tolist(), map(finite, found.reliability), strict=True)),
+        "reliability": dict(zip(result.curves["signal"].values.tolist(), found.reliability.tolist(), strict=True)),
         "reasons": list(found.reasons),
-        "reading": [
-            f"{part}: {count_up(result.manifest['notes'][f'reading_{part}'])}"
-            for part in ("corpus", "treebank")
-            if f"reading_{part}" in result.manifest["notes"]
-        ]
-        + [
-            f"the bootstrap resamples {result.manifest['notes'][name]}"
-            for name in ("resampled", "trees_resampled")
-            if name in result.manifest["notes"]
-        ],
         "nulls": {
             name: list(zip(data["boundary"].values.tolist(), data["verdict"].values.tolist(), strict=True))
             for name, data in result.nulls.items()
         },
-        "rivals": json_values(rival_rows(result.rivals)) if result.rivals is not None else [],
-        "run": str(result.folder) if result.folder else None,
-        "report": str((result.folder / REPORT).resolve()) if result.folder else None,
+        "rivals": rival_rows(result.rivals) if result.rivals is not None else [],
     }
+
+
+@prints("detect", summarise)
+def print_detection(summary: Summary) -> None:
+    """Print a detection's verdict and tables."""
+    model, n_layers = summary["model"], summary["n_layers"]
+    rows = [
+        (
+            row["gap"],
+            number(row["gap"] / n_layers, ".1%"),
+            span(*(row["interval"] or (None, None)), form=".0f"),
+            number(row["p_value"], ".3f"),
+            number(row["presence"], ".0%"),
+            row["grade"] or MISSING,
+            row["verdict"],
+        )
+        for row in summary["boundaries"]
+    ]
+    if rows:
+        # All of it fits 80 columns, so that no verdict is broken.
+        columns = ("gap", "depth", "95 %", "p", "found", "audit", "verdict")
+        title = f"Boundaries of {model} ({n_layers} blocks, rule {summary['rule']})"
+        out.print(make_table(title, columns, rows, left=("audit", "verdict")))
+    else:
+        out.print(f"[bold]No boundary found[/] in {plain(model)} ({n_layers} blocks).")
+    for name, null in summary["nulls"].items():
+        places = ", ".join(f"gap {gap} ({verdict})" for gap, verdict in null) or "no boundary"
+        say(f"null {name}: {places}")
+    if summary["rivals"]:
+        _print_rivals(summary["rivals"], n_layers)
+
+
+def _print_rivals(rows: list[dict[str, Any]], n_layers: int) -> None:
+    """Print where rival readings put their boundaries, and how far these lie from the fused ones."""
+    from mspgt_tl.boundaries import MIN_RELIABILITY
+
+    placed, near = [], []
+    for row in rows:
+        pairs = zip(row["boundaries"], row["intervals"], strict=True)
+        places = ", ".join(f"{gap} ({span(low, high, '.0f')})" for gap, (low, high) in pairs)
+        flat = row["reliability"] is not None and row["reliability"] < MIN_RELIABILITY
+        correlation = f"{number(row['correlation'], '+.2f')} ({span(*row['correlation_interval'], form='+.2f')})"
+        placed.append((row["rival"], places or ("flat" if flat else "none"), correlation))
+        cells = [
+            (
+                f"{number(one['distance'], '+.0f')} ({span(*one['interval'], form='+.0f')})",
+                f"{number(one['within_one'], '.0%')} ({number(one['chance'], '.0%')})",
+            )
+            for one in row["agreement"]
+        ]
+        near.append((row["rival"], *(value for pair in cells for value in pair)))
+    words = ("rival", "boundaries with 95 % interval", "rank correlation with the fused curve")
+    title = f"Rival readings of {n_layers} blocks (existence is not tested)"
+    out.print(make_table(title, words, placed, left=words, fold=words))
+    if found := [one["found"] for one in rows[0]["agreement"]]:
+        columns = ("rival", *(head for gap in found for head in (f"from gap {gap}", "within one")))
+        title = "Distance to the rival's nearest boundary; share of resamples within one gap (by chance)"
+        out.print(make_table(title, columns, near, left=columns, fold=columns))

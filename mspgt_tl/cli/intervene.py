@@ -4,90 +4,142 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mspgt_tl.cli.console import (
+from mspgt_tl.cli.console import app, out, parse_numbers, progress_bars
+from mspgt_tl.cli.format import MISSING, make_table, number, span
+from mspgt_tl.cli.options import (
+    BackendOption,
+    ConfigOption,
+    CorpusOption,
+    DeviceOption,
+    DtypeOption,
     JsonFlag,
+    ModelOrRunArgument,
     NoParityFlag,
+    OutOption,
     RemoteCodeFlag,
-    app,
-    new_table,
-    out,
-    parse_numbers,
-    parse_settings,
-    plain,
-    progress_bars,
+    ScalesOption,
+    SeedOption,
+    SetOption,
+    gather_settings,
 )
+from mspgt_tl.cli.results import Summary, prints, show
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.intervention import Intervention
 
+NOISE, MEASURED = "The noise", "What is measured"
 
-@app.command()
+
+@app.command(
+    epilog="""Examples:
+
+    mspgt intervene runs/mine
+
+    mspgt intervene llama2-mini --scales 0-3,4-8,9-11 --levels 0.05,0.1,0.2 --samples 100
+
+    mspgt intervene runs/mine --dose kl --levels 0.5,1,2 --metrics perplexity,type_token_ratio
+    """
+)
 def intervene(
-    model: Annotated[
-        str, typer.Argument(help="Folder of a detection, an embedded model, a Hugging Face folder, or a hub name.")
-    ],
-    corpus: Annotated[
-        str | None, typer.Option(help="Text file or hf:NAME[@SPLIT][#COLUMN]; prompts are openings of its sentences.")
+    model: ModelOrRunArgument,
+    corpus: CorpusOption = None,
+    scales: ScalesOption = None,
+    out_folder: OutOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    dose: Annotated[
+        str | None,
+        typer.Option(
+            help="How a level becomes σ: per_layer, per_scale, exit_norm or kl.",
+            show_default="per_layer",
+            rich_help_panel=NOISE,
+        ),
     ] = None,
-    scales: Annotated[
-        str | None, typer.Option(help="Blocks of each scale, such as 0-3,4-8,9-11. Default: the detection's.")
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Levels of the dose: σ itself, or what exit_norm or kl is to reach.",
+            show_default="0.01,0.02,0.05,0.1,0.2,0.5",
+            rich_help_panel=NOISE,
+        ),
     ] = None,
-    sigma: Annotated[str | None, typer.Option(help="Levels of the dose. Default: 0.01,0.02,0.05,0.1,0.2,0.5.")] = None,
-    dose: Annotated[str | None, typer.Option(help="per_layer, per_scale, exit_norm or kl. Default: per_layer.")] = None,
     level: Annotated[
-        float | None, typer.Option(help="The level for other doses, controls and the confirmatory tests. Default: 0.1.")
+        float | None,
+        typer.Option(
+            help="The one of them for other doses, controls and the confirmatory tests.",
+            show_default="0.1, or the middle one",
+            rich_help_panel=NOISE,
+        ),
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="gaussian, covariance, resample or skip. Default: gaussian.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="gaussian, covariance, resample or skip.", show_default="gaussian", rich_help_panel=NOISE),
+    ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Prompts, each under all conditions. Default: 1000.")
+        int | None,
+        typer.Option(min=1, help="Prompts, each under all conditions.", show_default="1000", rich_help_panel=MEASURED),
     ] = None,
-    new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens after each prompt. Default: 80.")] = None,
-    metrics: Annotated[str | None, typer.Option(help="Text metrics, comma-separated. Default: all.")] = None,
+    new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens after each prompt.", show_default="80", rich_help_panel=MEASURED),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Text metrics, separated by commas.", show_default="all", rich_help_panel=MEASURED
+        ),
+    ] = None,
     sbert: Annotated[
-        str | None, typer.Option(help="Embedding model: hub name, folder, or package:NAME for one in a package.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Embedding model: hub name, folder, or package:NAME for one in a package.",
+            show_default="sentence-transformers/all-MiniLM-L6-v2",
+            rich_help_panel=MEASURED,
+        ),
     ] = None,
-    languagetool: Annotated[str | None, typer.Option(help="URL of a LanguageTool server.")] = None,
-    out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Run folder; a killed sweep resumes there. Default: runs/intervene-MODEL-TIME."),
+    languagetool: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A LanguageTool server.",
+            show_default="a local one, where it is installed",
+            rich_help_panel=MEASURED,
+        ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. decode.temperature=0.8. Repeatable."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cpu.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: by device.")] = None,
+    backend: BackendOption = "hooked",
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     no_parity: NoParityFlag = False,
     trust_remote_code: RemoteCodeFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Add noise to one scale at a time, and measure what changes in the next token and in generated text."""
-    from mspgt_tl.config import override, read_settings
     from mspgt_tl.pipeline import intervention
     from mspgt_tl.store import default_folder
 
-    settings = override(read_settings(config) if config else {}, parse_settings(set_ or []))
-    folder = out_folder or default_folder(f"intervene-{Path(model).name}")
+    settings = gather_settings(config, set_)
     with progress_bars() as bars:
         result = intervention.intervene(
             model,
             corpus,
             scales=scales,
             seed=seed,
-            out=folder,
+            out=out_folder or default_folder(f"intervene-{Path(model).name}"),
             config=settings,
+            backend=cast(Any, backend),
             device=device,
             dtype=dtype,
             parity=not no_parity,
             trust_remote_code=trust_remote_code,
             progress=bars,
-            sigmas=tuple(parse_numbers(sigma)) if sigma else None,
+            levels=tuple(parse_numbers(levels)) if levels else None,
             dose=dose,
             level=level,
             kind=kind,
@@ -97,59 +149,53 @@ def intervene(
             sbert=sbert,
             languagetool=languagetool,
         )
-    print_intervention(result, as_json=as_json)
+    show(result, as_json=as_json)
 
 
-def print_intervention(result: Intervention, *, as_json: bool) -> None:
-    """Print the paper's table, the next-token effects at the compared level, and where the report lies."""
-    from mspgt_tl.pipeline.intervention import REPORT
+def summarise(result: Intervention) -> Summary:
+    """Return a sweep at its compared level as plain values."""
+    level = result.manifest["notes"]["compared_level"]
+    effects = result.effects.sel(level=level).reset_coords(drop=False).to_dataframe().reset_index()
+    missing = result.statistics[~result.statistics["change"].notna()].drop_duplicates("metric")
+    return {
+        "model": result.name,
+        "level": level,
+        "table_2": result.table_2.to_dict("index"),
+        "next_token": json.loads(effects.to_json(orient="records")),
+        "statistics": json.loads(result.statistics.to_json(orient="records")),
+        "reasons": [f"{row['metric']}: {row['reason']}" for row in missing.to_dict("records")],
+    }
 
-    report = str((result.folder / REPORT).resolve()) if result.folder else None
-    effects = result.effects.sel(level=result.manifest["notes"]["compared_level"])
-    if as_json:
-        columns = effects.reset_coords(drop=False).to_dataframe().reset_index()
-        print(
-            json.dumps(
-                {
-                    "level": result.manifest["notes"]["compared_level"],
-                    "next_token": json.loads(columns.to_json(orient="records")),
-                    "statistics": json.loads(result.statistics.to_json(orient="records")),
-                    "doubt": result.doubt or None,
-                    "report": report,
-                },
-                indent=1,
+
+@prints("intervene", summarise)
+def print_intervention(summary: Summary) -> None:
+    """Print the paper's table, and the next-token effects at the compared level."""
+    level, table_2 = summary["level"], summary["table_2"]
+    titles = [str(title).partition(" (")[0] for title in next(iter(table_2.values()), {})]
+    rows = [(scale, *changes.values()) for scale, changes in table_2.items()]
+    title = f"Change at level {level:g}, per cent (* corrected p < 0.05)"
+    out.print(make_table(title, ("scale", *titles), rows, left=("scale",)))
+    columns = ("scale", "blocks", "KL", "95 %", "controls", "loss", "top-1")
+    title = f"Next token at level {level:g}: KL in nats/token, with that of other stretches as long"
+    out.print(make_table(title, columns, _effect_rows(summary["next_token"]), left=("scale",)))
+
+
+def _effect_rows(effects: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows = []
+    for row in effects:
+        if row["group"] != "scale":
+            continue
+        others = [o["kl"] for o in effects if str(o["target"]).startswith(f"{row['target']} control")]
+        known = [kl for kl in others if kl is not None]
+        rows.append(
+            (
+                row["target"],
+                row["blocks"],
+                number(row["kl"], ".2g"),
+                span(row["kl_low"], row["kl_high"], ".2g"),
+                span(min(known), max(known), ".2g") if known else MISSING,
+                number(row["loss_change"], "+.2g"),
+                number(row["agreement"], ".0%"),
             )
         )
-        return
-    level = result.manifest["notes"]["compared_level"]
-    table = new_table(f"Change at level {level:g}, per cent (* corrected p < 0.05)")
-    table.add_column("scale", no_wrap=True)
-    for title in result.table_2.columns:
-        table.add_column(str(title).partition(" (")[0], justify="right", no_wrap=True)
-    for scale, row in zip(result.table_2.index, result.table_2.to_numpy(), strict=True):
-        table.add_row(str(scale), *map(str, row))
-    out.print(table)
-    shown = new_table(f"Next token at level {level:g}: KL in nats/token, with that of other stretches as long")
-    for title in ("scale", "blocks", "KL", "95 %", "controls", "loss", "top-1"):
-        shown.add_column(title, justify="left" if title == "scale" else "right", no_wrap=True)
-    for name in effects["target"].values[effects["group"].values == "scale"]:
-        row = effects.sel(target=name)
-        others = [str(other).startswith(f"{name} control") for other in effects["target"].values]
-        controls = effects["kl"].values[others]
-        shown.add_row(
-            str(name),
-            str(row["blocks"].item()),
-            f"{float(row['kl']):.2g}",
-            f"{float(row['kl_low']):.2g} … {float(row['kl_high']):.2g}",
-            f"{controls.min():.2g} … {controls.max():.2g}" if len(controls) else "–",
-            f"{float(row['loss_change']):+.2g}",
-            f"{float(row['agreement']):.0%}",
-        )
-    out.print(shown)
-    if result.doubt:
-        out.print(f"[bold yellow]·[/] {plain(result.doubt)}", highlight=False)
-    missing = result.statistics[~result.statistics["change"].notna()].drop_duplicates("metric")
-    for row in missing.to_dict("records"):
-        out.print(f"· {plain(str(row['metric']))}: {plain(str(row['reason']))}", highlight=False)
-    if report:
-        out.print(f"Dashboard: {report}", soft_wrap=True, highlight=False)
+    return rows

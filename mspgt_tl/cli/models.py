@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.table import Table
 
-from mspgt_tl.cli.console import JsonFlag, app, out, parse_numbers, plain, progress_bars
+from mspgt_tl.cli.console import app, out, parse_numbers, progress_bars
+from mspgt_tl.cli.format import make_table, plain
+from mspgt_tl.cli.options import JsonFlag
 
 
 @app.command()
@@ -29,7 +30,6 @@ def models(
     if as_json:
         print(json.dumps(cards, indent=1))
         return
-    table = Table(title="Embedded models (loss in nats/token on held-out text)")
     columns = {
         "name": "name",
         "parameters": "weights",
@@ -38,11 +38,9 @@ def models(
         "bigram_loss": "bigram",
         "bits_per_byte": "bits/byte",
     }
-    for key, title in columns.items():
-        table.add_column(title, justify="left" if key == "name" else "right", no_wrap=True)
-    for card in cards:
-        table.add_row(*(_cell(card.get(key)) for key in columns))
-    out.print(table)
+    title = "Embedded models (loss in nats/token on held-out text)"
+    rows = [[_cell(card.get(key)) for key in columns] for card in cards]
+    out.print(make_table(title, list(columns.values()), rows, left=("name",)))
     out.print("Random-weight twin of any of them, or of a folder: NAME@random:SEED", highlight=False)
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mspgt_tl.cli.console import JsonFlag, app, parse_settings
+from mspgt_tl.cli.console import app, parse_settings
+from mspgt_tl.cli.options import JsonFlag
 from mspgt_tl.cli.study import print_plan
 
 

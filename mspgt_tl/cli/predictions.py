@@ -14,11 +14,11 @@ from mspgt_tl.cli.compare import (
     EffectsFile,
     Families,
     checked_count,
-    number,
     read_pairs,
-    span,
 )
-from mspgt_tl.cli.console import JsonFlag, app, new_table, out, plain
+from mspgt_tl.cli.console import app, out
+from mspgt_tl.cli.format import new_table, number, plain, span
+from mspgt_tl.cli.options import JsonFlag
 
 if TYPE_CHECKING:
     from mspgt_tl.predictions import Evidence, Judgement, PredictionSet
@@ -123,7 +123,7 @@ def _list(chosen: Sequence[PredictionSet], *, as_json: bool) -> None:
         for p in s.predictions:
             condition = f"{p.statistic} {p.boundary or p.metric or p.quantity or ''} {p.condition}"
             table.add_row(
-                *map(plain, (p.id, p.claim, condition)), str(p.min_n), *(number(rate) for rate in rates[id(p)])
+                *map(plain, (p.id, p.claim, condition)), str(p.min_n), *(number(rate, ".1%") for rate in rates[id(p)])
             )
         out.print(table)
     out.print(
@@ -172,9 +172,9 @@ def _print_table3(drift_points: float) -> None:
             table.add_row(
                 family,
                 title,
-                number(row["mean_LI"]),
+                number(row["mean_LI"], ".1%"),
                 number(row["cv_LI"], ".3f" if kind != "published" else ".2f"),
-                number(row["mean_IG"]),
+                number(row["mean_IG"], ".1%"),
                 number(row["cv_IG"], ".3f" if kind != "published" else ".2f"),
             )
     out.print(table)
@@ -192,7 +192,9 @@ def _print_judgements(chosen: PredictionSet, judged: Sequence[Judgement], eviden
         head = (plain(j.prediction.id), f"[{COLOURS[j.verdict]}]{j.verdict}[/]", j.point_verdict)
         telling = [g for g in j.groups if g.point is not None]
         if len(telling) != 1:
-            table.add_row(*head, j.prediction.quantifier if telling else "", str(j.n), "–", "–", number(j.chance))
+            table.add_row(
+                *head, j.prediction.quantifier if telling else "", str(j.n), "–", "–", number(j.chance, ".1%")
+            )
         for g in telling:
             table.add_row(
                 *(head if len(telling) == 1 else ("", f" {g.verdict}", " passes" if g.point else " fails")),
@@ -200,7 +202,7 @@ def _print_judgements(chosen: PredictionSet, judged: Sequence[Judgement], eviden
                 str(g.found.n),
                 number(g.found.value, ".3g"),
                 span(g.found.low, g.found.high, ".3g"),
-                number(g.chance),
+                number(g.chance, ".1%"),
             )
     out.print(table)
     for j in judged:

@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from mspgt_tl.cli.console import JsonFlag, app, new_table, out, plain
+from mspgt_tl.cli.console import app, out
+from mspgt_tl.cli.format import new_table, plain
+from mspgt_tl.cli.options import JsonFlag
 from mspgt_tl.errors import StoreError
 
 Places = Annotated[

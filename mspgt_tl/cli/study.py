@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mspgt_tl.cli.compare import read_pairs
-from mspgt_tl.cli.console import JsonFlag, app, err, new_table, out, parse_settings, plain, progress_bars
+from mspgt_tl.cli.console import app, err, out, parse_settings, progress_bars
+from mspgt_tl.cli.format import duration, new_table, plain, size
+from mspgt_tl.cli.options import JsonFlag
 
 if TYPE_CHECKING:
     from mspgt_tl.study import Cost, Estimate, Study
@@ -150,32 +151,6 @@ def _plain_plan(estimate: Estimate) -> dict[str, Any]:
     return json_values(
         {"steps": steps, "seconds": whole.seconds, "memory_bytes": whole.memory_bytes, "disk_bytes": whole.disk_bytes}
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a newcomer reads it.
-
-    >>> duration(42), duration(600), duration(9000), duration(float("nan"))
-    ('42 s', '10 min', '2.5 h', '?')
-    """
-    if math.isnan(seconds):
-        return "?"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def size(count: float) -> str:
-    """Return bytes as a newcomer reads them.
-
-    >>> size(532), size(7e6), size(3.2e9)
-    ('1 kB', '7 MB', '3.2 GB')
-    """
-    if math.isnan(count):
-        return "?"
-    if count < 1e6:
-        return f"{count / 1e3:.0f} kB"
-    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
 def _print_study(done: Study, page: Path, told: list[str], *, as_json: bool) -> None:

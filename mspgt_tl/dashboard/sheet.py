@@ -147,7 +147,8 @@ def list_facts(manifest: Mapping[str, Any]) -> list[Table]:
     single = ("created", "python", "platform", "fingerprint", "format")
     groups["Run"] = {name: manifest[name] for name in single if name in manifest} | manifest.get("notes", {})
     groups["Versions"] = manifest.get("packages", {})
-    stages = {name: stage.get("seconds", np.nan) for name, stage in manifest.get("stages", {}).items()}
+    timed = manifest.get("shared", {}) | manifest.get("stages", {})
+    stages = {name: stage.get("seconds", np.nan) for name, stage in timed.items()}
     timings = {name: f"{seconds:.1f} s" for name, seconds in stages.items()}
     groups["Time by stage"] = timings | ({"all": f"{sum(stages.values()):.1f} s"} if stages else {})
     return [Table(name, (), [_fact(*item) for item in _flatten(group)]) for name, group in groups.items() if group]

@@ -60,7 +60,8 @@ def render_theory(parts: Mapping[str, xr.Dataset], manifest: Mapping[str, Any]) 
     """
     identity = manifest["identity"]
     model = Path(identity["model"]["name"]).name
-    told = findings(parts)
+    told = [doubt] if (doubt := manifest["notes"].get("scales_doubt")) else []
+    told += findings(parts)
     where = ", ".join(f"{name} {first}–{last}" for name, (first, last) in identity["scales"].items())
     origin = identity["scales_from"]
     boundaries = [] if origin == "equal thirds" else [first for first, _ in identity["scales"].values()][1:]

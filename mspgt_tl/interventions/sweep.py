@@ -43,7 +43,7 @@ def plan_conditions(scales: Mapping[str, range], n_layers: int, config: Interven
     level = config.compared_level
     found = [Condition(CLEAN, CLEAN)]
     for name, blocks in scales.items():
-        found += [_open(name, name, blocks, config.dose, one) for one in config.sigmas]
+        found += [_open(name, name, blocks, config.dose, one) for one in config.levels]
     for dose in config.other_doses:
         if dose != config.dose:
             found += [_open(name, name, blocks, dose, level) for name, blocks in scales.items()]

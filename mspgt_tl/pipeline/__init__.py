@@ -1,8 +1,9 @@
 """The stages of a run in order, each reading and writing the run's folder."""
 
-from mspgt_tl.pipeline.detection import REPORT, Detection, detect, load_run, write_report
+from mspgt_tl.pipeline.detection import Detection, detect, load_run
 from mspgt_tl.pipeline.intervention import Intervention, intervene, load_intervention
 from mspgt_tl.pipeline.measuring import measure
+from mspgt_tl.pipeline.shell import REPORT, kind_of
 
 __all__ = [
     "REPORT",
@@ -10,8 +11,8 @@ __all__ = [
     "Intervention",
     "detect",
     "intervene",
+    "kind_of",
     "load_intervention",
     "load_run",
     "measure",
-    "write_report",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from mspgt_tl.config import hash_plain, to_plain
 from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, Progress
 from mspgt_tl.errors import ConfigError, StoreError
 from mspgt_tl.models.names import check_weights, find_source, unknown_model
+from mspgt_tl.pipeline.shell import Kind, register
 from mspgt_tl.store import Run
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 CASE = "case"
-TABLE, REPORT = "calibration.csv", "calibration.html"
+TABLE = "calibration.csv"
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,22 +92,37 @@ def calibrate(
     if source is None:
         raise unknown_model(model)
     identity = {
-        "command": "calibrate",
         "grid": grid.name,
         "seed": seed,
         "effort": to_plain(grid.effort),
         "model": {"name": model, "sha256": check_weights(source)},
     }
-    run = Run.create(Path(out), identity)
-    if measure:
-        measure_grid(run, grid, seed=seed, jobs=jobs, progress=progress)
-    return judge_grid(run, grid, seed=seed, jobs=jobs, progress=progress)
+
+    def work(run: Run) -> None:
+        if measure:
+            measure_grid(run, grid, seed=seed, jobs=jobs, progress=progress)
+        judge_grid(run, grid, seed=seed, jobs=jobs, progress=progress)
+
+    return KIND.make(out, identity, work)
 
 
-def judge_grid(run: Run, grid: Grid, *, seed: int, jobs: int, progress: Progress | None = None) -> Calibration:
-    """Let every detector judge all cases measured so far, and write tables and page."""
+def _read(run: Run) -> Calibration:
+    import pandas as pd
+
+    return Calibration(pd.read_csv(BytesIO(run.content(TABLE))), run.manifest, run.folder)
+
+
+def _draw(result: Calibration) -> str:
     from mspgt_tl.dashboard.calibration import render_calibration
 
+    return render_calibration(result)
+
+
+KIND = register(Kind("calibrate", "calibration", lambda run: (run.folder / TABLE).is_file(), _read, _draw))
+
+
+def judge_grid(run: Run, grid: Grid, *, seed: int, jobs: int, progress: Progress | None = None) -> None:
+    """Let every detector judge all cases measured so far, and keep the table."""
     if not run.manifest["stages"]:
         raise StoreError(f"{run.folder} holds no finished case yet.")
     work: list[Any] = [(judge_cell, (run.folder, cell)) for cell in grid.cells]
@@ -117,10 +134,8 @@ def judge_grid(run: Run, grid: Grid, *, seed: int, jobs: int, progress: Progress
             progress("judging", done, len(work))
     order = {name: i for i, name in enumerate([c.name for c in grid.cells] + [c.name for c in grid.curves])}
     rows.sort(key=lambda row: (order[row.cell], list(DETECTORS).index(row.detector)))
-    result = Calibration(make_frame(rows), run.manifest, run.folder)
-    run.keep(TABLE, result.table.to_csv(index=False))
-    run.write(REPORT, render_calibration(result))
-    return result
+    table = make_frame(rows)
+    run.keep(TABLE, table.to_csv(index=False))
 
 
 def _in_parallel(work: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int) -> Iterator[Any]:

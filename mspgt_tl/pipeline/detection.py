@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +14,26 @@ from jaxtyping import Int
 
 from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import MIN_LAYERS, Boundaries
-from mspgt_tl.config import DetectConfig, make_config, override, to_plain
+from mspgt_tl.config import DetectConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Tree, Treebank
-from mspgt_tl.errors import CorpusError, StoreError
+from mspgt_tl.errors import CorpusError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
-from mspgt_tl.models.pretrained import Backend, load, require_blocks
+from mspgt_tl.models.pretrained import Backend
 from mspgt_tl.passes.corpus import observe_corpus, which_usable
 from mspgt_tl.passes.folds import MIN_FOLDS, Folds, assign_folds
 from mspgt_tl.passes.words import WordVectors, word_vectors
-from mspgt_tl.pipeline.inputs import Inputs, Prefixes, identify, null_inputs, open_corpus, open_treebank, reading_notes
+from mspgt_tl.pipeline.inputs import (
+    Inputs,
+    Loading,
+    Prefixes,
+    identify,
+    null_inputs,
+    open_corpus,
+    open_treebank,
+    reading_notes,
+)
 from mspgt_tl.pipeline.sentences import strongest_sentences
+from mspgt_tl.pipeline.shell import Kind, register, stage
 from mspgt_tl.pipeline.shown import Shown
 from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
 from mspgt_tl.rivals import make_rivals, weigh_rivals
@@ -36,11 +44,11 @@ from mspgt_tl.store import MANIFEST, Run, pack_sums, unpack_sums
 if TYPE_CHECKING:
     import xarray as xr
 
-REPORT = "report.html"
 RIVALS = "rivals"
 """Stage of the rival readings."""
 DEV_FOLDS = 80
 """Bootstrap folds of the treebank's dev split."""
+SPLITS = ("train", "dev")
 
 Sums = Mapping[str, np.ndarray]
 
@@ -97,38 +105,32 @@ class Detection(Shown):
             for name, data in stages.items():
                 run.stage(name, lambda data=data: data)
             run.note(**self.manifest["notes"])
-        return write_report(replace(self, folder=run.folder, manifest=run.manifest))
+        return KIND.write_page(replace(self, folder=run.folder, manifest=run.manifest))
 
 
-def write_report(detection: Detection) -> Path:
-    """Draw the dashboard of a detection into its folder and return its path."""
+def _read(run: Run) -> Detection:
+    stages = run.manifest["stages"]
+    nulls = {name.removeprefix("null-"): run.arrays(name) for name in stages if name.startswith("null-")}
+    rivals = run.arrays(RIVALS) if RIVALS in stages else None
+    return Detection(run.arrays("result"), run.manifest, nulls, run.folder, rivals)
+
+
+def _draw(detection: Detection) -> str:
     from mspgt_tl.dashboard import render_report
 
-    if detection.folder is None:
-        raise StoreError("This detection has no folder yet: save(folder) writes it and its report.")
-    page = render_report(detection.data, detection.manifest, detection.nulls, detection.rivals)
-    return Run(detection.folder, dict(detection.manifest)).write(REPORT, page)
+    return render_report(detection.data, detection.manifest, detection.nulls, detection.rivals)
+
+
+KIND = register(Kind("detect", "detection", lambda run: "result" in run.manifest["stages"], _read, _draw))
 
 
 def load_run(folder: str | Path) -> Detection:
     """Read a finished detection from its folder.
 
     Raises:
-        StoreError: no run is there, or it has not finished.
+        StoreError: no detection is there, or it has not finished.
     """
-    run = Run.read(Path(folder))
-    command = run.manifest["identity"].get("command", "detect")
-    if command != "detect":
-        reader = {"intervene": "load_intervention", "theory": "theory.load_theory", "calibrate": "mspgt report"}
-        raise StoreError(
-            f"{folder} holds a run of `mspgt {command}`, no detection; "
-            f"{reader.get(command, 'its own command')} reads it."
-        )
-    if "result" not in run.manifest["stages"]:
-        raise StoreError(f"{folder} has not finished: run the same `mspgt detect` again to resume it.")
-    nulls = {s.removeprefix("null-"): run.arrays(s) for s in run.manifest["stages"] if s.startswith("null-")}
-    rivals = run.arrays(RIVALS) if RIVALS in run.manifest["stages"] else None
-    return Detection(run.arrays("result"), run.manifest, nulls, run.folder, rivals)
+    return KIND.load(folder)
 
 
 def as_detection(model: Any) -> Detection | None:
@@ -141,8 +143,6 @@ def as_detection(model: Any) -> Detection | None:
         return model
     if not (isinstance(model, str | Path) and (Path(model) / MANIFEST).is_file()):
         return None
-    if Run.read(Path(model)).manifest["identity"].get("command") != "detect":
-        raise StoreError(f"{model} holds no detection: give the folder of a finished `mspgt detect`, or a model.")
     return load_run(model)
 
 
@@ -182,59 +182,41 @@ def detect(
             same with and without them.
         reuse: folder of another detection of the same model; its probes are taken over, not trained again, where it
             saw the same treebank with the same settings.
+        backend, device, dtype, parity, trust_remote_code: as for `load`.
         skip_bad: keep the good rest of a treebank with malformed lines.
         options: settings by dotted or plain name, such as `sentences=2000` or `rule="paper"`.
 
     Raises:
         MspgtError: bad input of any kind, with what was needed, what came and what to do.
     """
-    plain = to_plain(config) if isinstance(config, DetectConfig) else dict(config or {})
-    settings = make_config(override(plain, _full_names({"seed": seed, **options})))
-    trust = {"parity": parity, "trust_remote_code": trust_remote_code}
-    load_alike = partial(load, backend=backend, device=device, dtype=dtype, **trust)
+    settings = settings_of(DetectConfig, config, {"seed": seed, **options})
+    loading = Loading(backend, device, dtype, parity, trust_remote_code)
     # Text and trees first: they are refused in seconds, while loading a model takes minutes.
     text = open_corpus(corpus, settings.sentences)
     assign_folds(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before anything is written
     trees = open_treebank(treebank, settings, skip_bad=skip_bad)
-    hooked = load_alike(model)
-    require_blocks(hooked, MIN_LAYERS, "A detection")
+    hooked = loading.load(model, least=MIN_LAYERS, purpose="A detection")
+    inputs = Inputs(hooked, text, trees)
+    variants = {name: null_inputs(name, inputs, model, loading, settings.seed) for name in nulls}
     identity = {
-        "command": "detect",
         "config": to_plain(settings),
         "model": identify(hooked),
         "corpus": {"name": text.name, "sha256": text.sha256, "sentences": len(text.sentences)},
         "treebank": {"name": trees.name, "sha256": trees.sha256, "train": len(trees.train), "dev": len(trees.dev)},
     }
-    inputs = Inputs(hooked, text, trees)
-    variants = {name: null_inputs(name, inputs, model, load_alike, settings.seed) for name in nulls}
-    others = make_rivals(hooked) if rivals else {}
-    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
-    try:
-        run = Run.create(folder, identity)
+
+    def work(run: Run) -> None:
         run.note(**reading_notes(text, trees))
         if reuse is not None:
             _adopt_probes(run, Run.read(Path(reuse)), settings)
-        result = run.stage("result", lambda: _detect_once(run, Prefixes(), inputs, settings, progress, others))
-        if others:
-            run.stage(RIVALS, lambda: _weigh_rivals(run, inputs, others, result, settings, progress))
-        null_results = {}
+        watched = _Stages(run, inputs, settings, progress, rivals=make_rivals(hooked) if rivals else {})
+        result = watched.result()
+        if rivals:
+            watched.weighed(result)
         for name, make_inputs in variants.items():
-            stage = f"null-{name.replace(':', '-')}"
+            watched.null(name.replace(":", "-"), make_inputs)
 
-            def compute(name: str = stage, make: Callable[[], Inputs] = make_inputs) -> xr.Dataset:
-                changed = make()
-                prefixes = inputs.prefixes_of(changed, f"{name.removeprefix('null-')}.")
-                return _detect_once(run, prefixes, changed, settings, progress)
-
-            null_results[stage.removeprefix("null-")] = run.stage(stage, compute)
-        weighed = run.arrays(RIVALS) if RIVALS in run.manifest["stages"] else None
-        detection = Detection(result, run.manifest, null_results, folder if out is not None else None, weighed)
-        if out is not None:
-            write_report(detection)
-        return detection
-    finally:
-        if out is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    return KIND.make(out, identity, work)
 
 
 def _adopt_probes(run: Run, donor: Run, config: DetectConfig) -> None:
@@ -246,100 +228,146 @@ def _adopt_probes(run: Run, donor: Run, config: DetectConfig) -> None:
             run.adopt(f"labels.probe-{task}", donor)  # of the null, where both have it
 
 
-def _full_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Allow the settings of the boundary and signal stages by their plain names."""
-    short = {
-        **dict.fromkeys(("rule", "weights", "resamples", "null_curves"), "boundaries."),
-        **dict.fromkeys(("attention_mode", "attention_sinks", "probe_curve", "rows", "tasks"), "signals."),
-        **dict.fromkeys(("max_length", "batch_positions", "bos", "tokens"), "stream."),
-    }
-    return {short.get(name, "") + name: value for name, value in options.items() if value is not None}
+@dataclass(frozen=True)
+class _Stages:
+    """The stages of one detection: a model on a text and a treebank."""
 
+    run: Run
+    inputs: Inputs
+    config: DetectConfig
+    progress: Progress | None
+    prefixes: Prefixes = field(default_factory=Prefixes)
+    rivals: Mapping[str, StreamSignal] = field(default_factory=dict)
+    """Signals that only watch the same pass."""
 
-def _detect_once(
-    run: Run,
-    prefixes: Prefixes,
-    inputs: Inputs,
-    config: DetectConfig,
-    progress: Progress | None,
-    rivals: Mapping[str, StreamSignal] | None = None,
-) -> xr.Dataset:
-    """Run every stage that is not finished yet and return the labelled result; rivals only watch the same pass."""
-    signals = make_signals(config.signals, config.boundaries.rule)
-    streamed = {name: s for name, s in signals.items() if isinstance(s, StreamSignal)}
-    audited = {**audit_signals(config.signals), PROFILE: StreamProfile()}
-    watched = _stream_sums(run, prefixes.text, inputs, {**streamed, **audited, **(rivals or {})}, config, progress)
-    sums = {name: watched[name] for name in streamed}
-    sums["probe"], skipped = _probe_sums(run, prefixes.trees, inputs.model, inputs.treebank, config, progress)
-    result = weigh_evidence(signals, sums, config.boundaries, seed=config.seed, reasons=skipped)
-    audited_result = heed(result, audit(result, watched, config.signals, config.boundaries))
-    profile = label_profile(watched[PROFILE], result["boundary"].values)
-    told = _told_sentences(result, streamed, sums, inputs, config)
-    return audited_result.merge(profile, combine_attrs="override").merge(told, combine_attrs="override")
+    @stage("result")
+    def result(self) -> xr.Dataset:
+        """Return the labelled result."""
+        return self._detect()
 
+    @stage("null-{1}")
+    def null(self, name: str, make_inputs: Callable[[], Inputs]) -> xr.Dataset:
+        """Return the result on other inputs, which shares what sees the same ones."""
+        changed = make_inputs()
+        prefixes = self.inputs.prefixes_of(changed, f"{name}.")
+        return _Stages(self.run, changed, self.config, self.progress, prefixes)._detect()
 
-def _told_sentences(
-    result: xr.Dataset,
-    signals: Mapping[str, StreamSignal],
-    sums: Mapping[str, Sums],
-    inputs: Inputs,
-    config: DetectConfig,
-) -> xr.Dataset:
-    usable, folds = _usable(inputs, config)
-    return strongest_sentences(
-        result, signals, sums, inputs.model, usable.sentences, folds, seed=config.seed, config=config.stream
-    )
+    @stage(RIVALS)
+    def weighed(self, result: xr.Dataset) -> xr.Dataset:
+        """Return where the rivals put their boundaries."""
+        sums = self._stream_sums(self.rivals)
+        return weigh_rivals(result, self.rivals, sums, self.config.boundaries, seed=self.config.seed)
 
+    def _detect(self) -> xr.Dataset:
+        config = self.config
+        signals = make_signals(config.signals, config.boundaries.rule)
+        streamed = {name: s for name, s in signals.items() if isinstance(s, StreamSignal)}
+        audited = {**audit_signals(config.signals), PROFILE: StreamProfile()}
+        watched = self._stream_sums({**streamed, **audited, **self.rivals})
+        sums = {name: watched[name] for name in streamed}
+        sums["probe"], skipped = self._probe_sums()
+        result = weigh_evidence(signals, sums, config.boundaries, seed=config.seed, reasons=skipped)
+        audited_result = heed(result, audit(result, watched, config.signals, config.boundaries))
+        profile = label_profile(watched[PROFILE], result["boundary"].values)
+        usable, folds = self._usable
+        told = strongest_sentences(
+            result,
+            streamed,
+            sums,
+            self.inputs.model,
+            usable.sentences,
+            folds,
+            seed=config.seed,
+            config=config.stream,
+        )
+        return audited_result.merge(profile, combine_attrs="override").merge(told, combine_attrs="override")
 
-def _usable(inputs: Inputs, config: DetectConfig) -> tuple[TextCorpus, Folds]:
-    """Return the sentences that the signals read, and their bootstrap folds."""
-    usable = inputs.corpus.select(which_usable(inputs.model, inputs.corpus.sentences, config.stream))
-    return usable, assign_folds(len(usable.sentences), seed=config.seed, documents=usable.documents)
+    @cached_property
+    def _usable(self) -> tuple[TextCorpus, Folds]:
+        """The sentences that the signals read, and their bootstrap folds."""
+        corpus = self.inputs.corpus
+        usable = corpus.select(which_usable(self.inputs.model, corpus.sentences, self.config.stream))
+        return usable, assign_folds(len(usable.sentences), seed=self.config.seed, documents=usable.documents)
 
+    def _stream_sums(self, signals: Mapping[str, StreamSignal]) -> dict[str, Sums]:
+        """Return the sums of signals over the text, each a stage; those not finished are read in one pass."""
+        prefix, passed = self.prefixes.text, dict[str, Sums]()
+        unfinished = {name: s for name, s in signals.items() if f"{prefix}{name}" not in self.run.manifest["stages"]}
 
-def _weigh_rivals(
-    run: Run,
-    inputs: Inputs,
-    rivals: Mapping[str, StreamSignal],
-    result: xr.Dataset,
-    config: DetectConfig,
-    progress: Progress | None,
-) -> xr.Dataset:
-    sums = _stream_sums(run, "", inputs, rivals, config, progress)
-    return weigh_rivals(result, rivals, sums, config.boundaries, seed=config.seed)
+        def sums_of(name: str) -> xr.Dataset:
+            if not passed:
+                passed.update(self._read_text(unfinished))
+            return pack_sums(passed[name])
 
+        return {
+            name: unpack_sums(self.run.stage(f"{prefix}{name}", lambda name=name: sums_of(name))) for name in signals
+        }
 
-def _stream_sums(
-    run: Run,
-    prefix: str,
-    inputs: Inputs,
-    signals: Mapping[str, StreamSignal],
-    config: DetectConfig,
-    progress: Progress | None,
-) -> dict[str, Sums]:
-    """Return the sums of signals over the text, each a stage; those not finished are read in one pass."""
-    unfinished = {name: s for name, s in signals.items() if f"{prefix}{name}" not in run.manifest["stages"]}
-    passed: dict[str, Sums] = {}
-
-    def sums_of(name: str) -> xr.Dataset:
-        if not passed:
-            usable, folds = _usable(inputs, config)
-            run.note(**{f"{prefix}sentences": len(folds.order), f"{prefix}folds": [folds.count, folds.size]})
-            run.note(**{f"{prefix}resampled": folds.rule})
-            passed.update(
-                observe_corpus(
-                    inputs.model,
-                    usable.sentences,
-                    unfinished,
-                    folds=folds,
-                    seed=config.seed,
-                    config=config.stream,
-                    progress=progress,
-                )
+    def _read_text(self, signals: Mapping[str, StreamSignal]) -> dict[str, Sums]:
+        prefix = self.prefixes.text
+        with self.run.timed(f"{prefix}pass over the text"):
+            usable, folds = self._usable
+            self.run.note(**{f"{prefix}sentences": len(folds.order), f"{prefix}folds": [folds.count, folds.size]})
+            self.run.note(**{f"{prefix}resampled": folds.rule})
+            return observe_corpus(
+                self.inputs.model,
+                usable.sentences,
+                signals,
+                folds=folds,
+                seed=self.config.seed,
+                config=self.config.stream,
+                progress=self.progress,
             )
-        return pack_sums(passed[name])
 
-    return {name: unpack_sums(run.stage(f"{prefix}{name}", lambda name=name: sums_of(name))) for name in signals}
+    def _probe_sums(self) -> tuple[Sums, list[str]]:
+        """Train the probes task by task, each a stage of its own, on word vectors kept on disk meanwhile.
+
+        Returns:
+            The sums of all tasks, and why tasks are missing.
+        """
+        splits: dict[str, ProbeData] = {}
+        stages = {task: self.probe(task, splits) for task in self.config.signals.tasks}
+        skipped = [why for part in stages.values() for why in json.loads(part.attrs["details"])["skipped"].values()]
+        sums = {name: array for part in stages.values() for name, array in unpack_sums(part).items()}
+        if not sums:
+            raise CorpusError(f"No probe task can be scored. {' '.join(skipped)}")
+        return sums, skipped
+
+    @stage("{0.prefixes.trees}probe-{1}")
+    def probe(self, task: str, splits: dict[str, ProbeData]) -> xr.Dataset:
+        """Return the sums of one task's probes; the first to need the words' vectors leaves them for the others."""
+        if not splits:
+            splits.update(self._read_words())
+        config, trees = self.config, self.inputs.treebank
+        sums, details = fit_probes(
+            splits["train"],
+            splits["dev"],
+            (task,),
+            replace(config.probe, seed=config.probe.seed + config.seed),
+            n_folds=1 + int(split_dev(trees.dev, seed=config.seed).max()),
+            device=str(self.inputs.model.cfg.device),
+            progress=self.progress,
+        )
+        return pack_sums(sums, details=json.dumps(details))
+
+    def _read_words(self) -> dict[str, ProbeData]:
+        trees, prefix, found = self.inputs.treebank, self.prefixes.trees, {}
+        with self.run.timed(f"{prefix}pass over the trees"):
+            for split in SPLITS:
+                some: Sequence[Tree] = getattr(trees, split)
+                words: WordVectors = word_vectors(
+                    self.inputs.model,
+                    some,
+                    config=self.config.stream,
+                    store=self.run.folder,
+                    progress=self.progress,
+                    stage=f"words ({split})",
+                )
+                fold = split_dev(some, seed=self.config.seed) if split == "dev" else None
+                found[split] = ProbeData(words.features, some, words.rows, fold)
+        whole = _dev_documents(trees.dev) is not None
+        self.run.note(**{f"{prefix}trees_resampled": "documents" if whole else "trees"})
+        return found
 
 
 def split_dev(trees: Sequence[Tree], *, seed: int) -> Int[np.ndarray, "tree"]:
@@ -356,41 +384,3 @@ def _dev_documents(trees: Sequence[Tree]) -> Int[np.ndarray, "tree"] | None:
     # A probe is scored word by word, so a fold may be a single document.
     enough = None not in documents and MIN_FOLDS <= len(set(documents)) < len(trees)
     return np.array(documents) if enough else None
-
-
-def _probe_sums(
-    run: Run, prefix: str, model: CausalModel, treebank: Treebank, config: DetectConfig, progress: Progress | None
-) -> tuple[Sums, list[str]]:
-    """Train the probes task by task, each a stage of its own, on word vectors kept on disk meanwhile."""
-    splits: dict[str, ProbeData] = {}
-
-    def read_words() -> None:
-        for split, trees in (("train", treebank.train), ("dev", treebank.dev)):
-            words: WordVectors = word_vectors(
-                model, trees, config=config.stream, store=run.folder, progress=progress, stage=f"words ({split})"
-            )
-            fold = split_dev(trees, seed=config.seed) if split == "dev" else None
-            splits[split] = ProbeData(words.features, trees, words.rows, fold)
-        whole = _dev_documents(treebank.dev) is not None
-        run.note(**{f"{prefix}trees_resampled": "documents" if whole else "trees"})
-
-    def train(task: str) -> xr.Dataset:
-        if not splits:
-            read_words()
-        sums, details = fit_probes(
-            splits["train"],
-            splits["dev"],
-            (task,),
-            replace(config.probe, seed=config.probe.seed + config.seed),
-            n_folds=1 + int(split_dev(treebank.dev, seed=config.seed).max()),
-            device=str(model.cfg.device),
-            progress=progress,
-        )
-        return pack_sums(sums, details=json.dumps(details))
-
-    stages = {task: run.stage(f"{prefix}probe-{task}", lambda task=task: train(task)) for task in config.signals.tasks}
-    skipped = [why for stage in stages.values() for why in json.loads(stage.attrs["details"])["skipped"].values()]
-    sums = {name: array for stage in stages.values() for name, array in unpack_sums(stage).items()}
-    if not sums:
-        raise CorpusError(f"No probe task can be scored. {' '.join(skipped)}")
-    return sums, skipped

@@ -18,7 +18,24 @@ from mspgt_tl.corpora.text import read_text_corpus
 from mspgt_tl.corpora.treebank import read_treebank
 from mspgt_tl.errors import ConfigError, CorpusError
 from mspgt_tl.models.names import find_hub, find_source, twin_name
-from mspgt_tl.models.pretrained import describe, hash_parameters
+from mspgt_tl.models.pretrained import Backend, describe, hash_parameters, load, require_blocks
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded; see `load`."""
+
+    backend: Backend = "hooked"
+    device: str | None = None
+    dtype: str | None = None
+    parity: bool = True
+    trust_remote_code: bool = False
+
+    def load(self, model: Any, *, least: int, purpose: str) -> CausalModel:
+        """Load a model, or the model of a detection at the same commit, and refuse one of too few blocks."""
+        hooked = load(model, **vars(self))
+        require_blocks(hooked, least, purpose)
+        return hooked
 
 
 @dataclass(frozen=True)
@@ -139,9 +156,7 @@ def _sample(trees: Sequence[Tree], wanted: int, seed: int) -> tuple[Tree, ...]:
     return tuple(trees[i] for i in np.sort(chosen))
 
 
-def null_inputs(
-    name: str, inputs: Inputs, model: Any, load_alike: Callable[[str], CausalModel], seed: int
-) -> Callable[[], Inputs]:
+def null_inputs(name: str, inputs: Inputs, model: Any, loading: Loading, seed: int) -> Callable[[], Inputs]:
     """Return a function making the inputs of a null run; the name is checked now, before hours of work."""
     kind, _, number = name.partition(":")
     if name == "labels":
@@ -155,4 +170,4 @@ def null_inputs(
     twin = twin_name(str(model), int(number))
     if find_source(twin) is None and find_hub(twin) is None:
         raise ConfigError(f"'{model}' has no random-weight twin: embedded models, folders and hub names do.")
-    return lambda: replace(inputs, model=load_alike(twin))
+    return lambda: replace(inputs, model=load(twin, **vars(loading)))

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mspgt_tl.config import InterveneConfig, make_config, override, to_plain
+from mspgt_tl.config import InterveneConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
-from mspgt_tl.errors import ConfigError, CorpusError, StoreError
+from mspgt_tl.errors import ConfigError, CorpusError
 from mspgt_tl.interventions.alternatives import disturbance_hooks, largest_sigma, measure_activations
 from mspgt_tl.interventions.next_token import HookMaker, clean_passes, measure_ledger, next_token_effects
 from mspgt_tl.interventions.noise import activation_scales
-from mspgt_tl.interventions.scales import MIN_LAYERS, check_scales, parse_scales
+from mspgt_tl.interventions.scales import MIN_LAYERS
 from mspgt_tl.interventions.sweep import (
     CLEAN,
     Condition,
@@ -30,10 +29,12 @@ from mspgt_tl.interventions.sweep import (
 from mspgt_tl.interventions.token_effects import token_kl
 from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
 from mspgt_tl.models.names import pinned_name
-from mspgt_tl.models.pretrained import Backend, encode, load, require_blocks
+from mspgt_tl.models.pretrained import Backend, encode
 from mspgt_tl.models.tokens import continuation_text
 from mspgt_tl.pipeline.detection import Detection, as_detection
-from mspgt_tl.pipeline.inputs import identify, open_corpus
+from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
+from mspgt_tl.pipeline.scales import Scales, choose_scales, layer_target
+from mspgt_tl.pipeline.shell import Kind, register, stage
 from mspgt_tl.pipeline.sweep_tables import (
     arrange_table_2,
     compare_conditions,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-SAMPLES, STATISTICS, TABLE_2, PARTS, REPORT = "samples.parquet", "statistics.csv", "table2.csv", "parts", "report.html"
+SAMPLES, STATISTICS, TABLE_2, PARTS = "samples.parquet", "statistics.csv", "table2.csv", "parts"
 TOKENS, TOKEN_SAMPLES = "tokens", 12
 """Stage of the KL at every token, and the samples whose undisturbed texts it is measured on."""
 SEARCHED = 8
@@ -139,67 +140,47 @@ def intervene(
     Args:
         model: anything `load` takes, a `Detection`, or the folder of one, whose boundaries then cut the scales.
         corpus: as for `detect`; prompts are the openings of its sentences.
-        scales: such as `"0-3,4-8,9-11"`, or blocks by name; needed unless a detection gives them.
+        scales: such as `"0-3,4-8,9-11"`, `"thirds"`, or blocks by name; needed unless a detection gives them.
         seed: of everything random; None takes the config's, which is 0 unless told.
         out: folder of the run; a run that was killed resumes there, with the same bytes, and a finished one can be
             given other metrics. None keeps nothing on disk.
+        backend, device, dtype, parity, trust_remote_code: as for `load`.
         config: an `InterveneConfig`, or nested settings as in a TOML file.
-        options: settings by dotted or plain name, such as `samples=200`, `sigmas=(0.1,)`, `dose="kl"`.
+        options: settings by dotted or plain name, such as `samples=200`, `levels=(0.1,)`, `dose="kl"`.
 
     Raises:
         MspgtError: bad input of any kind, with what was needed, what came and what to do.
     """
-    plain = to_plain(config) if isinstance(config, InterveneConfig) else dict(config or {})
-    settings = make_config(override(plain, _full_names({"seed": seed, **options})), InterveneConfig)
+    named = {("metrics.names" if name == "metrics" else name): value for name, value in options.items()}
+    settings = settings_of(InterveneConfig, config, {"seed": seed, **named})
     metrics = choose_metrics(settings)  # unknown names are refused at once
     detection = as_detection(model)
     given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
-    hooked = load(
-        given, backend=backend, device=device, dtype=dtype, parity=parity, trust_remote_code=trust_remote_code
-    )
-    require_blocks(hooked, MIN_LAYERS, "An intervention")
-    blocks = _choose_scales(scales, detection, int(hooked.cfg.n_layers))
-    most = max(SEARCHED * settings.samples, settings.scale_sentences, settings.effect_sentences)
-    text = open_corpus(corpus, most)
+    loading = Loading(backend, device, dtype, parity, trust_remote_code)
+    hooked = loading.load(given, least=MIN_LAYERS, purpose="An intervention")
+    chosen = choose_scales(scales, detection, int(hooked.cfg.n_layers))
+    text = open_corpus(corpus, max(SEARCHED * settings.samples, settings.scale_sentences, settings.effect_sentences))
     prompts = _choose_prompts(hooked, text, settings)
     # Which metrics are measured changes no other number, so a folder can be given more of them later.
     config_of_numbers = to_plain(settings)
     del config_of_numbers["metrics"]["names"]
     identity = {
-        "command": "intervene",
         "config": config_of_numbers,
         "model": identify(hooked),
         "corpus": {"name": text.name, "sha256": text.sha256},
-        "scales": {name: [stretch[0], stretch[-1]] for name, stretch in blocks.items()},
+        "scales": chosen.ends,
     }
-    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
-    try:
-        run = Run.create(folder, identity)
-        run.note(compared_level=settings.compared_level, scales_doubt=_doubt(detection) if scales is None else "")
-        sweep = _Sweep(run, hooked, text, blocks, prompts, settings, progress)
-        sweep.run_all(metrics)
-        result = load_intervention(folder)
-        if out is not None:
-            write_intervention_report(result)
-        return result if out is not None else replace(result, folder=None)
-    finally:
-        if out is None:
-            shutil.rmtree(folder, ignore_errors=True)
+
+    def work(run: Run) -> None:
+        run.note(compared_level=settings.compared_level, scales_doubt=chosen.doubt, **reading_notes(text))
+        _Stages(run, hooked, text.sentences, chosen, prompts, settings, progress).run_all(metrics)
+
+    return KIND.make(out, identity, work)
 
 
-def load_intervention(folder: str | Path) -> Intervention:
-    """Read a finished sweep from its folder.
-
-    Raises:
-        StoreError: no sweep is there, or it has not finished.
-    """
+def _read(run: Run) -> Intervention:
     import pandas as pd
 
-    run = Run.read(Path(folder))
-    if run.manifest["identity"]["command"] != "intervene":
-        raise StoreError(f"{folder} holds a run of `mspgt {run.manifest['identity']['command']}`, not of `intervene`.")
-    if not (run.folder / STATISTICS).is_file():
-        raise StoreError(f"{folder} has not finished: run the same `mspgt intervene` again to resume it.")
     return Intervention(
         conditions_table(run.arrays("conditions")),
         run.arrays("effects"),
@@ -212,56 +193,66 @@ def load_intervention(folder: str | Path) -> Intervention:
     )
 
 
-def write_intervention_report(result: Intervention) -> Path:
-    """Draw the dashboard of a sweep into its folder and return its path."""
+def _draw(result: Intervention) -> str:
     from mspgt_tl.dashboard.sweep import render_sweep
 
-    if result.folder is None:
-        raise StoreError("This sweep has no folder: give out=… to keep one.")
-    page = render_sweep(result)
-    return Run(result.folder, dict(result.manifest)).write(REPORT, page)
+    return render_sweep(result)
 
 
-class _Sweep:
-    """The stages of one run."""
+KIND = register(Kind("intervene", "sweep", lambda run: (run.folder / STATISTICS).is_file(), _read, _draw))
 
-    def __init__(
-        self,
-        run: Run,
-        model: CausalModel,
-        corpus: TextCorpus,
-        scales: Mapping[str, range],
-        prompts: list[list[int]],
-        config: InterveneConfig,
-        progress: Progress | None,
-    ) -> None:
-        self.run, self.model, self.scales, self.prompts, self.config = run, model, scales, prompts, config
-        self.sentences = list(corpus.sentences)
-        self.progress: Progress = progress or (lambda stage, done, total: None)
-        self.n_layers = int(model.cfg.n_layers)
+
+def load_intervention(folder: str | Path) -> Intervention:
+    """Read a finished sweep from its folder.
+
+    Raises:
+        StoreError: no sweep is there, or it has not finished.
+    """
+    return KIND.load(folder)
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """The stages of one sweep."""
+
+    run: Run
+    model: CausalModel
+    sentences: Sequence[str]
+    scales: Scales
+    prompts: Sequence[list[int]]
+    config: InterveneConfig
+    progress: Progress | None
 
     def run_all(self, metrics: Mapping[str, type[TextMetric]]) -> None:
         """Run every stage that is not finished yet."""
-        self.make_hooks = self._hook_maker()
-        table = conditions_table(self.run.stage("conditions", self._conditions))
+        table = conditions_table(self.conditions())
         conditions = [read_condition(row) for row in table.to_dict("records")]
-        self.run.stage("ledger", lambda: self._ledger(conditions))
-        self.run.stage("effects", self._effects)
+        self.ledger(conditions)
+        self.effects()
         usable = [c for c in conditions if math.isfinite(c.sigma)]
         self._decode(usable)
         texts = self._read_parts()
-        self.run.stage(TOKENS, lambda: self._token_effects(texts, usable))
+        self.tokens(texts, usable)
         for name, kind in metrics.items():
-            metric = self._make_metric(kind)
-            self.run.stage(f"metric-{name}", lambda metric=metric: self._measure(metric, texts, usable))
+            self.metric(name, kind, texts, usable)
         self._write_tables(texts, usable, list(metrics))
 
-    def _hook_maker(self) -> HookMaker:
+    def told(self, stage: str, done: float, total: float) -> None:
+        """Tell how far a stage is."""
+        if self.progress:
+            self.progress(stage, done, total)
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.model.cfg.n_layers)
+
+    @cached_property
+    def make_hooks(self) -> HookMaker:
+        """Makes the hooks of a condition."""
         config = self.config
         scale: Any = "token"
         if config.scale != "token":
-            stage = self.run.stage("activations", self._activation_scales)
-            scale = dict(enumerate(stage[config.scale].values.tolist()))
+            scale = dict(enumerate(self.activations()[config.scale].values.tolist()))
         needs_bank = config.kind in ("covariance", "resample")
         chosen = self.sentences[: config.scale_sentences]
         bank = measure_activations(self.model, chosen, seed=config.seed) if needs_bank else None
@@ -281,7 +272,9 @@ class _Sweep:
 
         return make
 
-    def _activation_scales(self) -> xr.Dataset:
+    @stage("activations")
+    def activations(self) -> xr.Dataset:
+        """Return both activation scales of every layer."""
         import xarray as xr
 
         kinds: tuple[Any, ...] = ("robust", "std")
@@ -293,19 +286,23 @@ class _Sweep:
         chosen = self.sentences[: self.config.dose_sentences]
         return list(clean_passes(self.model, chosen, max_length=128, batch_positions=2048))
 
-    def _conditions(self) -> xr.Dataset:
-        planned = plan_conditions(self.scales, self.n_layers, self.config)
+    @stage("conditions")
+    def conditions(self) -> xr.Dataset:
+        """Return every condition with the σ that gives its dose."""
+        planned = plan_conditions(self.scales.blocks, self.n_layers, self.config)
         solved = solve_conditions(
             self.model,
             planned,
             self._clean(),
             self.make_hooks,
             largest=largest_sigma(self.config.kind),
-            progress=lambda done, total: self.progress("doses", done, total),
+            progress=lambda done, total: self.told("doses", done, total),
         )
         return pack_conditions(solved)
 
-    def _ledger(self, conditions: Sequence[Condition]) -> xr.Dataset:
+    @stage("ledger")
+    def ledger(self, conditions: Sequence[Condition]) -> xr.Dataset:
+        """Return what every condition amounts to at every layer."""
         import xarray as xr
 
         clean, names, found = self._clean(), [], []
@@ -313,23 +310,25 @@ class _Sweep:
             if condition.blocks and math.isfinite(condition.sigma):
                 names.append(condition.name)
                 found.append(measure_ledger(self.model, clean, condition.blocks, condition.sigma, self.make_hooks))
-            self.progress("ledger", number + 1, len(conditions))
+            self.told("ledger", number + 1, len(conditions))
         if not found:
             return xr.Dataset()
         return xr.concat(found, "condition").assign_coords(condition=names)
 
-    def _effects(self) -> xr.Dataset:
-        """Every layer, scale and control at every level; a level's σ is solved for each of them."""
+    @stage("effects")
+    def effects(self) -> xr.Dataset:
+        """Return what every layer, scale and control does at every level; a level's σ is solved for each of them."""
         config = self.config
         layers = {layer_target(layer): range(layer, layer + 1) for layer in range(self.n_layers)}
         level = config.compared_level
-        planned = plan_conditions(self.scales, self.n_layers, replace(config, other_doses=()))
+        scales = self.scales.blocks
+        planned = plan_conditions(scales, self.n_layers, replace(config, other_doses=()))
         controls = {c.name.rpartition(", ")[0]: c.blocks for c in planned if c.is_control}
-        targets = {**self.scales, **controls, **layers}
+        targets = {**scales, **controls, **layers}
         wanted = [
             Condition(name, name, tuple(blocks), config.dose, one, math.nan)
             for name, blocks in targets.items()
-            for one in config.sigmas
+            for one in config.levels
         ]
         solved = solve_conditions(
             self.model,
@@ -349,9 +348,9 @@ class _Sweep:
             resamples=config.resamples,
             progress=self.progress,
         )
-        group = ["scale"] * len(self.scales) + ["control"] * len(controls) + ["layer"] * len(layers)
+        group = ["scale"] * len(scales) + ["control"] * len(controls) + ["layer"] * len(layers)
         spans = [f"{blocks[0]}-{blocks[-1]}" for blocks in targets.values()]
-        extra = {"group": ("target", group), "blocks": ("target", spans), "level": list(config.sigmas)}
+        extra = {"group": ("target", group), "blocks": ("target", spans), "level": list(config.levels)}
         return found.assign_coords(extra).assign_attrs(compared_level=level, dose=config.dose)
 
     def _decode(self, conditions: Sequence[Condition]) -> None:
@@ -369,7 +368,7 @@ class _Sweep:
                 def count(tokens: int, done: int = done) -> None:
                     nonlocal counted
                     counted += tokens
-                    self.progress("tokens", done + counted, total)
+                    self.told("tokens", done + counted, total)
 
                 new = decode_samples(
                     self.model,
@@ -382,7 +381,7 @@ class _Sweep:
                     progress=count,
                 )
                 self.run.keep(name, self._part(ids, conditions, new).to_parquet(index=False))
-            self.progress("tokens", (ids[-1] + 1) * per_sample, total)
+            self.told("tokens", (ids[-1] + 1) * per_sample, total)
 
     def _part(self, ids: Sequence[int], conditions: Sequence[Condition], new: list[list[list[int]]]) -> pd.DataFrame:
         import pandas as pd
@@ -395,7 +394,9 @@ class _Sweep:
                 rows.append((i, condition.name, before, text, len(tokens), self.config.seed))
         return pd.DataFrame(rows, columns=["sample", "condition", "prompt", "text", "tokens", "seed"])
 
-    def _token_effects(self, texts: pd.DataFrame, conditions: Sequence[Condition]) -> xr.Dataset:
+    @stage(TOKENS)
+    def tokens(self, texts: pd.DataFrame, conditions: Sequence[Condition]) -> xr.Dataset:
+        """Return the KL at every token of a few undisturbed texts."""
         clean = texts[(texts["condition"] == CLEAN) & (texts["sample"] < TOKEN_SAMPLES)].sort_values("sample")
         whole = (clean["prompt"] + clean["text"]).tolist()
         return token_kl(self.model, whole, conditions, self.make_hooks)
@@ -417,9 +418,14 @@ class _Sweep:
         }
         return kind(**wanted.get(kind.name, {}))
 
-    def _measure(self, metric: TextMetric, table: pd.DataFrame, conditions: Sequence[Condition]) -> xr.Dataset:
+    @stage("metric-{1}")
+    def metric(
+        self, name: str, kind: type[TextMetric], table: pd.DataFrame, conditions: Sequence[Condition]
+    ) -> xr.Dataset:
+        """Return one text metric under every condition."""
         import xarray as xr
 
+        metric = self._make_metric(kind)
         values, per_sample, reasons = [], [], []
         groups = dict(tuple(table.groupby("condition", sort=False)))
         for number, condition in enumerate(conditions):
@@ -429,7 +435,7 @@ class _Sweep:
             missing = np.full(len(frame), np.nan)
             per_sample.append(missing if result.per_sample is None else result.per_sample)
             reasons.append(result.reason or "")
-            self.progress(metric.name, number + 1, len(conditions))
+            self.told(name, number + 1, len(conditions))
         attrs = {name: getattr(metric, name) for name in ("title", "unit", "better", "meaning", "source")}
         return xr.Dataset(
             {
@@ -455,32 +461,6 @@ class _Sweep:
         statistics = compare_conditions(conditions, measured, self.config)
         self.run.keep(TABLE_2, arrange_table_2(statistics, self.config.compared_level).to_csv())
         self.run.keep(STATISTICS, statistics.to_csv(index=False))
-
-
-def layer_target(layer: int) -> str:
-    """Return what one block, disturbed on its own, is called beside the scales."""
-    return f"layer {layer}"
-
-
-def _choose_scales(scales: Any, detection: Detection | None, n_layers: int) -> dict[str, range]:
-    if isinstance(scales, str):
-        return parse_scales(scales, n_layers)
-    if scales is not None:
-        reserved = {CLEAN, *map(layer_target, range(n_layers))}
-        return check_scales({str(name): blocks for name, blocks in scales.items()}, n_layers, reserved=reserved)
-    if detection is None:
-        raise ConfigError(
-            f"Which of the {n_layers} blocks are a scale? Give --scales such as 0-3,4-8,9-{n_layers - 1}, or the "
-            "folder of a detection with two boundaries."
-        )
-    return detection.scales(unsupported=True)  # the sweep says so on everything it prints
-
-
-def _doubt(detection: Detection | None) -> str:
-    """Say that scales were cut at boundaries that are not supported."""
-    if detection is None or detection.found.are_supported:
-        return ""
-    return f"The scales are cut at boundaries that are not supported ({detection.found.verdict})."
 
 
 def _choose_prompts(model: CausalModel, corpus: TextCorpus, config: InterveneConfig) -> list[list[int]]:
@@ -513,14 +493,3 @@ def choose_metrics(config: InterveneConfig) -> dict[str, type[TextMetric]]:
     assert metrics  # importing the package fills the registry
     names = config.metrics.names if config.metrics.names is not None else METRICS
     return {name: METRICS[name] for name in names}
-
-
-def _full_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    short = {
-        **dict.fromkeys(("prompt_tokens", "new_tokens", "temperature", "top_k", "top_p", "chunk_samples"), "decode."),
-        **dict.fromkeys(("sbert", "languagetool"), "metrics."),
-    }
-    renamed = {"metrics": "metrics.names"}
-    return {
-        renamed.get(name, short.get(name, "") + name): value for name, value in options.items() if value is not None
-    }

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mspgt_tl.errors import MspgtError, StoreError
+from mspgt_tl.pipeline.shell import REPORT
 from mspgt_tl.store import MANIFEST, Run
 
-PAGES = {"calibrate": "calibration.html"}
-"""The page of a run by its command, where it is not `report.html`."""
 DEPTH = 3
 """Folders below a given one that are searched."""
 
@@ -34,7 +33,7 @@ class RunInfo:
     @property
     def page(self) -> Path:
         """Its page, whether or not it is there yet."""
-        return self.folder / PAGES.get(self.command, "report.html")
+        return self.folder / REPORT
 
 
 def find_runs(places: Iterable[Path]) -> list[RunInfo]:
@@ -70,7 +69,7 @@ def describe_run(folder: Path) -> RunInfo:
         return RunInfo(folder, "?", "?", "?", "", False, str(error), size)
     identity = manifest["identity"]
     command = str(identity.get("command", "detect"))
-    finished = (folder / PAGES.get(command, "report.html")).is_file()
+    finished = (folder / REPORT).is_file()
     return RunInfo(
         folder=folder,
         command=command,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mspgt_tl.config import TheoryConfig, make_config, override, to_plain
+from mspgt_tl.config import TheoryConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
-from mspgt_tl.errors import ConfigError, CorpusError, DataError, StoreError
+from mspgt_tl.errors import CorpusError, DataError
 from mspgt_tl.interventions.noise import activation_scales
-from mspgt_tl.interventions.scales import NAMES, parse_scales
+from mspgt_tl.interventions.scales import NAMES
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load
 from mspgt_tl.passes.corpus import usable_sentences
 from mspgt_tl.pipeline.detection import Detection, as_detection
-from mspgt_tl.pipeline.inputs import identify, open_corpus
+from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
+from mspgt_tl.pipeline.scales import THIRDS, Scales, choose_scales
+from mspgt_tl.pipeline.shell import Kind, register, stage
 from mspgt_tl.store import Run
 from mspgt_tl.theory import labelled
 from mspgt_tl.theory.bottleneck import SCALES, fit_bottleneck
@@ -38,10 +38,7 @@ from mspgt_tl.theory.texts import Texts, read_texts
 if TYPE_CHECKING:
     import xarray as xr
 
-REPORT = "theory.html"
 STAGES = ("scales", "fisher", "closure", "closure-float64", "information", "rates", "bottleneck")
-THIRDS, GIVEN, DETECTED = "equal thirds", "given", "detected"
-"""Where the scales come from."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,11 @@ class Theory:
         if self.manifest["identity"]["scales_from"] == THIRDS:
             return ()
         return tuple(blocks.start for blocks in self.scales.values())[1:]
+
+    @property
+    def doubt(self) -> str:
+        """What is wrong with the boundaries that the scales are cut at; empty if nothing is, or there are none."""
+        return str(self.manifest["notes"].get("scales_doubt", ""))
 
     @property
     def reasons(self) -> list[str]:
@@ -92,99 +94,68 @@ def run_theory(
     Args:
         model: anything `load` takes, a `Detection`, or the folder of one, whose two boundaries then cut the scales.
         corpus: as for `detect`; generated sentences by default.
-        scales: three ranges of blocks such as `"0-3,4-8,9-11"`, without gaps. Without them and without two detected
-            boundaries the blocks are cut into equal thirds, and nothing is tested at boundaries; the result says so.
+        scales: three ranges of blocks such as `"0-3,4-8,9-11"`, without gaps, or `"thirds"`. Without them and
+            without two detected boundaries the blocks are cut into equal thirds, and nothing is tested at boundaries;
+            the result says so.
         seed: of everything random; None takes the config's, which is 0 unless told.
         out: folder of the run; a run that was killed resumes there. None keeps nothing on disk.
+        backend, device, dtype, parity, trust_remote_code: as for `load`.
         config: a `TheoryConfig`, or nested settings as in a TOML file.
         options: settings by dotted or plain name, such as `sentences=200`.
 
     Raises:
         MspgtError: bad input of any kind, with what was needed, what came and what to do.
     """
-    plain = to_plain(config) if isinstance(config, TheoryConfig) else dict(config or {})
-    given = {name: value for name, value in {"seed": seed, **options}.items() if value is not None}
-    settings = make_config(override(plain, given), TheoryConfig)
+    settings = settings_of(TheoryConfig, config, {"seed": seed, **options})
     detection = as_detection(model)
-    name: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
-    hooked = load(name, backend=backend, device=device, dtype=dtype, parity=parity, trust_remote_code=trust_remote_code)
-    blocks, origin = choose_scales(scales, detection, int(hooked.cfg.n_layers))
+    given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
+    loading = Loading(backend, device, dtype, parity, trust_remote_code)
+    hooked = loading.load(given, least=len(NAMES), purpose="A theory run")
+    chosen = choose_scales(scales, detection, int(hooked.cfg.n_layers), three=True)
     text = open_corpus(corpus, settings.sentences)
     sentences = usable_sentences(hooked, text.sentences, settings.stream)
-    texts = _read(hooked, sentences, settings)
+    texts = _read_texts(hooked, sentences, settings)
     _check_size(texts, int(hooked.cfg.d_model), settings)  # refuses too short a corpus before anything is written
     identity = {
-        "command": "theory",
         "config": to_plain(settings),
         "model": identify(hooked),
         "corpus": {"name": text.name, "sha256": text.sha256, "sentences": len(text.sentences)},
-        "scales": {name: [stretch[0], stretch[-1]] for name, stretch in blocks.items()},
-        "scales_from": origin,
+        "scales": chosen.ends,
+        "scales_from": chosen.origin,
     }
-    folder = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="mspgt-"))
-    try:
-        run = Run.create(folder, identity)
-        stages = _Stages(run, hooked, sentences, texts, blocks, origin != THIRDS, settings, progress)
-        parts = {stage: stages.get(stage) for stage in STAGES}
-        result = Theory(parts, run.manifest, folder if out is not None else None)
-        if out is not None:
-            write_theory_report(result)
-        return result
-    finally:
-        if out is None:
-            shutil.rmtree(folder, ignore_errors=True)
+
+    def work(run: Run) -> None:
+        run.note(scales_doubt=chosen.doubt, **reading_notes(text))
+        _Stages(run, hooked, sentences, texts, chosen, settings, progress).run_all()
+
+    return KIND.make(out, identity, work)
+
+
+def _read(run: Run) -> Theory:
+    return Theory({name: run.arrays(name) for name in STAGES}, run.manifest, run.folder)
+
+
+def _draw(theory: Theory) -> str:
+    from mspgt_tl.dashboard.theory import render_theory
+
+    return render_theory(theory.parts, theory.manifest)
+
+
+KIND = register(
+    Kind("theory", "theory run", lambda run: all(name in run.manifest["stages"] for name in STAGES), _read, _draw)
+)
 
 
 def load_theory(folder: str | Path) -> Theory:
     """Read a finished theory run from its folder.
 
     Raises:
-        StoreError: no such run is there, or it has not finished.
+        StoreError: no theory run is there, or it has not finished.
     """
-    run = Run.read(Path(folder))
-    if run.manifest["identity"].get("command") != "theory":
-        raise StoreError(f"{folder} holds no theory run.")
-    missing = [stage for stage in STAGES if stage not in run.manifest["stages"]]
-    if missing:
-        raise StoreError(f"{folder} has not finished: run the same `mspgt theory` again to resume it.")
-    return Theory({stage: run.arrays(stage) for stage in STAGES}, run.manifest, run.folder)
+    return KIND.load(folder)
 
 
-def write_theory_report(theory: Theory) -> Path:
-    """Draw the page of a theory run into its folder and return its path."""
-    from mspgt_tl.dashboard.theory import render_theory
-
-    if theory.folder is None:
-        raise StoreError("This result has no folder: run it with out=FOLDER.")
-    page = render_theory(theory.parts, theory.manifest)
-    return Run(theory.folder, dict(theory.manifest)).write(REPORT, page)
-
-
-def choose_scales(scales: Any, detection: Detection | None, n_layers: int) -> tuple[dict[str, range], str]:
-    """Return the three scales and where they come from.
-
-    Raises:
-        ConfigError: the ranges given are not three, or leave out blocks; or there are fewer than three blocks.
-    """
-    if scales is not None:
-        chosen = parse_scales(scales, n_layers) if isinstance(scales, str) else dict(scales)
-        every = [block for blocks in chosen.values() for block in blocks]
-        if len(chosen) != len(NAMES) or every != list(range(n_layers)):
-            raise ConfigError(
-                f"Three scales that cover blocks 0 to {n_layers - 1} in order are needed, got {scales!r}."
-            )
-        return dict(zip(NAMES, chosen.values(), strict=True)), GIVEN
-    gaps = [] if detection is None else [int(gap) for gap in detection.data["boundary"].values]
-    if len(gaps) == 2:
-        cuts = (0, *gaps, n_layers)
-        return {name: range(cuts[i], cuts[i + 1]) for i, name in enumerate(NAMES)}, DETECTED
-    if n_layers < len(NAMES):
-        raise ConfigError(f"Three scales need three blocks or more, this model has {n_layers}.")
-    first, second = round(n_layers / 3), round(2 * n_layers / 3)
-    return dict(zip(NAMES, (range(first), range(first, second), range(second, n_layers)), strict=True)), THIRDS
-
-
-def _read(model: CausalModel, sentences: Sequence[str], settings: TheoryConfig) -> Texts:
+def _read_texts(model: CausalModel, sentences: Sequence[str], settings: TheoryConfig) -> Texts:
     if len(sentences) < MIN_ROWS:
         raise CorpusError(f"At least {MIN_ROWS} sentences of two tokens are needed, got {len(sentences)}.")
     stream = settings.stream
@@ -215,42 +186,54 @@ class _Stages:
     sentences: Sequence[str]
     texts: Texts
     """The sentences as token ids."""
-    blocks: Mapping[str, range]
-    bounded: bool
-    """Whether the scales end at boundaries, and not at mere thirds."""
+    scales: Scales
     settings: TheoryConfig
     progress: Progress | None
 
-    def get(self, stage: str) -> xr.Dataset:
-        """Return a stage's arrays, computed unless they are there."""
-        compute: Callable[[], xr.Dataset] = getattr(self, f"_{stage.replace('-', '_')}")
-        return self.run.stage(stage, compute)
+    def run_all(self) -> None:
+        """Run every stage that is not finished yet."""
+        self.activations()
+        self.fisher()
+        self.closure()
+        self.closure_float64()
+        self.information()
+        self.rates()
+        self.bottleneck()
+
+    @property
+    def blocks(self) -> Mapping[str, range]:
+        return self.scales.blocks
 
     @cached_property
     def norms(self) -> dict[int, float]:
         """Activation scale s_l of every layer."""
-        return dict(enumerate(self.get("scales")["scale"].values.tolist()))
+        return dict(enumerate(self.activations()["scale"].values.tolist()))
 
     @cached_property
     def streams(self) -> Streams:
         """The stream at every token that another one follows, on disk."""
-        return collect_streams(
-            self.model,
-            self.texts,
-            store=self.run.folder,
-            batch_positions=self.settings.stream.batch_positions,
-            progress=self.progress,
-        )
+        with self.run.timed("pass over the text"):
+            return collect_streams(
+                self.model,
+                self.texts,
+                store=self.run.folder,
+                batch_positions=self.settings.stream.batch_positions,
+                progress=self.progress,
+            )
 
     def _unembed(self, vectors: Any) -> Any:
         cfg = self.model.cfg
         return unembed(self.model, vectors.to(device=cfg.device, dtype=cfg.dtype))
 
-    def _scales(self) -> xr.Dataset:
+    @stage("scales")
+    def activations(self) -> xr.Dataset:
+        """Return the activation scale of every layer."""
         norms = activation_scales(self.model, list(self.sentences), config=self.settings.stream)
         return labelled.label_scales(norms, self.texts)
 
-    def _fisher(self) -> xr.Dataset:
+    @stage("fisher")
+    def fisher(self) -> xr.Dataset:
+        """Return Fisher traces and sensitivities."""
         found = measure_fisher(
             self.model,
             self.texts,
@@ -261,10 +244,14 @@ class _Stages:
         )
         return labelled.label_fisher(found, self.norms, self.blocks, resamples=self.settings.resamples)
 
-    def _closure(self) -> xr.Dataset:
+    @stage("closure")
+    def closure(self) -> xr.Dataset:
+        """Return how far noise does what its prediction says."""
         return self._close(self.model, self.settings.closure_sigmas, self.settings.noise_draws, "closure")
 
-    def _closure_float64(self) -> xr.Dataset:
+    @stage("closure-float64")
+    def closure_float64(self) -> xr.Dataset:
+        """Return the same in float64, at the smallest σ."""
         wide = self._wide_model()
         return self._close(wide, self.settings.closure_sigmas[:1], self.settings.exact_draws, "closure (float64)")
 
@@ -292,7 +279,9 @@ class _Stages:
         )
         return labelled.label_closure(found)
 
-    def _information(self) -> xr.Dataset:
+    @stage("information")
+    def information(self) -> xr.Dataset:
+        """Return what can be read from every layer about the next token, and the Gaussian channel's bound."""
         seed, streams = self.settings.seed, self.streams
         common = {"n_classes": int(self.model.cfg.d_vocab), "seed": seed, "resamples": self.settings.resamples}
         found = {}
@@ -307,7 +296,8 @@ class _Stages:
                 **common,
             )
         channel = {sigma: self._channel(sigma) for sigma in self.settings.channel_sigmas}
-        boundaries = [part.start for part in self.blocks.values()][1:] if self.bounded else []
+        bounded = self.scales.origin != THIRDS
+        boundaries = [part.start for part in self.blocks.values()][1:] if bounded else []
         return labelled.label_information(found, channel, boundaries, seed=seed)
 
     @cached_property
@@ -319,7 +309,9 @@ class _Stages:
         values = np.array([channel_information(self.spectra[i], sigma * norm) for i, norm in self.norms.items()])
         return refuse_beyond(values, len(self.streams.following))
 
-    def _rates(self) -> xr.Dataset:
+    @stage("rates")
+    def rates(self) -> xr.Dataset:
+        """Return rate, distortion and the slope β."""
         settings = self.settings
         sets = {f"layer {layer}": (layer,) for layer in self.norms} | dict(self.blocks)
         effects = measure_noise(
@@ -346,7 +338,9 @@ class _Stages:
             test, why = None, f"No comparison of β with conditional entropy: {error}"
         return labelled.label_rates(found, np.array(left), test, why)
 
-    def _bottleneck(self) -> xr.Dataset:
+    @stage("bottleneck")
+    def bottleneck(self) -> xr.Dataset:
+        """Return what the hierarchical bottleneck keeps at every scale."""
         streams, config = self.streams, self.settings.hvib
         found = fit_bottleneck(
             {name: streams.vectors[self.blocks[name][-1]] for name in SCALES},
@@ -397,8 +391,6 @@ def summarise(theory: Theory) -> dict[str, Any]:
         "scales": by_scale,
         "findings": findings(parts),
         "reasons": theory.reasons,
-        "run": str(theory.folder) if theory.folder else None,
-        "report": str((theory.folder / REPORT).resolve()) if theory.folder else None,
     }
 
 

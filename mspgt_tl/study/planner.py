@@ -146,7 +146,7 @@ def work(
         conditions = plan_conditions(equal, layers, config)
         disturbed = [c for c in conditions if c.blocks]
         searched = [c for c in disturbed if c.dose in ("exit_norm", "kl")]
-        levels = len(config.sigmas) * (1 + 4 * (config.dose in ("exit_norm", "kl")))
+        levels = len(config.levels) * (1 + 4 * (config.dose in ("exit_norm", "kl")))
         targets = len(equal) + len({c.blocks for c in disturbed if c.is_control}) + layers
         prompt, new = config.decode.prompt_tokens, config.decode.new_tokens
         written = config.samples * len(conditions)
@@ -198,7 +198,7 @@ def rehearsal(config: Any, shape: Shape) -> Any:
         few: dict[str, Any] = {"samples": 25, "scale_sentences": 60, "effect_sentences": 60, "dose_sentences": 60}
         metrics = replace(config.metrics, names=tuple(names))
         return replace(
-            config, sigmas=(one,), level=None, controls=1, resamples=100, decode=decode, metrics=metrics, **few
+            config, levels=(one,), level=None, controls=1, resamples=100, decode=decode, metrics=metrics, **few
         )
     return replace(
         config,
@@ -271,10 +271,10 @@ class Rehearsals:
 def _by_part(manifest: Mapping[str, Any], whole: float) -> dict[str, float]:
     """Return seconds under the names that `work` counts by; writing texts is no stage, and takes what is left."""
     command, found = manifest["identity"]["command"], dict[str, float]()
-    for stage, entry in manifest["stages"].items():
-        part = stage
+    for stage, entry in (manifest.get("shared", {}) | manifest["stages"]).items():
+        part = "information" if stage == "pass over the text" else stage
         if command == "detect" and stage != "result":
-            part = "probes" if stage.startswith("probe-") else "signals"
+            part = "probes" if stage.startswith("probe-") or stage == "pass over the trees" else "signals"
         if stage.startswith("metric-"):
             part = "perplexity" if stage == "metric-perplexity" else "metrics"
         found[part] = found.get(part, 0.0) + entry["seconds"]

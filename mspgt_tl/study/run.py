@@ -21,7 +21,7 @@ from mspgt_tl.models.shape import shape_of
 from mspgt_tl.pipeline.detection import detect, load_run
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
 from mspgt_tl.pipeline.intervention import choose_metrics, intervene
-from mspgt_tl.pipeline.theory import choose_scales, run_theory
+from mspgt_tl.pipeline.theory import run_theory
 from mspgt_tl.store import MANIFEST, Run
 from mspgt_tl.study.plan import Step, StudyConfig, make_steps, nulls_of, settings_of
 
@@ -273,11 +273,10 @@ def _detect(folder: Path, config: StudyConfig, step: Step, progress: Progress | 
 
 def _intervene(folder: Path, config: StudyConfig, step: Step, progress: Progress | None) -> None:
     detection = load_run(folder / str(step.after))
-    blocks, _ = choose_scales(None, detection, int(detection.data.attrs["n_layers"]))
     intervene(
         detection,
         config.corpora[step.corpus].text,
-        scales=blocks,
+        scales=None if len(detection.boundaries) == 2 else "thirds",
         seed=config.seed,
         out=folder / step.name,
         config=config.intervene,

@@ -32,7 +32,7 @@ def llama(tmp_path: Path, tiny_folder: Path) -> Callable[..., Path]:
 
 SHORT = {
     "samples": 4,
-    "sigmas": (0.1,),
+    "levels": (0.1,),
     "effect_sentences": 10,
     "scale_sentences": 20,
     "dose_sentences": 10,

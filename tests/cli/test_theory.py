@@ -45,7 +45,7 @@ def test_theory_prints_tables_findings_and_page(tiny_folder: Path, tmp_path: Pat
     assert human.returncode == 0, human.stderr
     assert "equal thirds" in human.stdout
     assert "Page:" in human.stdout
-    assert (run / "theory.html").exists()
+    assert (run / "report.html").exists()
     again = mspgt("theory", str(tiny_folder), "--out", str(run), "--json", *QUICK)
     summary = json.loads(again.stdout)
     assert len(summary["layers"]) == 8

@@ -24,7 +24,7 @@ from mspgt_tl.pipeline.intervention import Intervention, intervene, load_interve
 SETTINGS: dict[str, Any] = {
     "scales": "0-2,3-5,6-7",
     "samples": 12,
-    "sigmas": (0.1, 0.3),
+    "levels": (0.1, 0.3),
     "controls": 2,
     "effect_sentences": 10,
     "dose_sentences": 8,
@@ -141,7 +141,7 @@ def test_killed_sweep_resumes_to_the_same_bytes(sweep: Intervention, tiny_folder
     assert sweep.folder is not None
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "mspgt_tl.cli", "intervene", str(tiny_folder), "--out", str(folder)]
-    command += ["--scales", "0-2,3-5,6-7", "--samples", "12", "--sigma", "0.1,0.3", "--new-tokens", "8"]
+    command += ["--scales", "0-2,3-5,6-7", "--samples", "12", "--levels", "0.1,0.3", "--new-tokens", "8"]
     command += ["--metrics", ",".join(SETTINGS["metrics"]), "--sbert", SETTINGS["sbert"]]
     for name in ("controls", "effect_sentences", "dose_sentences", "scale_sentences", "resamples"):
         command += ["--set", f"{name}={SETTINGS[name]}"]
@@ -191,7 +191,7 @@ def test_report_holds_table_texts_and_reasons(sweep: Intervention) -> None:
     [
         ({"scales": None}, ConfigError, "Which of the 8 blocks"),
         ({"scales": "0-9"}, ConfigError, "within blocks 0 to 7"),
-        ({"sigmas": (0.3, 0.1)}, ConfigError, "sigmas rise"),
+        ({"levels": (0.3, 0.1)}, ConfigError, "levels rise"),
         ({"level": 0.2}, ConfigError, "level must be one of"),
         ({"dose": "kll"}, ConfigError, "dose"),
         ({"metrics": ("self_blue",)}, ConfigError, "Did you mean 'self_bleu'"),

@@ -32,13 +32,13 @@ def test_a_config_keeps_its_seed():
 @pytest.mark.parametrize(("given", "expected"), [({}, 5), ({"seed": 3}, 3)])
 def test_other_commands_keep_it(module, run, config, given, expected, monkeypatch):
     """A seed that is given goes before the config's."""
-    seen, real = [], module.make_config
+    seen, real = [], module.settings_of
 
     def spy(*args):
         seen.append(real(*args))
         raise ConfigError("stop here")
 
-    monkeypatch.setattr(module, "make_config", spy)
+    monkeypatch.setattr(module, "settings_of", spy)
     with pytest.raises(ConfigError, match="stop here"):
         getattr(module, run)("planted:8:3,5", config=config(seed=5), **given)
     assert seen[0].seed == expected

@@ -13,7 +13,8 @@ import pytest
 from mspgt_tl.errors import ConfigError, CorpusError, StoreError
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.pipeline import theory as stages
-from mspgt_tl.pipeline.theory import REPORT, STAGES, STREAMS, choose_scales, load_theory, run_theory, summarise
+from mspgt_tl.pipeline.shell import REPORT
+from mspgt_tl.pipeline.theory import STAGES, load_theory, run_theory, summarise
 from mspgt_tl.store import LOCK, Run
 
 QUICK: dict[str, Any] = {
@@ -43,7 +44,6 @@ def test_every_stage_is_stored_and_read_back(finished: Any) -> None:
     for stage in STAGES:
         assert finished.parts[stage].equals(again.parts[stage])
     assert again.boundaries == (3, 5)
-    assert not (finished.folder / STREAMS).exists()
     assert {path.suffix for path in finished.folder.iterdir() if path.name != LOCK} == {".nc", ".json", ".html"}
 
 
@@ -100,20 +100,6 @@ def test_a_run_in_memory_leaves_nothing(tiny_folder: Path, finished: Any, tmp_pa
     np.testing.assert_array_equal(found.parts["fisher"]["trace"], finished.parts["fisher"]["trace"])
 
 
-def test_scales_come_from_ranges_a_detection_or_thirds() -> None:
-    """Three ranges that cover the blocks; two detected gaps; else thirds, said so."""
-    assert choose_scales("0-3,4-8,9-11", None, 12)[1] == "given"
-    assert choose_scales(None, None, 12) == (
-        {"local": range(4), "intermediate": range(4, 8), "global": range(8, 12)},
-        "equal thirds",
-    )
-    for wrong in ("0-3,4-8", "0-3,5-8,9-11", "0-3,4-8,9-10"):
-        with pytest.raises(ConfigError, match="Three scales"):
-            choose_scales(wrong, None, 12)
-    with pytest.raises(ConfigError, match="three blocks"):
-        choose_scales(None, None, 2)
-
-
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -140,7 +126,7 @@ def test_bad_input_writes_nothing(
 
 def test_other_runs_are_told_apart(finished: Any, tiny_folder: Path) -> None:
     """A theory run is no detection; a folder with other settings is refused."""
-    with pytest.raises(StoreError, match="holds no detection"):
+    with pytest.raises(StoreError, match="no detection"):
         run_theory(finished.folder)
     with pytest.raises(StoreError, match="holds another run"):
         run_theory(tiny_folder, scales="0-2,3-4,5-7", out=finished.folder, config=QUICK, seed=1)

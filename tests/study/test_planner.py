@@ -161,7 +161,7 @@ def test_sweep_grows_with_samples_and_conditions() -> None:
     assert many["texts"] == pytest.approx(2 * few["texts"])
     assert many["effects"] == few["effects"]
     whole = matrix(InterveneConfig())
-    for smaller in (InterveneConfig(sigmas=(0.1,)), InterveneConfig(controls=0), InterveneConfig(other_doses=())):
+    for smaller in (InterveneConfig(levels=(0.1,)), InterveneConfig(controls=0), InterveneConfig(other_doses=())):
         assert matrix(smaller)["texts"] < whole["texts"]
     assert matrix(InterveneConfig(), deeper(SHAPE))["effects"] > 2 * whole["effects"]
 

@@ -53,7 +53,7 @@ null_curves = 100
 
 [intervene]
 samples = 4
-sigmas = [0.1]
+levels = [0.1]
 other_doses = []
 controls = 2
 effect_sentences = 12

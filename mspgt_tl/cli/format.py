@@ -1,0 +1,112 @@
+"""How commands show numbers, intervals, times, sizes and tables: the one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+MISSING = "–"
+
+
+def plain(text: str) -> str:
+    """Return a message on one line, with what rich would read as markup escaped."""
+    from rich.markup import escape
+
+    return escape(" ".join(text.split()))
+
+
+def number(value: float | None, form: str = ".3g") -> str:
+    """Return a number as a table shows it, a dash for what is missing.
+
+    >>> number(0.12345), number(0.5, ".0%"), number(float("nan"))
+    ('0.123', '50%', '–')
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    return "∞" if math.isinf(value) else format(value, form)
+
+
+def span(low: float | None, high: float | None, form: str = ".3g") -> str:
+    """Return an interval as a table shows it.
+
+    >>> span(1.0, 3.0, ".0f"), span(None, None)
+    ('1 … 3', '–')
+    """
+    if low is None or math.isnan(low):
+        return MISSING
+    return f"{number(low, form)} … {number(high, form)}"
+
+
+def cell(value: Any) -> str:
+    """Return any plain value as a table shows it."""
+    if value is None or isinstance(value, float):
+        return number(value)
+    if isinstance(value, list | tuple):
+        return span(*value)
+    return plain(str(value))
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a newcomer reads it.
+
+    >>> duration(42), duration(600), duration(9000), duration(float("nan"))
+    ('42 s', '10 min', '2.5 h', '?')
+    """
+    if math.isnan(seconds):
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Return bytes as a newcomer reads them.
+
+    >>> size(532), size(7e6), size(3.2e9)
+    ('1 kB', '7 MB', '3.2 GB')
+    """
+    if math.isnan(count):
+        return "?"
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
+def new_table(title: str) -> Table:
+    """Return an empty table that stays readable in 80 columns."""
+    return Table(title=plain(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")
+
+
+def make_table(
+    title: str,
+    columns: Mapping[str, str] | Sequence[str],
+    rows: Iterable[Sequence[Any] | Mapping[str, Any]],
+    *,
+    left: Iterable[str] = (),
+    fold: Iterable[str] = (),
+) -> Table:
+    """Return a table of plain values.
+
+    Args:
+        columns: titles, or titles by the name of a row's value.
+        rows: values in the order of the columns, or by name.
+        left: titles of columns of words; all others are of numbers.
+        fold: titles of columns that may take several lines.
+    """
+    table, words, folded = new_table(title), set(left), set(fold)
+    titles = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
+    for head in titles:
+        table.add_column(
+            head,
+            justify="left" if head in words else "right",
+            no_wrap=head not in folded,
+            overflow="fold" if head in folded else "ellipsis",
+        )
+    for row in rows:
+        values = [row.get(name) for name in columns] if isinstance(row, Mapping) else row
+        table.add_row(*map(cell, values))
+    return table

@@ -1,0 +1,82 @@
+"""How commands show what a run found: one way for all of them, keyed by the command that made the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mspgt_tl.cli.console import out
+from mspgt_tl.cli.format import plain
+
+Summary = dict[str, Any]
+"""A result as plain values."""
+
+
+class Printer:
+    """Prints a result for people, from the same plain values that `--json` gives."""
+
+    def __init__(self, summarise: Callable[[Any], Summary], print_tables: Callable[[Summary], None]) -> None:
+        self.summarise, self.print_tables = summarise, print_tables
+
+
+PRINTERS: dict[str, Printer] = {}
+"""By command; filled by the modules of the commands."""
+
+
+def prints(command: str, summarise: Callable[[Any], Summary]) -> Callable[[Callable[[Summary], None]], Any]:
+    """Mark a function as what prints the runs of a command.
+
+    Args:
+        summarise: makes plain values from a result; `reasons` among them are printed below the tables.
+    """
+
+    def mark(print_tables: Callable[[Summary], None]) -> Callable[[Summary], None]:
+        PRINTERS[command] = Printer(summarise, print_tables)
+        return print_tables
+
+    return mark
+
+
+def show(result: Any, *, as_json: bool) -> None:
+    """Print a result: its tables, what was cut or left out while reading, why something is missing, and its page."""
+    from mspgt_tl.config import json_values
+    from mspgt_tl.pipeline.shell import REPORT
+
+    printer = PRINTERS[str(result.manifest["identity"].get("command", "detect"))]
+    page = (result.folder / REPORT).resolve() if result.folder else None
+    summary: Summary = json_values(
+        printer.summarise(result)
+        | {
+            "doubt": result.manifest["notes"].get("scales_doubt") or None,
+            "reading": reading(result.manifest),
+            "run": str(result.folder) if result.folder else None,
+            "report": str(page) if page else None,
+        }
+    )
+    if as_json:
+        print(json.dumps(summary, indent=1))
+        return
+    printer.print_tables(summary)
+    if summary["doubt"]:
+        out.print(f"[bold yellow]·[/] {plain(summary['doubt'])}", highlight=False)
+    for line in [*summary["reading"], *summary.get("reasons", [])]:
+        say(line)
+    if page:
+        out.print(f"Page: {page}", soft_wrap=True, highlight=False)
+
+
+def say(line: str) -> None:
+    """Print one remark below a table."""
+    out.print(f"· {plain(line)}", highlight=False)
+
+
+def reading(manifest: Mapping[str, Any]) -> list[str]:
+    """Return how a run's inputs were read: what was joined, cut or left out, and what the bootstrap resamples."""
+    from mspgt_tl.corpora.text import count_up
+
+    notes = manifest["notes"]
+    parts = [part for part in ("corpus", "treebank") if f"reading_{part}" in notes]
+    units = [notes[name] for name in ("resampled", "trees_resampled") if name in notes]
+    told = [f"{part}: {count_up(notes[f'reading_{part}'])}" for part in parts]
+    return told + [f"the bootstrap resamples {' and '.join(dict.fromkeys(units))}"] * bool(units)

@@ -1,0 +1,162 @@
+"""One way for every command that makes a run: identity, folder, stages, load, page.
+
+A command says once, as a `Kind`, how its finished runs are read and drawn. Its stages are methods marked with `stage`:
+each is read from its file where it has finished, else computed and kept, so that a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+
+from mspgt_tl.errors import ConfigError, StoreError, unknown_name
+from mspgt_tl.store import Run
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+REPORT = "report.html"
+"""The page of every run."""
+
+
+class HasRun(Protocol):
+    """What has stages."""
+
+    @property
+    def run(self) -> Run: ...
+
+
+S = TypeVar("S", bound=HasRun)
+R = TypeVar("R")
+P = ParamSpec("P")
+
+
+def stage(
+    name: str,
+) -> Callable[[Callable[Concatenate[S, P], xr.Dataset]], Callable[Concatenate[S, P], xr.Dataset]]:
+    """Mark a method as a stage of its object's run: read from its file where it has finished, else computed and kept.
+
+    Args:
+        name: the stage's name, in which `{0}` stands for the object and `{1}` and so on for the arguments.
+    """
+
+    def decorate(compute: Callable[Concatenate[S, P], xr.Dataset]) -> Callable[Concatenate[S, P], xr.Dataset]:
+        @wraps(compute)
+        def finished(self: S, *args: P.args, **options: P.kwargs) -> xr.Dataset:
+            return self.run.stage(name.format(self, *args), lambda: compute(self, *args, **options))
+
+        return finished
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class Kind(Generic[R]):
+    """What one command makes."""
+
+    command: str
+    noun: str
+    """What a run of it is called: `detection`."""
+    is_finished: Callable[[Run], bool]
+    read: Callable[[Run], R]
+    """Makes the result from a finished run."""
+    draw: Callable[[R], str]
+    """Draws its page."""
+
+    def make(self, out: str | Path | None, identity: Mapping[str, Any], work: Callable[[Run], None]) -> R:
+        """Do the work in a run's folder, and return the result; its page is written where the folder is kept.
+
+        Args:
+            out: the folder; a run of the same identity is resumed there. None keeps nothing on disk.
+            identity: everything the numbers depend on.
+
+        Raises:
+            StoreError: the folder holds another run, or cannot be written.
+        """
+        with _folder(out) as folder:
+            run = Run.create(folder, {"command": self.command, **identity})
+            work(run)
+            result: Any = self.read(run)
+            if out is None:
+                from dataclasses import replace
+
+                return replace(result, folder=None)
+            self.write_page(result)
+            return result
+
+    def load(self, folder: str | Path) -> R:
+        """Read a finished run from its folder.
+
+        Raises:
+            StoreError: no run of this command is there, or it has not finished.
+        """
+        run = Run.read(Path(folder))
+        command = run.manifest["identity"].get("command", "detect")
+        if command != self.command:
+            raise StoreError(
+                f"{folder} holds a run of `mspgt {command}`, no {self.noun}. `mspgt report {folder}` shows it."
+            )
+        if not self.is_finished(run):
+            raise StoreError(f"{folder} has not finished: run the same `mspgt {self.command}` again to resume it.")
+        return self.read(run)
+
+    def write_page(self, result: R) -> Path:
+        """Draw the page of a result into its folder and return its path.
+
+        Raises:
+            StoreError: the result has no folder.
+        """
+        kept: Any = result
+        if kept.folder is None:
+            raise StoreError(f"This {self.noun} has no folder: make it with out=FOLDER.")
+        page = self.draw(result)
+        return Run(kept.folder, dict(kept.manifest)).write(REPORT, page)
+
+
+KINDS: dict[str, Kind[Any]] = {}
+"""By command, for those whose modules have been imported; `kind_of` imports the package's own."""
+
+
+def register(kind: Kind[R]) -> Kind[R]:
+    """Make a kind of run known, so that `mspgt report` and `mspgt runs` read it."""
+    KINDS[kind.command] = kind
+    return kind
+
+
+def kind_of(folder: str | Path) -> Kind[Any]:
+    """Return the kind of the run in a folder.
+
+    Raises:
+        StoreError: no run is there.
+        ConfigError: it is of a command that this version does not know.
+    """
+    command = str(Run.read(Path(folder)).manifest["identity"].get("command", "detect"))
+    if command not in KINDS:
+        import mspgt_tl.pipeline as package
+
+        for module in pkgutil.iter_modules(package.__path__):
+            import_module(f"{package.__name__}.{module.name}")
+    if command not in KINDS:
+        raise ConfigError(unknown_name("command", command, KINDS))
+    return KINDS[command]
+
+
+@contextmanager
+def _folder(out: str | Path | None) -> Iterator[Path]:
+    """Yield the run's folder; one that is not to be kept is removed."""
+    if out is not None:
+        yield Path(out)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="mspgt-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
