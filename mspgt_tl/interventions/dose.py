@@ -122,5 +122,7 @@ def _exit_norm(
 def _mean_kl(
     model: CausalModel, clean: Sequence[CleanPass], layers: Sequence[int], sigma: float, make_hooks: HookMaker
 ) -> float:
-    found = [compare(model, batch, disturb(model, batch, layers, sigma, make_hooks)) for batch in clean]
-    return float(sum(f["kl"].sum() for f in found) / sum(f["tokens"].sum() for f in found))
+    total = sum(
+        compare(model, batch, [disturb(model, batch, layers, sigma, make_hooks)])["kl"].sum() for batch in clean
+    )
+    return float(total / sum(int(batch.predicts.sum()) for batch in clean))

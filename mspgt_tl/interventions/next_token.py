@@ -1,7 +1,11 @@
 """What a disturbance does to the next token, without generating text (N): KL, loss change, top-1 agreement.
 
 The undisturbed pass over a batch of sentences is made once and kept; every disturbed pass starts from it at its first
-touched block, so blocks below are never computed again.
+touched block, so blocks below are never computed again. All σ of a target are rows of one pass, and share their noise.
+
+With p the undisturbed probabilities and d the change of the logits less its mean under p, KL = log Σ p exp(d), so
+KL = log(1 + Σ p (exp(d) − 1 − d)): no term is negative, nothing cancels, and float32 terms with a float64 sum are
+enough however small the effect. Probabilities of the disturbed model are never needed.
 """
 
 from __future__ import annotations
@@ -32,10 +36,21 @@ HookMaker: TypeAlias = "Callable[[Sequence[int], float | Tensor, Int[Tensor, 'ba
 """Layers, σ, sample ids and positions in; hooks for that batch out."""
 MEASURES = ("kl", "loss_change", "agreement")
 UNITS = {"kl": "nats/token", "loss_change": "nats/token", "agreement": "share"}
-LOGIT_POSITIONS = 512
-"""Positions whose logits are compared at once, in float64."""
+CHUNK_NUMBERS = 1 << 23
+"""Logits that are compared at once: 32 MB in float32, and a few times as much for what is made of them."""
 KEPT_NUMBERS = 1 << 25
-"""A batch whose undisturbed log-probabilities are at most so many keeps them: 256 MB."""
+"""A batch whose undisturbed logits are at most so many keeps them, with their probabilities: 256 MB."""
+STREAM_NUMBERS = 1 << 26
+"""Entries of disturbed streams that wait to be compared with one look at the undisturbed predictions: 256 MB."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the undisturbed model predicts at some positions."""
+
+    logits: Float[Tensor, "predicted vocab"]
+    probabilities: Float[Tensor, "predicted vocab"]
+    likeliest: Int[Tensor, "predicted"]
 
 
 @dataclass(frozen=True)
@@ -53,15 +68,16 @@ class CleanPass:
     """False on padding, the first token and sinks."""
     resid: Sequence[Float[Tensor, "batch pos d_model"]]
     """What enters every block, and last what leaves the last."""
-    kept: dict[int, Tensor] = field(default_factory=dict, compare=False)
+    kept: dict[int, Predictions] = field(default_factory=dict, compare=False)
     """Predictions computed before, by where they start, while they are not too large to keep."""
 
-    def log_probs(self, model: Any, start: int, chosen: Bool[Tensor, "batch pos"]) -> Float[Tensor, "predicted vocab"]:
-        """Return the undisturbed model's log-probabilities at the chosen positions, the same for the same start."""
+    def predictions(self, model: Any, start: int, chosen: tuple[Tensor, Tensor]) -> Predictions:
+        """Return what the undisturbed model predicts at these rows and columns, the same for the same start."""
         if start in self.kept:
             return self.kept[start]
-        found = predicted_log_probs(model, self.resid[-1], chosen)
-        if self.predicts.sum() * found.shape[-1] <= KEPT_NUMBERS:
+        logits = logits_of(model, self.resid[-1][chosen])
+        found = Predictions(logits, logits.softmax(-1), logits.argmax(-1))
+        if self.predicts.sum() * logits.shape[-1] <= KEPT_NUMBERS:
             self.kept[start] = found
         return found
 
@@ -109,48 +125,91 @@ def _run_clean(model: Any, tokens: Int[Tensor, "batch pos"]) -> list[Tensor]:
     return [*(cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(n_layers)), cache[last]]
 
 
-def predicted_log_probs(model: Any, resid: Tensor, chosen: Tensor) -> Float[Tensor, "predicted vocab"]:
-    """Return float64 log-probabilities at the chosen positions alone."""
-    last = resid[chosen][:, None]
-    logits = model(last, start_at_layer=model.cfg.n_layers)
-    return logits[:, 0].double().log_softmax(-1)
+def logits_of(model: Any, resid: Float[Tensor, "predicted d_model"]) -> Float[Tensor, "predicted vocab"]:
+    """Return logits, in float32 at least, of what leaves the last block."""
+    import torch
+
+    logits = model(resid[:, None], start_at_layer=model.cfg.n_layers)[:, 0]
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def disturb(
     model: CausalModel, clean: CleanPass, layers: Sequence[int], sigma: float, make_hooks: HookMaker
 ) -> Float[Tensor, "batch pos d_model"]:
     """Return what leaves the last block under a disturbance."""
+    return disturb_levels(model, clean, layers, [sigma], make_hooks)[0]
+
+
+def disturb_levels(
+    model: CausalModel, clean: CleanPass, layers: Sequence[int], sigmas: Sequence[float], make_hooks: HookMaker
+) -> Float[Tensor, "level batch pos d_model"]:
+    """Return what leaves the last block under every σ, all of them rows of one pass."""
     import torch
 
-    first = min(layers)
-    hooks = make_hooks(layers, sigma, clean.ids, Positions(clean.positions))
+    first, n_levels, n_rows = min(layers), len(sigmas), len(clean.tokens)
+    size = sigmas[0] if n_levels == 1 else torch.tensor(sigmas, dtype=torch.float64).repeat_interleave(n_rows)
+    hooks = make_hooks(layers, size, clean.ids.repeat(n_levels), Positions(clean.positions.repeat(n_levels, 1)))
     anything: Any = model
     with torch.inference_mode(), model.hooks(fwd_hooks=hooks):
-        return anything(clean.resid[first], start_at_layer=first, stop_at_layer=model.cfg.n_layers)
+        entered = clean.resid[first].repeat(n_levels, 1, 1)
+        left = anything(entered, start_at_layer=first, stop_at_layer=model.cfg.n_layers)
+    return left.view(n_levels, n_rows, *left.shape[1:])
 
 
-def compare(
-    model: CausalModel, clean: CleanPass, disturbed: Float[Tensor, "batch pos d_model"]
-) -> dict[str, Float[np.ndarray, "batch"]]:
-    """Return sums over each row's predicted tokens: KL(clean ‖ disturbed), loss change, top-1 agreement, and tokens."""
+def compare_tokens(
+    model: CausalModel, clean: CleanPass, disturbed: Sequence[Float[Tensor, "batch pos d_model"]]
+) -> dict[str, Float[np.ndarray, "disturbance predicted"]]:
+    """Return KL(clean ‖ disturbed), loss change and top-1 agreement at every predicted token, row by row."""
     import torch
 
     rows, columns = clean.predicts.nonzero(as_tuple=True)
-    sums = {name: np.zeros(len(clean.tokens)) for name in (*MEASURES, "tokens")}
-    for start in range(0, len(rows), LOGIT_POSITIONS):
-        row, column = rows[start : start + LOGIT_POSITIONS], columns[start : start + LOGIT_POSITIONS]
-        chosen = torch.zeros_like(clean.predicts)
-        chosen[row, column] = True
+    found = {name: np.empty((len(disturbed), len(rows))) for name in MEASURES}
+    size = max(1, CHUNK_NUMBERS // int(model.cfg.d_vocab_out))
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        chosen = rows[part], columns[part]
         with torch.inference_mode():
-            before = clean.log_probs(model, start, chosen)
-            after = predicted_log_probs(model, disturbed, chosen)
-            # Summed from terms that are each small where the distributions agree.
-            kl = (before.exp() * (before - after)).sum(-1)
-            target = clean.tokens[row, column + 1][:, None]
-            loss = (before - after).gather(-1, target)[:, 0]
-            agree = (before.argmax(-1) == after.argmax(-1)).double()
-        for name, values in (("kl", kl), ("loss_change", loss), ("agreement", agree), ("tokens", torch.ones_like(kl))):
-            np.add.at(sums[name], row.cpu().numpy(), values.cpu().numpy())
+            before = clean.predictions(model, start, chosen)
+            target = clean.tokens[chosen[0], chosen[1] + 1]
+            for i, resid in enumerate(disturbed):
+                values = compare_logits(before, logits_of(model, resid[chosen]), target)
+                for name, value in zip(MEASURES, values, strict=True):
+                    found[name][i, part] = value.cpu().numpy()
+    return found
+
+
+def compare_logits(
+    before: Predictions, after: Float[Tensor, "predicted vocab"], target: Int[Tensor, "predicted"]
+) -> tuple[Float[Tensor, "predicted"], Float[Tensor, "predicted"], Float[Tensor, "predicted"]]:
+    """Return KL(before ‖ after), loss change (both in nats, float64) and whether both find the same token likeliest.
+
+    `after` is overwritten.
+    """
+    import torch
+
+    agreement = (after.argmax(-1) == before.likeliest).double()
+    change = after.sub_(before.logits)
+    mean = (before.probabilities * change).sum(-1, keepdim=True)
+    change -= mean
+    at_target = change.gather(-1, target[:, None])[:, 0].double()
+    curved = torch.expm1(change).sub_(change).mul_(before.probabilities)
+    kl = torch.log1p(curved.sum(-1, dtype=torch.float64))
+    far = ~kl.isfinite()
+    if far.any():  # exp overflows where a logit rises by 88 or more
+        log_before = before.logits[far].double().log_softmax(-1)
+        log_after = (before.logits[far].double() + change[far].double()).log_softmax(-1)
+        kl[far] = (log_before.exp() * (log_before - log_after)).sum(-1)
+    return kl, kl - at_target, agreement
+
+
+def compare(
+    model: CausalModel, clean: CleanPass, disturbed: Sequence[Float[Tensor, "batch pos d_model"]]
+) -> dict[str, Float[np.ndarray, "disturbance batch"]]:
+    """Return sums over each row's predicted tokens: KL(clean ‖ disturbed), loss change and top-1 agreement."""
+    rows = clean.predicts.nonzero(as_tuple=True)[0].cpu().numpy()
+    sums = {name: np.zeros((len(disturbed), len(clean.tokens))) for name in MEASURES}
+    for name, values in compare_tokens(model, clean, disturbed).items():
+        np.add.at(sums[name].T, rows, values.T)
     return sums
 
 
@@ -192,17 +251,24 @@ def next_token_effects(
     n_levels = len(table[names[0]])
     sums = {name: np.full((len(names), n_levels, len(sentences)), np.nan) for name in MEASURES}
     tokens = np.zeros(len(sentences))
-    # In sentence order, so that batches decide nothing beyond rounding.
-    for clean in clean_passes(model, sentences, max_length=max_length, batch_positions=batch_positions):
+    # Rows of one pass are a batch's sentences times its levels. Sums are kept in sentence order, so that batches decide
+    # nothing beyond rounding.
+    positions = max(1, batch_positions // n_levels)
+    for clean in clean_passes(model, sentences, max_length=max_length, batch_positions=positions):
         where = clean.ids.numpy()
-        for t, name in enumerate(names):
-            for s, sigma in enumerate(table[name]):
-                if not np.isfinite(sigma):
-                    continue
-                found = compare(model, clean, disturb(model, clean, blocks[name], sigma, make_hooks))
-                for measure in MEASURES:
-                    sums[measure][t, s, where] = found[measure]
-                tokens[where] = found["tokens"]
+        wanted = [(t, [s for s in range(n_levels) if np.isfinite(table[name][s])]) for t, name in enumerate(names)]
+        for group in _groups(wanted, clean.resid[-1].numel()):
+            disturbed = [
+                resid
+                for t, levels in group
+                for resid in disturb_levels(
+                    model, clean, blocks[names[t]], [table[names[t]][s] for s in levels], make_hooks
+                )
+            ]
+            at = np.array([(t, s) for t, levels in group for s in levels]).T
+            for measure, values in compare(model, clean, disturbed).items():
+                sums[measure][at[0][:, None], at[1][:, None], where] = values
+        tokens[where] = clean.predicts.sum(dim=1).cpu().numpy()
         if progress:
             progress("next-token effects", int((tokens > 0).sum()), len(sentences))
     used = tokens > 0
@@ -217,6 +283,21 @@ def next_token_effects(
     for measure in MEASURES:
         result[measure].attrs["unit"] = UNITS[measure]
     return result
+
+
+def _groups(wanted: Sequence[tuple[int, list[int]]], numbers: int) -> Iterator[list[tuple[int, list[int]]]]:
+    """Yield stretches of targets with their levels, as many as may wait at so many numbers for each level."""
+    group, size = list[tuple[int, list[int]]](), 0
+    for target, levels in wanted:
+        if not levels:
+            continue
+        if group and (size + len(levels)) * numbers > STREAM_NUMBERS:
+            yield group
+            group, size = [], 0
+        group.append((target, levels))
+        size += len(levels)
+    if group:
+        yield group
 
 
 def measure_ledger(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mspgt_tl.contracts import CausalModel
-from mspgt_tl.interventions.next_token import HookMaker, clean_passes, disturb, predicted_log_probs
+from mspgt_tl.interventions.next_token import HookMaker, clean_passes, compare_tokens, disturb
 from mspgt_tl.interventions.sweep import Condition
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ def token_kl(
     Raises:
         CorpusError: no text has two tokens.
     """
-    import torch
     import xarray as xr
 
     disturbed = [c for c in conditions if c.blocks and np.isfinite(c.sigma)]
@@ -47,12 +46,9 @@ def token_kl(
         for i, ids in zip(clean.ids.tolist(), clean.tokens.tolist(), strict=True):
             end = int(column[sample == i].max()) + 2
             tokens[i, :end] = [model.tokenizer.decode([token]) for token in ids[:end]]
-        with torch.inference_mode():
-            before = predicted_log_probs(model, clean.resid[-1], clean.predicts)
-            for number, condition in enumerate(disturbed):
-                last = disturb(model, clean, condition.blocks, condition.sigma, make_hooks)
-                after = predicted_log_probs(model, last, clean.predicts)
-                kl[number, sample, column + 1] = (before.exp() * (before - after)).sum(-1).cpu().numpy()
+        for number, condition in enumerate(disturbed):
+            last = disturb(model, clean, condition.blocks, condition.sigma, make_hooks)
+            kl[number, sample, column + 1] = compare_tokens(model, clean, [last])["kl"][0]
     return xr.Dataset(
         {
             "kl": (("condition", "sample", "pos"), kl[:, :, :longest], {"unit": "nats"}),

@@ -12,8 +12,15 @@ import torch
 
 from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError
+from mspgt_tl.interventions import next_token
 from mspgt_tl.interventions.dose import DOSES, solve_dose, solve_sigma
-from mspgt_tl.interventions.next_token import clean_passes, measure_ledger, next_token_effects
+from mspgt_tl.interventions.next_token import (
+    Predictions,
+    clean_passes,
+    compare_logits,
+    measure_ledger,
+    next_token_effects,
+)
 from mspgt_tl.interventions.noise import noise_hooks
 from mspgt_tl.models.pretrained import encode, load
 
@@ -75,6 +82,33 @@ def test_no_noise_has_no_effect(model: Any) -> None:
     found = next_token_effects(model, SENTENCES[:4], {"a": range(8)}, [0.0], maker(model), seed=0, resamples=100)
     assert float(found["kl"][0, 0]) == 0
     assert float(found["agreement"][0, 0]) == 1
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-2, 1.0, 30.0, 300.0])
+def test_float32_terms_give_the_kl_of_float64(size: float) -> None:
+    """From effects of 1e-9 nats, which float32 log-probabilities would drown, to logits whose exp overflows."""
+    generator = torch.Generator().manual_seed(0)
+    before, noise = (torch.randn(6, 5000, generator=generator) for _ in range(2))
+    before, after = 4 * before, 4 * before + size * noise
+    target = torch.arange(6)
+    clean = Predictions(before, before.softmax(-1), before.argmax(-1))
+    kl, loss, agreement = compare_logits(clean, after.clone(), target)
+    p, q = (logits.double().log_softmax(-1) for logits in (before, after))
+    torch.testing.assert_close(kl, (p.exp() * (p - q)).sum(-1), rtol=1e-4, atol=1e-12)
+    expected = (p - q).gather(-1, target[:, None])[:, 0]
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5 * size)
+    assert torch.equal(agreement, (p.argmax(-1) == q.argmax(-1)).double())
+
+
+def test_targets_wait_in_groups_without_a_change(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory holds one target's disturbed stream at a time, effects stay the same."""
+    targets, options = {"a": [0], "b": [2, 3], "c": [5]}, {"seed": 0, "resamples": 100}
+    together = next_token_effects(model, SENTENCES[:5], targets, [0.1, 0.4], maker(model), **options)
+    monkeypatch.setattr(next_token, "STREAM_NUMBERS", 1)
+    monkeypatch.setattr(next_token, "CHUNK_NUMBERS", 7 * int(model.cfg.d_vocab))
+    apart = next_token_effects(model, SENTENCES[:5], targets, [0.1, 0.4], maker(model), **options)
+    for name in together.data_vars:
+        np.testing.assert_allclose(together[name], apart[name], rtol=1e-4, atol=1e-7)
 
 
 def test_undefined_sigma_is_nan(model: Any) -> None:
