@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +161,26 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(monkeypatch, capsys) -> None
     kept = Path(shown.rpartition(" in ")[2].strip().removesuffix("."))
     assert "Traceback" in kept.read_text(encoding="utf-8")
     kept.unlink()
+
+
+def test_ctrl_c_says_how_to_go_on(tiny_folder: Path, tmp_path: Path) -> None:
+    """One line with the whole command, the folder in it though none was given, and no traceback; it works."""
+    arguments = ["detect", str(tiny_folder), *QUICK, "--tasks", "pos,deprel", "--set", "boundaries.resamples=100"]
+    command = [sys.executable, "-m", "mspgt_tl.cli", *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("runs/*/probe-pos.nc")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    shown = process.communicate(timeout=300)[1]
+    assert process.returncode == 130, shown
+    assert "Traceback" not in shown
+    last = shown.splitlines()[-1]
+    (folder,) = tmp_path.glob("runs/*")
+    assert last.startswith("Stopped. What has finished is kept; go on with: mspgt detect ")
+    assert last.endswith(f" --out {folder.relative_to(tmp_path)}")
+    again = shlex.split(last.partition(": mspgt ")[2])
+    done = subprocess.run(command[:3] + again, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+    assert "Finished already: " in done.stderr and "probe-pos" in done.stderr
+    assert "probes: pos" not in done.stderr

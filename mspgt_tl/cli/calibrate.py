@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mspgt_tl.cli.console import app, out, progress_bars
+from mspgt_tl.cli.console import app, out, resumable
 from mspgt_tl.cli.format import make_table, number, span
 from mspgt_tl.cli.options import JsonFlag
 from mspgt_tl.cli.results import Summary, prints, show
@@ -48,9 +48,9 @@ def calibrate(
     if docs is not None and not docs.is_file():
         raise StoreError(f"{docs} is no page to put tables into.")
     folder = out_folder or Path("runs") / f"calibration-{grid}"
-    with progress_bars() as bars:
+    with resumable(folder, given=folder):
         result = calibration.calibrate(
-            grid, out=folder, seed=seed, jobs=jobs, model=model, measure=not judge_only, progress=bars
+            grid, out=folder, seed=seed, jobs=jobs, model=model, measure=not judge_only, progress=True
         )
     if docs is not None:
         page = replace_tables(docs.read_text(encoding="utf-8"), render_tables(result.table, result.manifest))

@@ -1,21 +1,23 @@
-"""What every command shares: the app, its consoles, progress bars, and how our errors are printed."""
+"""What every command shares: the app, its consoles, and how our errors and Ctrl-C are told."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 import tomllib
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mspgt_tl.cli.format import plain
 from mspgt_tl.errors import ConfigError, MspgtError
+from mspgt_tl.store import MANIFEST
 
 app = typer.Typer(
     name="mspgt",
@@ -64,34 +66,24 @@ def main() -> None:
         sys.exit(70)
 
 
-class ProgressBars:
-    """Progress of a run's stages as bars with rate and time left."""
-
-    def __init__(self, bars: Progress) -> None:
-        self.bars, self.tasks = bars, dict[str, TaskID]()
-
-    def __call__(self, stage: str, done: float, total: float) -> None:
-        if stage not in self.tasks:
-            self.tasks[stage] = self.bars.add_task(stage, total=total, rate="")
-        if self.bars.tasks[self.tasks[stage]].finished and done < total:
-            self.bars.reset(self.tasks[stage], total=total)  # the next run of a study has the same stages
-        elapsed = self.bars.tasks[self.tasks[stage]].elapsed or 0
-        rate = f"{done / elapsed:,.0f}/s" if elapsed > 1 and total > 100 else ""
-        self.bars.update(self.tasks[stage], completed=done, total=total, rate=rate)
-
-
 @contextmanager
-def progress_bars() -> Iterator[ProgressBars]:
-    """Show progress on standard error while the body runs."""
-    columns = (
-        TextColumn("{task.description:<16}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=err) as bars:
-        yield ProgressBars(bars)
+def resumable(folder: Path, *, given: Path | None) -> Iterator[None]:
+    """Say after Ctrl-C how the run goes on.
+
+    Args:
+        folder: the run's.
+        given: the same where the user named it; else the command to go on with must.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / MANIFEST).is_file():
+            command = ["mspgt", *sys.argv[1:], *([] if given else ["--out", str(folder)])]
+            told = f"Stopped. What has finished is kept; go on with: {shlex.join(command)}"
+        else:
+            told = "Stopped before anything was kept."
+        err.print(plain(told), soft_wrap=True, highlight=False)
+        raise typer.Exit(130) from None
 
 
 def parse_numbers(text: str) -> list[float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mspgt_tl.cli.console import app, out, parse_numbers, progress_bars
+from mspgt_tl.cli.console import app, out, parse_numbers, resumable
 from mspgt_tl.cli.format import MISSING, make_table, number, plain, span
 from mspgt_tl.cli.options import (
     DATA,
@@ -121,13 +121,14 @@ def detect(
     from mspgt_tl.store import default_folder
 
     settings = gather_settings(config, set_)
-    with progress_bars() as bars:
+    folder = out_folder or default_folder(Path(model).name)
+    with resumable(folder, given=out_folder):
         result = pipeline.detect(
             model,
             corpus,
             treebank,
             seed=seed,
-            out=out_folder or default_folder(Path(model).name),
+            out=folder,
             config=settings,
             nulls=null or [],
             rivals=rivals,
@@ -137,7 +138,7 @@ def detect(
             parity=not no_parity,
             trust_remote_code=trust_remote_code,
             skip_bad=skip_bad,
-            progress=bars,
+            progress=True,
             sentences=sentences,
             tasks=tasks.split(",") if tasks else None,
             weights=parse_numbers(weights) if weights else None,

@@ -50,19 +50,6 @@ def cell(value: Any) -> str:
     return plain(str(value))
 
 
-def duration(seconds: float) -> str:
-    """Return a time as a newcomer reads it.
-
-    >>> duration(42), duration(600), duration(9000), duration(float("nan"))
-    ('42 s', '10 min', '2.5 h', '?')
-    """
-    if math.isnan(seconds):
-        return "?"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 def size(count: float) -> str:
     """Return bytes as a newcomer reads them.
 

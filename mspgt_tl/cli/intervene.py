@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mspgt_tl.cli.console import app, out, parse_numbers, progress_bars
+from mspgt_tl.cli.console import app, out, parse_numbers, resumable
 from mspgt_tl.cli.format import MISSING, make_table, number, span
 from mspgt_tl.cli.options import (
     BackendOption,
@@ -125,20 +125,21 @@ def intervene(
     from mspgt_tl.store import default_folder
 
     settings = gather_settings(config, set_)
-    with progress_bars() as bars:
+    folder = out_folder or default_folder(f"intervene-{Path(model).name}")
+    with resumable(folder, given=out_folder):
         result = intervention.intervene(
             model,
             corpus,
             scales=scales,
             seed=seed,
-            out=out_folder or default_folder(f"intervene-{Path(model).name}"),
+            out=folder,
             config=settings,
             backend=cast(Any, backend),
             device=device,
             dtype=dtype,
             parity=not no_parity,
             trust_remote_code=trust_remote_code,
-            progress=bars,
+            progress=True,
             levels=tuple(parse_numbers(levels)) if levels else None,
             dose=dose,
             level=level,

@@ -8,9 +8,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from mspgt_tl.cli.console import app, out, parse_numbers, progress_bars
+from mspgt_tl.cli.console import app, out, parse_numbers, resumable
 from mspgt_tl.cli.format import make_table, plain
 from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.progress import telling
 
 
 @app.command()
@@ -116,8 +117,8 @@ def train(
         cast(Any, precision),
         tuple(parse_numbers(snapshots)) if snapshots else (),
     )
-    with progress_bars() as bars:
-        folder = training.train(run, progress=bars)
+    with telling(True) as told, resumable(out_folder, given=out_folder):
+        folder = training.train(run, progress=told)
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     if embed:
         for snapshot in sorted(out_folder.glob("step-*")):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mspgt_tl.cli.compare import read_pairs
-from mspgt_tl.cli.console import app, err, out, parse_settings, progress_bars
-from mspgt_tl.cli.format import duration, new_table, plain, size
+from mspgt_tl.cli.console import app, out, parse_settings, resumable
+from mspgt_tl.cli.format import new_table, plain, size
 from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.progress import duration, telling
 
 if TYPE_CHECKING:
     from mspgt_tl.study import Cost, Estimate, Study
@@ -75,17 +76,17 @@ def study(
         if dry_run:
             print_plan(config.title, estimate_study(config), as_json=as_json)
             return
-        with progress_bars() as bars:
+        with telling(True) as told, resumable(folder, given=out_folder):
             done = run_study(
                 config,
                 out=folder,
                 name=Path(source).stem,
                 jobs=jobs,
-                progress=bars,
-                said=lambda line: err.print(plain(line), highlight=False, soft_wrap=True),
+                progress=told,
+                said=told.say,
             )
-    page, told = write_study_report(done)
-    _print_study(done, page, told, as_json=as_json)
+    page, conclusions = write_study_report(done)
+    _print_study(done, page, conclusions, as_json=as_json)
     if done.unfinished:
         raise typer.Exit(1)
 

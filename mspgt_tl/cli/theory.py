@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from mspgt_tl.cli.console import app, out, progress_bars
+from mspgt_tl.cli.console import app, out, resumable
 from mspgt_tl.cli.format import make_table
 from mspgt_tl.cli.options import (
     BackendOption,
@@ -61,20 +61,21 @@ def theory(
     from mspgt_tl.store import default_folder
 
     settings = gather_settings(config, set_)
-    with progress_bars() as bars:
+    folder = out_folder or default_folder(f"theory-{Path(model).name}")
+    with resumable(folder, given=out_folder):
         result = run_theory(
             model,
             corpus,
             scales=scales,
             seed=seed,
-            out=out_folder or default_folder(f"theory-{Path(model).name}"),
+            out=folder,
             config=settings,
             backend=cast(Any, backend),
             device=device,
             dtype=dtype,
             parity=not no_parity,
             trust_remote_code=trust_remote_code,
-            progress=bars,
+            progress=True,
             sentences=sentences,
         )
     show(result, as_json=as_json)

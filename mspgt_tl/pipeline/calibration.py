@@ -21,6 +21,7 @@ from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, Progress
 from mspgt_tl.errors import ConfigError, StoreError
 from mspgt_tl.models.names import check_weights, find_source, unknown_model
 from mspgt_tl.pipeline.shell import Kind, register
+from mspgt_tl.progress import telling
 from mspgt_tl.store import Run
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def calibrate(
     jobs: int = 1,
     model: str = "llama2-mini",
     measure: bool = True,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Calibration:
     """Measure every case of a grid, resuming what the folder already holds, then judge all of them anew.
 
@@ -100,10 +101,13 @@ def calibrate(
 
     def work(run: Run) -> None:
         if measure:
-            measure_grid(run, grid, seed=seed, jobs=jobs, progress=progress)
-        judge_grid(run, grid, seed=seed, jobs=jobs, progress=progress)
+            measure_grid(run, grid, seed=seed, jobs=jobs, progress=told)
+        judge_grid(run, grid, seed=seed, jobs=jobs, progress=told)
 
-    return KIND.make(out, identity, work)
+    cases = sum(cell.cases for cell in grid.cells)
+    plan = f"Calibration: {cases:,} cases in {len(grid.cells)} cells, {jobs} at a time."
+    with telling(progress) as told:
+        return KIND.make(out, identity, work, told, plan)
 
 
 def _read(run: Run) -> Calibration:

@@ -36,6 +36,7 @@ from mspgt_tl.pipeline.sentences import strongest_sentences
 from mspgt_tl.pipeline.shell import Kind, register, stage
 from mspgt_tl.pipeline.shown import Shown
 from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
+from mspgt_tl.progress import Told, telling
 from mspgt_tl.rivals import make_rivals, weigh_rivals
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import fold_documents, split_folds
@@ -163,7 +164,7 @@ def detect(
     parity: bool = True,
     trust_remote_code: bool = False,
     skip_bad: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> Detection:
     """Find the boundaries of a model: signals, fusion, bootstrap, existence test, verdict (docs/method.md).
@@ -184,6 +185,8 @@ def detect(
             saw the same treebank with the same settings.
         backend, device, dtype, parity, trust_remote_code: as for `load`.
         skip_bad: keep the good rest of a treebank with malformed lines.
+        progress: True shows it on standard error, False does not, None does where somebody watches; or a function that
+            is told instead.
         options: settings by dotted or plain name, such as `sentences=2000` or `rule="paper"`.
 
     Raises:
@@ -191,12 +194,31 @@ def detect(
     """
     settings = settings_of(DetectConfig, config, {"seed": seed, **options})
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
-    # Text and trees first: they are refused in seconds, while loading a model takes minutes.
-    text = open_corpus(corpus, settings.sentences)
-    assign_folds(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before anything is written
-    trees = open_treebank(treebank, settings, skip_bad=skip_bad)
-    hooked = loading.load(model, least=MIN_LAYERS, purpose="A detection")
-    inputs = Inputs(hooked, text, trees)
+    with telling(progress) as told:
+        # Text and trees first: they are refused in seconds, while loading a model takes minutes.
+        with told.doing("reading"):
+            text = open_corpus(corpus, settings.sentences)
+            assign_folds(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before all work
+            trees = open_treebank(treebank, settings, skip_bad=skip_bad)
+        with told.doing("loading"):
+            hooked = loading.load(model, least=MIN_LAYERS, purpose="A detection")
+        inputs = Inputs(hooked, text, trees)
+        return _run(inputs, settings, out, told, model=model, loading=loading, nulls=nulls, rivals=rivals, reuse=reuse)
+
+
+def _run(
+    inputs: Inputs,
+    settings: DetectConfig,
+    out: str | Path | None,
+    told: Told,
+    *,
+    model: Any,
+    loading: Loading,
+    nulls: Sequence[str],
+    rivals: bool,
+    reuse: str | Path | None,
+) -> Detection:
+    hooked, text, trees = inputs.model, inputs.corpus, inputs.treebank
     variants = {name: null_inputs(name, inputs, model, loading, settings.seed) for name in nulls}
     identity = {
         "config": to_plain(settings),
@@ -209,14 +231,25 @@ def detect(
         run.note(**reading_notes(text, trees))
         if reuse is not None:
             _adopt_probes(run, Run.read(Path(reuse)), settings)
-        watched = _Stages(run, inputs, settings, progress, rivals=make_rivals(hooked) if rivals else {})
+        watched = _Stages(run, inputs, settings, told, rivals=make_rivals(hooked) if rivals else {})
         result = watched.result()
         if rivals:
             watched.weighed(result)
         for name, make_inputs in variants.items():
             watched.null(name.replace(":", "-"), make_inputs)
 
-    return KIND.make(out, identity, work)
+    return KIND.make(out, identity, work, told, _plan(inputs, settings, nulls, rivals))
+
+
+def _plan(inputs: Inputs, settings: DetectConfig, nulls: Sequence[str], rivals: bool) -> str:
+    """Say what a detection will do."""
+    cfg, tasks = inputs.model.cfg, settings.signals.tasks
+    also = [*(f"null {name}" for name in nulls), *["rivals"] * rivals]
+    return (
+        f"Detection: {cfg.n_layers} blocks of {cfg.d_model} dimensions; {len(inputs.corpus.sentences):,} sentences; "
+        f"probes of {', '.join(tasks)} on {len(inputs.treebank.train):,} trees, {settings.probe.repeats} trainings "
+        f"each, measured on {len(inputs.treebank.dev):,}{'; besides ' + ', '.join(also) if also else ''}."
+    )
 
 
 def _adopt_probes(run: Run, donor: Run, config: DetectConfig) -> None:
@@ -235,7 +268,7 @@ class _Stages:
     run: Run
     inputs: Inputs
     config: DetectConfig
-    progress: Progress | None
+    told: Told
     prefixes: Prefixes = field(default_factory=Prefixes)
     rivals: Mapping[str, StreamSignal] = field(default_factory=dict)
     """Signals that only watch the same pass."""
@@ -250,7 +283,7 @@ class _Stages:
         """Return the result on other inputs, which shares what sees the same ones."""
         changed = make_inputs()
         prefixes = self.inputs.prefixes_of(changed, f"{name}.")
-        return _Stages(self.run, changed, self.config, self.progress, prefixes)._detect()
+        return _Stages(self.run, changed, self.config, self.told, prefixes)._detect()
 
     @stage(RIVALS)
     def weighed(self, result: xr.Dataset) -> xr.Dataset:
@@ -266,11 +299,24 @@ class _Stages:
         watched = self._stream_sums({**streamed, **audited, **self.rivals})
         sums = {name: watched[name] for name in streamed}
         sums["probe"], skipped = self._probe_sums()
+        with self.told.doing("boundaries"):
+            return self._weigh(signals, streamed, watched, sums, skipped)
+
+    def _weigh(
+        self,
+        signals: Mapping[str, Any],
+        streamed: Mapping[str, StreamSignal],
+        watched: Mapping[str, Sums],
+        sums: Mapping[str, Sums],
+        skipped: Sequence[str],
+    ) -> xr.Dataset:
+        """Return the labelled result: boundaries, audit, profile, and the sentences that make each boundary."""
+        config = self.config
         result = weigh_evidence(signals, sums, config.boundaries, seed=config.seed, reasons=skipped)
         audited_result = heed(result, audit(result, watched, config.signals, config.boundaries))
         profile = label_profile(watched[PROFILE], result["boundary"].values)
         usable, folds = self._usable
-        told = strongest_sentences(
+        strongest = strongest_sentences(
             result,
             streamed,
             sums,
@@ -280,7 +326,7 @@ class _Stages:
             seed=config.seed,
             config=config.stream,
         )
-        return audited_result.merge(profile, combine_attrs="override").merge(told, combine_attrs="override")
+        return audited_result.merge(profile, combine_attrs="override").merge(strongest, combine_attrs="override")
 
     @cached_property
     def _usable(self) -> tuple[TextCorpus, Folds]:
@@ -316,7 +362,7 @@ class _Stages:
                 folds=folds,
                 seed=self.config.seed,
                 config=self.config.stream,
-                progress=self.progress,
+                progress=self.told,
             )
 
     def _probe_sums(self) -> tuple[Sums, list[str]]:
@@ -346,7 +392,7 @@ class _Stages:
             replace(config.probe, seed=config.probe.seed + config.seed),
             n_folds=1 + int(split_dev(trees.dev, seed=config.seed).max()),
             device=str(self.inputs.model.cfg.device),
-            progress=self.progress,
+            progress=self.told,
         )
         return pack_sums(sums, details=json.dumps(details))
 
@@ -360,7 +406,7 @@ class _Stages:
                     some,
                     config=self.config.stream,
                     store=self.run.folder,
-                    progress=self.progress,
+                    progress=self.told,
                     stage=f"words ({split})",
                 )
                 fold = split_dev(some, seed=self.config.seed) if split == "dev" else None

@@ -42,6 +42,7 @@ from mspgt_tl.pipeline.sweep_tables import (
     pack_conditions,
     read_condition,
 )
+from mspgt_tl.progress import Told, telling
 from mspgt_tl.store import Run
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def intervene(
     dtype: str | None = None,
     parity: bool = True,
     trust_remote_code: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> Intervention:
     """Disturb one scale at a time and measure what changes (docs/method.md, section 3; eq. 7).
@@ -146,6 +147,7 @@ def intervene(
             given other metrics. None keeps nothing on disk.
         backend, device, dtype, parity, trust_remote_code: as for `load`.
         config: an `InterveneConfig`, or nested settings as in a TOML file.
+        progress: as for `detect`.
         options: settings by dotted or plain name, such as `samples=200`, `levels=(0.1,)`, `dose="kl"`.
 
     Raises:
@@ -157,9 +159,25 @@ def intervene(
     detection = as_detection(model)
     given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
-    hooked = loading.load(given, least=MIN_LAYERS, purpose="An intervention")
-    chosen = choose_scales(scales, detection, int(hooked.cfg.n_layers))
-    text = open_corpus(corpus, max(SEARCHED * settings.samples, settings.scale_sentences, settings.effect_sentences))
+    with telling(progress) as told:
+        most = max(SEARCHED * settings.samples, settings.scale_sentences, settings.effect_sentences)
+        with told.doing("reading"):
+            text = open_corpus(corpus, most)
+        with told.doing("loading"):
+            hooked = loading.load(given, least=MIN_LAYERS, purpose="An intervention")
+        chosen = choose_scales(scales, detection, int(hooked.cfg.n_layers))
+        return _run(hooked, text, chosen, settings, metrics, out, told)
+
+
+def _run(
+    hooked: CausalModel,
+    text: TextCorpus,
+    chosen: Scales,
+    settings: InterveneConfig,
+    metrics: Mapping[str, type[TextMetric]],
+    out: str | Path | None,
+    told: Told,
+) -> Intervention:
     prompts = _choose_prompts(hooked, text, settings)
     # Which metrics are measured changes no other number, so a folder can be given more of them later.
     config_of_numbers = to_plain(settings)
@@ -173,9 +191,16 @@ def intervene(
 
     def work(run: Run) -> None:
         run.note(compared_level=settings.compared_level, scales_doubt=chosen.doubt, **reading_notes(text))
-        _Stages(run, hooked, text.sentences, chosen, prompts, settings, progress).run_all(metrics)
+        _Stages(run, hooked, text.sentences, chosen, prompts, settings, told).run_all(metrics)
 
-    return KIND.make(out, identity, work)
+    spans = ", ".join(f"{name} {first}-{last}" for name, (first, last) in chosen.ends.items())
+    conditions = len(plan_conditions(chosen.blocks, int(hooked.cfg.n_layers), settings))
+    plan = (
+        f"Intervention: scales {spans} of {hooked.cfg.n_layers} blocks; {conditions} conditions × {settings.samples:,} "
+        f"samples × {settings.decode.new_tokens} new tokens; next-token effects on {settings.effect_sentences:,} "
+        f"sentences; metrics {', '.join(metrics)}."
+    )
+    return KIND.make(out, identity, work, told, plan)
 
 
 def _read(run: Run) -> Intervention:
@@ -221,7 +246,7 @@ class _Stages:
     scales: Scales
     prompts: Sequence[list[int]]
     config: InterveneConfig
-    progress: Progress | None
+    told: Told
 
     def run_all(self, metrics: Mapping[str, type[TextMetric]]) -> None:
         """Run every stage that is not finished yet."""
@@ -236,11 +261,6 @@ class _Stages:
         for name, kind in metrics.items():
             self.metric(name, kind, texts, usable)
         self._write_tables(texts, usable, list(metrics))
-
-    def told(self, stage: str, done: float, total: float) -> None:
-        """Tell how far a stage is."""
-        if self.progress:
-            self.progress(stage, done, total)
 
     @property
     def n_layers(self) -> int:
@@ -346,7 +366,7 @@ class _Stages:
             self.make_hooks,
             seed=config.seed,
             resamples=config.resamples,
-            progress=self.progress,
+            progress=self.told,
         )
         group = ["scale"] * len(scales) + ["control"] * len(controls) + ["layer"] * len(layers)
         spans = [f"{blocks[0]}-{blocks[-1]}" for blocks in targets.values()]

@@ -17,6 +17,7 @@ from mspgt_tl.models.pretrained import load
 from mspgt_tl.passes.corpus import observe_corpus, which_usable
 from mspgt_tl.passes.folds import assign_folds
 from mspgt_tl.pipeline.inputs import open_corpus
+from mspgt_tl.progress import telling
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,7 +32,7 @@ def measure(
     rule: Rule = "mspgt",
     config: SignalConfig | None = None,
     stream: StreamConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> xr.DataArray:
     """Return the curves of signals over a text as a detection on it would have them.
 
@@ -73,7 +74,8 @@ def measure(
     usable = text.select(which_usable(hooked, text.sentences, settings))
     folds = assign_folds(len(usable.sentences), seed=seed, documents=usable.documents)
     chosen = {name: streamed[name] for name in names}
-    sums = observe_corpus(hooked, usable.sentences, chosen, folds=folds, seed=seed, config=settings, progress=progress)
+    with telling(progress) as told:
+        sums = observe_corpus(hooked, usable.sentences, chosen, folds=folds, seed=seed, config=settings, progress=told)
     once = np.ones((1, folds.count))
     curves = np.stack([part.curves(sums[name], once)[0] for name, part in chosen.items()])
     return xr.DataArray(

@@ -11,13 +11,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from mspgt_tl.errors import ConfigError, StoreError, unknown_name
+from mspgt_tl.progress import Told
 from mspgt_tl.store import Run
 
 if TYPE_CHECKING:
@@ -71,26 +72,37 @@ class Kind(Generic[R]):
     draw: Callable[[R], str]
     """Draws its page."""
 
-    def make(self, out: str | Path | None, identity: Mapping[str, Any], work: Callable[[Run], None]) -> R:
+    def make(
+        self, out: str | Path | None, identity: Mapping[str, Any], work: Callable[[Run], None], told: Told, plan: str
+    ) -> R:
         """Do the work in a run's folder, and return the result; its page is written where the folder is kept.
 
         Args:
             out: the folder; a run of the same identity is resumed there. None keeps nothing on disk.
             identity: everything the numbers depend on.
+            told: hears what is done; its log lies in the folder.
+            plan: what will be done, in one line.
 
         Raises:
             StoreError: the folder holds another run, or cannot be written.
         """
         with _folder(out) as folder:
             run = Run.create(folder, {"command": self.command, **identity})
-            work(run)
-            result: Any = self.read(run)
-            if out is None:
-                from dataclasses import replace
-
-                return replace(result, folder=None)
-            self.write_page(result)
-            return result
+            try:
+                with told.logged(None if out is None else folder):
+                    finished = list(run.manifest["stages"])
+                    told.say(plan + (f" Finished already: {', '.join(finished)}." if finished else ""))
+                    work(run)
+                    result: Any = self.read(run)
+                    if out is None:
+                        return replace(result, folder=None)
+                    with told.doing("page"):
+                        self.write_page(result)
+                    return result
+            except KeyboardInterrupt as stopped:
+                if out is not None:
+                    stopped.add_note(f"What has finished is kept in {folder}: the same call goes on there.")
+                raise
 
     def load(self, folder: str | Path) -> R:
         """Read a finished run from its folder.

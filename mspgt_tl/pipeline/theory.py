@@ -23,6 +23,7 @@ from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
 from mspgt_tl.pipeline.scales import THIRDS, Scales, choose_scales
 from mspgt_tl.pipeline.shell import Kind, register, stage
+from mspgt_tl.progress import Told, telling
 from mspgt_tl.store import Run
 from mspgt_tl.theory import labelled
 from mspgt_tl.theory.bottleneck import SCALES, fit_bottleneck
@@ -86,7 +87,7 @@ def run_theory(
     dtype: str | None = None,
     parity: bool = True,
     trust_remote_code: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> Theory:
     """Run every estimator of the theory on a model (docs/theory.md).
@@ -101,6 +102,7 @@ def run_theory(
         out: folder of the run; a run that was killed resumes there. None keeps nothing on disk.
         backend, device, dtype, parity, trust_remote_code: as for `load`.
         config: a `TheoryConfig`, or nested settings as in a TOML file.
+        progress: as for `detect`.
         options: settings by dotted or plain name, such as `sentences=200`.
 
     Raises:
@@ -110,9 +112,23 @@ def run_theory(
     detection = as_detection(model)
     given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
-    hooked = loading.load(given, least=len(NAMES), purpose="A theory run")
-    chosen = choose_scales(scales, detection, int(hooked.cfg.n_layers), three=True)
-    text = open_corpus(corpus, settings.sentences)
+    with telling(progress) as told:
+        with told.doing("reading"):
+            text = open_corpus(corpus, settings.sentences)
+        with told.doing("loading"):
+            hooked = loading.load(given, least=len(NAMES), purpose="A theory run")
+        chosen = choose_scales(scales, detection, int(hooked.cfg.n_layers), three=True)
+        return _run(hooked, text, chosen, settings, out, told)
+
+
+def _run(
+    hooked: CausalModel,
+    text: TextCorpus,
+    chosen: Scales,
+    settings: TheoryConfig,
+    out: str | Path | None,
+    told: Told,
+) -> Theory:
     sentences = usable_sentences(hooked, text.sentences, settings.stream)
     texts = _read_texts(hooked, sentences, settings)
     _check_size(texts, int(hooked.cfg.d_model), settings)  # refuses too short a corpus before anything is written
@@ -126,9 +142,14 @@ def run_theory(
 
     def work(run: Run) -> None:
         run.note(scales_doubt=chosen.doubt, **reading_notes(text))
-        _Stages(run, hooked, sentences, texts, chosen, settings, progress).run_all()
+        _Stages(run, hooked, sentences, texts, chosen, settings, told).run_all()
 
-    return KIND.make(out, identity, work)
+    cfg = hooked.cfg
+    plan = (
+        f"Theory: {cfg.n_layers} blocks of {cfg.d_model} dimensions, vocabulary {cfg.d_vocab:,}; "
+        f"{len(sentences):,} sentences; {', '.join(STAGES)}."
+    )
+    return KIND.make(out, identity, work, told, plan)
 
 
 def _read(run: Run) -> Theory:
@@ -188,7 +209,7 @@ class _Stages:
     """The sentences as token ids."""
     scales: Scales
     settings: TheoryConfig
-    progress: Progress | None
+    told: Told
 
     def run_all(self) -> None:
         """Run every stage that is not finished yet."""
@@ -218,7 +239,7 @@ class _Stages:
                 self.texts,
                 store=self.run.folder,
                 batch_positions=self.settings.stream.batch_positions,
-                progress=self.progress,
+                progress=self.told,
             )
 
     def _unembed(self, vectors: Any) -> Any:
@@ -240,7 +261,7 @@ class _Stages:
             seed=self.settings.seed,
             samples=self.settings.label_samples,
             batch_positions=self.settings.stream.batch_positions,
-            progress=self.progress,
+            progress=self.told,
         )
         return labelled.label_fisher(found, self.norms, self.blocks, resamples=self.settings.resamples)
 
@@ -274,7 +295,7 @@ class _Stages:
             samples=self.settings.closure_samples,
             draws=draws,
             batch_positions=self.settings.stream.batch_positions,
-            progress=self.progress,
+            progress=self.told,
             stage=stage,
         )
         return labelled.label_closure(found)
@@ -292,7 +313,7 @@ class _Stages:
                 streams.row,
                 readout=readout,
                 decode=self._unembed if readout == "ridge" else None,
-                progress=self.progress,
+                progress=self.told,
                 **common,
             )
         channel = {sigma: self._channel(sigma) for sigma in self.settings.channel_sigmas}
@@ -322,7 +343,7 @@ class _Stages:
             self.norms,
             seed=settings.seed,
             batch_positions=settings.stream.batch_positions,
-            progress=self.progress,
+            progress=self.told,
             stage="rates",
         )
         found = rate_distortion(effects, self.spectra, self.norms, resamples=settings.resamples)
@@ -351,7 +372,7 @@ class _Stages:
             config,
             seed=self.settings.seed,
             resamples=self.settings.resamples,
-            progress=self.progress,
+            progress=self.told,
         )
         return labelled.label_bottleneck(found, config.width)
 
