@@ -25,7 +25,7 @@ extensions = [
     "offline",
     "generated",
 ]
-exclude_patterns = ["_build", "_ext", "_static", "jupyter_execute"]
+exclude_patterns = ["_build", "_ext", "_static", "runs", "jupyter_execute"]
 suppress_warnings = [
     "mystnb.unknown_mime_type",  # a figure has other forms beside the one that is shown
 ]
@@ -39,6 +39,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_math_renderer = "mathml"
 html_show_search_summary = False  # it fetches the pages it found, which a browser does not allow in a folder of files
 html_theme_options = {
     "show_prev_next": True,

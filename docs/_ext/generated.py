@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -48,6 +48,53 @@ class Commands(Made):
         return text.partition("\n")[2].replace("&#x27;", "'")
 
 
+class Picture(SphinxDirective):
+    """One of the pictures of `make figures`, as it looks on the page's theme."""
+
+    required_arguments = 1
+    option_spec: ClassVar = {"alt": str}
+
+    def run(self) -> list[nodes.Node]:
+        name, alt = self.arguments[0], self.options["alt"]
+        made = []
+        for ending, theme in (("", "only-light"), ("-dark", "only-dark")):
+            path = f"/figures/{name}{ending}.svg"
+            self.env.note_dependency(str(Path(self.env.srcdir) / path[1:]))
+            made.append(nodes.image("", uri=path, alt=alt, classes=[theme, "picture"]))
+        return made
+
+
+class Report(SphinxDirective):
+    """The page of a committed run, live."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        up = "../" * self.env.docname.count("/")
+        address = f"{up}_static/reports/{name}.html"
+        html = (
+            f'<iframe class="report" title="The page of a run: {name}" src="{address}"></iframe>'
+            f'<p><a href="{address}">The same page on its own</a></p>'
+        )
+        return [nodes.raw("", html, format="html")]
+
+
+def write_reports(app: Sphinx, exception: Exception | None) -> None:
+    """Draw the pages of the committed runs, with the plotly.js that the other pages have."""
+    if exception or app.builder.format != "html":
+        return
+    import mspgt_tl
+    from mspgt_tl.dashboard.page import render_report
+
+    target = Path(app.outdir) / "_static" / "reports"
+    target.mkdir(exist_ok=True)
+    for folder in sorted((ROOT / "docs/runs").iterdir()):
+        run = mspgt_tl.load_run(folder)
+        page = render_report(run.data, run.manifest, run.nulls, plotly="../plotly.min.js")
+        (target / f"{folder.name}.html").write_text(page, encoding="utf-8")
+
+
 def copy_notebooks(app: Sphinx) -> None:
     """Put the notebooks among the pages; they lie beside `docs`, where a reader of the repository looks for them."""
     target = Path(app.srcdir) / "notebooks"
@@ -65,5 +112,8 @@ def copy_notebooks(app: Sphinx) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("terms", Terms)
     app.add_directive("commands", Commands)
+    app.add_directive("picture", Picture)
+    app.add_directive("report", Report)
     app.connect("builder-inited", copy_notebooks, priority=100)
+    app.connect("build-finished", write_reports)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

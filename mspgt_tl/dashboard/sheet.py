@@ -118,7 +118,7 @@ def render_sheet(sheet: Sheet, *, plotly: str | None = None) -> str:
         **{
             **vars(sheet),
             "sections": [{**vars(s), "plots": [_embed(plot) for plot in s.plots]} for s in sheet.sections],
-            "script": Markup(static_text("page.js") + sheet.script),
+            "script": Markup(static_text("figures.js") + static_text("page.js") + sheet.script),
             "module": Markup(sheet.module),
             "style": Markup(style),
             "plotly": Markup(plotly_source()) if plotly is None else "",

@@ -1,0 +1,273 @@
+"""Draws every picture of the README and of the site from committed runs and tables: `make figures`.
+
+Each is a Plotly figure, as pages of runs have them, turned into SVG by Chromium, for white and for dark pages. What a
+picture was drawn from is written down beside it (`drawn.json`), and a test draws the figures again and compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+HERE = Path(__file__).parent
+RUNS, DATA, PICTURES = HERE / "runs", HERE / "data", HERE / "figures"
+SCALES = (("Local", "#117733"), ("Intermediate", "#332288"), ("Global", "#AA4499"))
+WIDTH = 860
+
+
+def _blank(height: int, **ranges: Any) -> go.Figure:
+    """Return a figure without axes, for drawings."""
+    from mspgt_tl.dashboard.drawing import blank_figure
+
+    figure = blank_figure(height=height, x_title="", y_title="", top=8)
+    figure.update_xaxes(visible=False, range=ranges["x"])
+    figure.update_yaxes(visible=False, range=ranges["y"])
+    return figure.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 8}, showlegend=False)
+
+
+def _box(figure: go.Figure, x0: float, x1: float, text: str, colour: str) -> None:
+    figure.add_shape(type="rect", x0=x0, x1=x1, y0=0, y1=1, line={"color": colour, "width": 2})
+    figure.add_annotation(x=(x0 + x1) / 2, y=0.5, text=text, showarrow=False, font={"color": colour, "size": 14})
+
+
+def gap() -> go.Figure:
+    """Blocks, and the gaps between them."""
+    from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK
+
+    n = 6
+    figure = _blank(190, x=[-1.1, n + 0.6], y=[-0.75, 1.75])
+    for i in range(n):
+        _box(figure, i + 0.14, i + 0.86, f"block {i}", INK)
+    for b in range(n + 1):
+        figure.add_annotation(
+            ax=b - 0.14, x=b + 0.14, ay=0.5, y=0.5, axref="x", ayref="y", showarrow=True, arrowhead=2, arrowcolor=GREY
+        )
+    for b in range(1, n):
+        is_boundary = b == 3
+        colour = BOUNDARY if is_boundary else GREY
+        figure.add_shape(type="line", x0=b, x1=b, y0=-0.15, y1=1.15, line={"color": colour, "width": 2, "dash": "dot"})
+        label = f"<b>gap {b}: a boundary</b>" if is_boundary else f"gap {b}"
+        figure.add_annotation(x=b, y=-0.4 if not is_boundary else 1.45, text=label, showarrow=False, font={"color": colour})
+    figure.add_annotation(x=-0.6, y=0.5, text="embedded<br>text", showarrow=False)
+    figure.add_annotation(x=n + 0.36, y=0.5, text="next<br>token", showarrow=False)
+    return figure
+
+
+def scale() -> go.Figure:
+    """Two boundaries cut twelve blocks into three scales."""
+    from mspgt_tl.dashboard.drawing import BOUNDARY
+
+    cuts = (0, 4, 9, 12)
+    figure = _blank(190, x=[-0.2, 12.2], y=[-0.85, 1.75])
+    for (name, colour), start, end in zip(SCALES, cuts[:-1], cuts[1:], strict=True):
+        for i in range(start, end):
+            _box(figure, i + 0.08, i + 0.92, str(i), colour)
+        figure.add_annotation(
+            x=(start + end) / 2, y=-0.45, text=f"<b>{name}</b>, blocks {start} to {end - 1}", showarrow=False,
+            font={"color": colour, "size": 14},
+        )
+    for b in cuts[1:-1]:
+        figure.add_shape(type="line", x0=b, x1=b, y0=-0.2, y1=1.2, line={"color": BOUNDARY, "width": 2, "dash": "dot"})
+        figure.add_annotation(
+            x=b, y=1.45, text=f"boundary at gap {b}, relative depth {b}/12 = {b / 12:.0%}", showarrow=False,
+            font={"color": BOUNDARY},
+        )
+    return figure
+
+
+def evidence() -> go.Figure:
+    """The evidence curve of a planted model, in which two boundaries were built."""
+    return _evidence_of("planted")
+
+
+def smollm2() -> go.Figure:
+    """The evidence curve of SmolLM2-135M, with the onsets and ends of massive activations marked."""
+    from mspgt_tl.dashboard.drawing import GREY
+
+    figure = _evidence_of("smollm2-135m")
+    onset = _run("smollm2-135m").data["onset"]
+    for b in onset["gap"].values[onset.values != 0]:
+        figure.add_shape(
+            type="rect", x0=b - 0.5, x1=b + 0.5, y0=0, y1=1.04, fillcolor=GREY, opacity=0.13, line_width=0, layer="below"
+        )
+    figure.add_scatter(
+        x=[None], y=[None], mode="markers", marker={"symbol": "square", "size": 13, "color": GREY, "opacity": 0.3},
+        name="a massive activation or a sink starts or ends",
+    )
+    return figure
+
+
+def _run(name: str) -> Any:
+    import mspgt_tl
+
+    return mspgt_tl.load_run(RUNS / name)
+
+
+def _evidence_of(name: str) -> go.Figure:
+    from mspgt_tl.dashboard.curves import evidence_figure
+
+    return evidence_figure(_run(name).data)
+
+
+def existence() -> go.Figure:
+    """Three signals of pure noise, in which the published rule finds two boundaries and ours none."""
+    from mspgt_tl import find_boundaries
+    from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, SIGNAL_COLOURS, blank_figure
+
+    curves = np.random.default_rng(NOISE_SEED).standard_normal((3, 23))
+    paper, ours = find_boundaries(curves, rule="paper"), find_boundaries(curves, seed=0)
+    figure = blank_figure(height=360, x_title="gap", y_title="evidence, 0 to 1", top=62)
+    gaps = np.arange(1, 24)
+    for i, one in enumerate(paper.normalised):
+        figure.add_scatter(x=gaps, y=one, line={"color": SIGNAL_COLOURS[i], "width": 1.2}, name=f"noise {i + 1}")
+    figure.add_scatter(x=gaps, y=paper.fused, line={"color": INK, "width": 3.5}, name="fused evidence")
+    for b in paper.boundaries:
+        figure.add_vline(x=b, line={"color": BOUNDARY, "dash": "dot", "width": 2})
+        found = [p for g, p in zip(ours.boundaries, ours.p_values, strict=True) if g == b]
+        told = f"p = {found[0]:.2f} here" if found else "no peak here"
+        figure.add_annotation(
+            x=b, y=1.02, yref="paper", yanchor="bottom", showarrow=False, font={"color": BOUNDARY, "size": 12},
+            text=f"gap {b}<br>published rule: a boundary<br>{told}",
+        )
+    figure.update_xaxes(range=[0.4, 23.6], dtick=1, linecolor=GREY)
+    return figure
+
+
+NOISE_SEED = 3
+
+
+def artefact() -> go.Figure:
+    """1 − CKA of SmolLM2-135M on all tokens and on data tokens, and how long the first token's vector is."""
+    from plotly.subplots import make_subplots
+
+    from mspgt_tl.dashboard.drawing import GREY, INK, SIGNAL_COLOURS, blank_figure
+
+    rows = np.genfromtxt(DATA / "massive.csv", delimiter=",", names=True)
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09)
+    figure.update_layout(blank_figure(height=470, x_title="", y_title="", top=16).layout)
+    for name, title, colour in (
+        ("all_tokens_raw", "all tokens, raw rows (the published form)", SIGNAL_COLOURS[1]),
+        ("data_tokens", "first tokens and sinks left out, rows as the next block reads them", SIGNAL_COLOURS[0]),
+    ):
+        figure.add_scatter(x=rows["gap"], y=rows[name], line={"color": colour, "width": 2.5}, name=title, row=1, col=1)
+    figure.add_scatter(
+        x=rows["gap"], y=rows["first_norm"], line={"color": INK, "width": 2.5}, showlegend=False, row=2, col=1
+    )
+    figure.update_xaxes(title="", linecolor=GREY, dtick=2, range=[0.4, 29.6])
+    figure.update_xaxes(title={"text": "gap b (between blocks b−1 and b)"}, row=2, col=1)
+    figure.update_yaxes(title={"text": "1 − CKA"}, row=1, col=1)
+    figure.update_yaxes(title={"text": "first token's length<br>over the median"}, type="log", row=2, col=1)
+    return figure
+
+
+FIGURES: dict[str, Callable[[], go.Figure]] = {
+    "gap": gap,
+    "scale": scale,
+    "evidence": evidence,
+    "existence": existence,
+    "artefact": artefact,
+    "smollm2-135m": smollm2,
+}
+
+
+def digest(figure: go.Figure) -> str:
+    """Return a hash of what a figure shows: its curves and texts to six digits, not how Plotly writes them down."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in sorted(value.items()) if key != "template"}
+        if isinstance(value, np.ndarray):
+            return plain(value.tolist())
+        if isinstance(value, list | tuple):
+            return [plain(one) for one in value]
+        return f"{value:.6g}" if isinstance(value, float) else value
+
+    text = json.dumps(plain(figure.to_dict()), default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def swaps() -> dict[str, str]:
+    """Return which colours take each other's place on a dark page, as the pages of runs have it."""
+    from mspgt_tl.dashboard.sheet import static_text
+
+    found = re.search(r"const SWAPS = (\{.*?\});", static_text("figures.js"), re.DOTALL)
+    assert found, "figures.js no longer says which colours a dark page has"
+    return json.loads(found[1])
+
+
+def draw(figures: dict[str, go.Figure]) -> None:
+    """Write each figure as NAME.svg and NAME-dark.svg."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    from mspgt_tl.dashboard.sheet import plotly_source
+
+    driver_path = shutil.which("chromedriver")
+    if not (driver_path and shutil.which("chromium")):
+        sys.exit("Pictures are drawn by Chromium: install chromium and chromedriver.")
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        page.write_text(f"<meta charset=utf-8><div id=f></div><script>{plotly_source()}</script>", encoding="utf-8")
+        browser = webdriver.Chrome(options=options, service=Service(driver_path))
+        try:
+            browser.set_script_timeout(60)
+            browser.get(page.as_uri())
+            for name, figure in figures.items():
+                figure.update_layout(template={"layout": {}}, overwrite=True)
+                for ending, is_dark in (("", False), ("-dark", True)):
+                    (PICTURES / f"{name}{ending}.svg").write_text(_svg(browser, figure, is_dark) + "\n", encoding="utf-8")
+        finally:
+            browser.quit()
+
+
+def _svg(browser: Any, figure: go.Figure, is_dark: bool) -> str:
+    from urllib.parse import unquote
+
+    text = str(figure.to_json())
+    for light, dark in swaps().items() if is_dark else ():
+        text = text.replace(light, dark)
+    made = json.loads(text)
+    paper, ink, line = ("#1b1b19", "#ecebe6", "#45453f") if is_dark else ("#ffffff", "#1a1a1a", "#e1e1dd")
+    layout = made["layout"]
+    layout |= {"paper_bgcolor": paper, "plot_bgcolor": paper, "font": {**layout["font"], "color": ink}}
+    for axis in (name for name in layout if re.match(r"[xy]axis", name)):
+        layout[axis] = {"gridcolor": line, "linecolor": line, "automargin": True, **layout[axis]}
+    address = browser.execute_async_script(
+        "const [figure, width, done] = arguments;"
+        "Plotly.newPlot('f', figure.data, {...figure.layout, width}).then(f =>"
+        " Plotly.toImage(f, {format: 'svg', width, height: figure.layout.height})).then(done)",
+        made,
+        WIDTH,
+    )
+    # Names of clips and so on are drawn at random; with counted ones, the same figure is the same file.
+    svg = unquote(address.partition(",")[2])
+    for i, name in enumerate(dict.fromkeys(re.findall(r"\b(?=[a-z]*\d)[0-9a-f]{6}\b(?=xy|-|x\d|\")", svg))):
+        svg = svg.replace(name, f"id{i}")
+    return svg
+
+
+def main() -> None:
+    PICTURES.mkdir(exist_ok=True)
+    figures = {name: make() for name, make in FIGURES.items()}
+    drawn = {name: digest(figure) for name, figure in figures.items()}
+    draw(figures)
+    (PICTURES / "drawn.json").write_text(json.dumps(drawn, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
