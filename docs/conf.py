@@ -24,8 +24,9 @@ extensions = [
     "sphinx_design",
     "offline",
     "generated",
+    "links",
 ]
-exclude_patterns = ["_build", "_ext", "_static", "runs", "jupyter_execute"]
+exclude_patterns = ["_build", "_ext", "_static", "_templates", "runs", "jupyter_execute"]
 suppress_warnings = [
     "mystnb.unknown_mime_type",  # a figure has other forms beside the one that is shown
 ]
@@ -33,6 +34,7 @@ suppress_warnings = [
 # Pages
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
+templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = "MSPGT-TL"
 html_static_path = ["_static"]

@@ -1,7 +1,8 @@
-"""Draws every picture of the README and of the site from committed runs and tables: `make figures`.
+"""Draws the pictures of the README and the site from committed runs and tables, and writes their numbers.
 
-Each is a Plotly figure, as pages of runs have them, turned into SVG by Chromium, for white and for dark pages. What a
-picture was drawn from is written down beside it (`drawn.json`), and a test draws the figures again and compares.
+Each picture is a Plotly figure, as pages of runs have them, turned into SVG by Chromium, for white and for dark pages.
+What it shows is written down beside it as a hash (`drawn.json`). Numbers stand in the pages between two comments,
+`<!-- made by make figures: NAME -->` and `<!-- end -->`. Tests make figures and numbers again and compare.
 """
 
 from __future__ import annotations
@@ -55,11 +56,9 @@ def gap() -> go.Figure:
             ax=b - 0.14, x=b + 0.14, ay=0.5, y=0.5, axref="x", ayref="y", showarrow=True, arrowhead=2, arrowcolor=GREY
         )
     for b in range(1, n):
-        is_boundary = b == 3
-        colour = BOUNDARY if is_boundary else GREY
+        colour, y, label = (BOUNDARY, 1.45, f"<b>gap {b}: a boundary</b>") if b == 3 else (GREY, -0.4, f"gap {b}")
         figure.add_shape(type="line", x0=b, x1=b, y0=-0.15, y1=1.15, line={"color": colour, "width": 2, "dash": "dot"})
-        label = f"<b>gap {b}: a boundary</b>" if is_boundary else f"gap {b}"
-        figure.add_annotation(x=b, y=-0.4 if not is_boundary else 1.45, text=label, showarrow=False, font={"color": colour})
+        figure.add_annotation(x=b, y=y, text=label, showarrow=False, font={"color": colour})
     figure.add_annotation(x=-0.6, y=0.5, text="embedded<br>text", showarrow=False)
     figure.add_annotation(x=n + 0.36, y=0.5, text="next<br>token", showarrow=False)
     return figure
@@ -75,13 +74,19 @@ def scale() -> go.Figure:
         for i in range(start, end):
             _box(figure, i + 0.08, i + 0.92, str(i), colour)
         figure.add_annotation(
-            x=(start + end) / 2, y=-0.45, text=f"<b>{name}</b>, blocks {start} to {end - 1}", showarrow=False,
+            x=(start + end) / 2,
+            y=-0.45,
+            text=f"<b>{name}</b>, blocks {start} to {end - 1}",
+            showarrow=False,
             font={"color": colour, "size": 14},
         )
     for b in cuts[1:-1]:
         figure.add_shape(type="line", x0=b, x1=b, y0=-0.2, y1=1.2, line={"color": BOUNDARY, "width": 2, "dash": "dot"})
         figure.add_annotation(
-            x=b, y=1.45, text=f"boundary at gap {b}, relative depth {b}/12 = {b / 12:.0%}", showarrow=False,
+            x=b,
+            y=1.45,
+            text=f"boundary at gap {b}, relative depth {b}/12 = {b / 12:.0%}",
+            showarrow=False,
             font={"color": BOUNDARY},
         )
     return figure
@@ -100,10 +105,21 @@ def smollm2() -> go.Figure:
     onset = _run("smollm2-135m").data["onset"]
     for b in onset["gap"].values[onset.values != 0]:
         figure.add_shape(
-            type="rect", x0=b - 0.5, x1=b + 0.5, y0=0, y1=1.04, fillcolor=GREY, opacity=0.13, line_width=0, layer="below"
+            type="rect",
+            x0=b - 0.5,
+            x1=b + 0.5,
+            y0=0,
+            y1=1.04,
+            fillcolor=GREY,
+            opacity=0.13,
+            line_width=0,
+            layer="below",
         )
     figure.add_scatter(
-        x=[None], y=[None], mode="markers", marker={"symbol": "square", "size": 13, "color": GREY, "opacity": 0.3},
+        x=[None],
+        y=[None],
+        mode="markers",
+        marker={"symbol": "square", "size": 13, "color": GREY, "opacity": 0.3},
         name="a massive activation or a sink starts or ends",
     )
     return figure
@@ -126,8 +142,7 @@ def existence() -> go.Figure:
     from mspgt_tl import find_boundaries
     from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, SIGNAL_COLOURS, blank_figure
 
-    curves = np.random.default_rng(NOISE_SEED).standard_normal((3, 23))
-    paper, ours = find_boundaries(curves, rule="paper"), find_boundaries(curves, seed=0)
+    paper, ours = find_boundaries(noise(0), rule="paper"), find_boundaries(noise(0), seed=0)
     figure = blank_figure(height=360, x_title="gap", y_title="evidence, 0 to 1", top=62)
     gaps = np.arange(1, 24)
     for i, one in enumerate(paper.normalised):
@@ -138,14 +153,21 @@ def existence() -> go.Figure:
         found = [p for g, p in zip(ours.boundaries, ours.p_values, strict=True) if g == b]
         told = f"p = {found[0]:.2f} here" if found else "no peak here"
         figure.add_annotation(
-            x=b, y=1.02, yref="paper", yanchor="bottom", showarrow=False, font={"color": BOUNDARY, "size": 12},
+            x=b,
+            y=1.02,
+            yref="paper",
+            yanchor="bottom",
+            showarrow=False,
+            font={"color": BOUNDARY, "size": 12},
             text=f"gap {b}<br>published rule: a boundary<br>{told}",
         )
     figure.update_xaxes(range=[0.4, 23.6], dtick=1, linecolor=GREY)
     return figure
 
 
-NOISE_SEED = 3
+def noise(i: int) -> np.ndarray:
+    """Return the i-th draw of three signals of noise over 23 gaps."""
+    return np.random.default_rng(i).standard_normal((3, 23))
 
 
 def artefact() -> go.Figure:
@@ -180,6 +202,91 @@ FIGURES: dict[str, Callable[[], go.Figure]] = {
     "artefact": artefact,
     "smollm2-135m": smollm2,
 }
+
+
+def boundary_table(name: str) -> str:
+    """Return the verdict of a committed run and its candidates as Markdown."""
+    from mspgt_tl.dashboard.words import interval_text, p_text, verdict_words
+
+    run = _run(name)
+    lines = [
+        f"**{verdict_words(run.data)[0]}**",
+        "",
+        "| gap | depth | 95 % interval | p | grade | verdict |",
+        "|" + " --- |" * 6,
+    ]
+    for row in run.summary().itertuples():
+        cells = (
+            f"{row.gap}",
+            f"{100 * row.depth:.1f} %",
+            interval_text(np.array([row.low, row.high])),
+            p_text(row.p).removeprefix("p = "),
+            row.grade or "–",
+            row.verdict,
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def about_smollm2() -> str:
+    """What the picture of the README shows, and what was found."""
+    asked = _run("smollm2-135m").manifest["identity"]
+    layers, sentences = asked["model"]["n_layers"], asked["corpus"]["sentences"]
+    trees, tasks = asked["treebank"]["train"], " and ".join(asked["config"]["signals"]["tasks"])
+    return (
+        f"SmolLM2-135M, a pretrained Llama of {layers} blocks, on {sentences:,} sentences of WikiText-103; probes\n"
+        f"({tasks}) on {trees:,} trees of the English Web Treebank. Thick: the evidence with its 95 % band. Thin: the\n"
+        "three signals. Grey gaps: a massive activation or an attention sink starts or ends there.\n\n"
+        + boundary_table("smollm2-135m")
+    )
+
+
+def about_noise() -> str:
+    """What the rules say of the noise that is drawn, and of many such draws."""
+    from mspgt_tl import find_boundaries
+
+    paper, ours = find_boundaries(noise(0), rule="paper"), find_boundaries(noise(0), seed=0)
+    draws, fooled, alarms = 200, 0, 0
+    for i in range(draws):
+        fooled += len(find_boundaries(noise(i), rule="paper").boundaries) == 2
+        alarms += bool((find_boundaries(noise(i), seed=i, n_null=300).p_values < 0.05).any())
+    places = " and ".join(str(b) for b in paper.boundaries)
+    told = " and ".join(f"{p:.2f}" for p in ours.p_values)
+    return (
+        f"The published rule names gaps {places}. The p-values of the test here are {told}. Of {draws} such draws the\n"
+        f"published rule names two boundaries in {fooled / draws:.0%}, and any p is below 0.05 in {alarms / draws:.1%}."
+    )
+
+
+def about_massive() -> str:
+    """The two readings of 1 − CKA where the first token takes off."""
+    rows = np.genfromtxt(DATA / "massive.csv", delimiter=",", names=True)
+    first, raw, data = rows["first_norm"], rows["all_tokens_raw"], rows["data_tokens"]
+    at = int(np.argmax(np.diff(np.log(first)))) + 1
+    return (
+        f"SmolLM2-135M, 400 sentences of WikiText-103. At gap {rows['gap'][at]:.0f} the first token's vector grows\n"
+        f"from {first[at - 1]:.1f} to {first[at]:.0f} times the median length of the others. On all tokens 1 − CKA is\n"
+        f"{raw[at]:.2f} there, {raw[at] / np.median(raw):.0f} times its median over gaps; with first tokens and sinks\n"
+        f"left out it is {data[at]:.3f}, {data[at] / np.median(data):.1f} times its median."
+    )
+
+
+TEXTS: dict[str, Callable[[], str]] = {
+    "smollm2": about_smollm2,
+    "planted": lambda: boundary_table("planted"),
+    "existence": about_noise,
+    "artefact": about_massive,
+}
+PAGES = (HERE.parent / "README.md", HERE / "concepts.md")
+
+
+def fill(page: str) -> str:
+    """Return a page with its numbers made anew."""
+
+    def make(found: re.Match[str]) -> str:
+        return f"{found[1]}\n\n{TEXTS[found[2]]()}\n\n{found[3]}"
+
+    return re.sub(r"(<!-- made by make figures: (\S+) -->)\n.*?(<!-- end -->)", make, page, flags=re.DOTALL)
 
 
 def digest(figure: go.Figure) -> str:
@@ -230,7 +337,9 @@ def draw(figures: dict[str, go.Figure]) -> None:
             for name, figure in figures.items():
                 figure.update_layout(template={"layout": {}}, overwrite=True)
                 for ending, is_dark in (("", False), ("-dark", True)):
-                    (PICTURES / f"{name}{ending}.svg").write_text(_svg(browser, figure, is_dark) + "\n", encoding="utf-8")
+                    (PICTURES / f"{name}{ending}.svg").write_text(
+                        _svg(browser, figure, is_dark) + "\n", encoding="utf-8"
+                    )
         finally:
             browser.quit()
 
@@ -249,15 +358,15 @@ def _svg(browser: Any, figure: go.Figure, is_dark: bool) -> str:
         layout[axis] = {"gridcolor": line, "linecolor": line, "automargin": True, **layout[axis]}
     address = browser.execute_async_script(
         "const [figure, width, done] = arguments;"
-        "Plotly.newPlot('f', figure.data, {...figure.layout, width}).then(f =>"
+        "Plotly.purge('f'); Plotly.newPlot('f', figure.data, {...figure.layout, width}).then(f =>"
         " Plotly.toImage(f, {format: 'svg', width, height: figure.layout.height})).then(done)",
         made,
         WIDTH,
     )
-    # Names of clips and so on are drawn at random; with counted ones, the same figure is the same file.
+    # Clips and the like are named after a figure at random; with a fixed name, the same figure is the same file.
     svg = unquote(address.partition(",")[2])
-    for i, name in enumerate(dict.fromkeys(re.findall(r"\b(?=[a-z]*\d)[0-9a-f]{6}\b(?=xy|-|x\d|\")", svg))):
-        svg = svg.replace(name, f"id{i}")
+    for name in set(re.findall(r'id="defs-([0-9a-f]{6})"', svg)):
+        svg = svg.replace(name, "figure")
     return svg
 
 
@@ -266,6 +375,8 @@ def main() -> None:
     figures = {name: make() for name, make in FIGURES.items()}
     drawn = {name: digest(figure) for name, figure in figures.items()}
     draw(figures)
+    for page in PAGES:
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
     (PICTURES / "drawn.json").write_text(json.dumps(drawn, indent=1) + "\n", encoding="utf-8")
 
 

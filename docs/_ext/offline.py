@@ -86,7 +86,9 @@ def write_scripts(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.format != "html":
         return
     module = static_text("explorer.js")
-    plain = re.sub(r"^export default .*$", "", re.sub(r"^export (?=function)", "", module, flags=re.MULTILINE), flags=re.M)
+    plain = re.sub(
+        r"^export default .*$", "", re.sub(r"^export (?=function)", "", module, flags=re.MULTILINE), flags=re.M
+    )
     files = {
         "plotly.min.js": plotly_source(),
         "figures.js": static_text("figures.js"),
