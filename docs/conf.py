@@ -26,7 +26,7 @@ extensions = [
     "generated",
     "links",
 ]
-exclude_patterns = ["_build", "_ext", "_static", "_templates", "runs", "jupyter_execute"]
+exclude_patterns = ["_build", "_ext", "_static", "_templates", "runs", "data", "jupyter_execute"]
 suppress_warnings = [
     "mystnb.unknown_mime_type",  # a figure has other forms beside the one that is shown
 ]

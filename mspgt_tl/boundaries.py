@@ -40,7 +40,18 @@ NEAR_TIE = 0.2
 
 @dataclass(frozen=True, repr=False)
 class Boundaries:
-    """What `find_boundaries` found. Arrays over boundaries are in depth order."""
+    """What `find_boundaries` found. Arrays over boundaries are in depth order.
+
+    See Also:
+        find_boundaries: makes one.
+
+    Example:
+        >>> curves = np.zeros((3, 11))
+        >>> curves[:, [3, 8]] = 1
+        >>> found = find_boundaries(curves + 0.01 * np.random.default_rng(0).random((3, 11)))
+        >>> found.boundaries, bool((found.p_values < 0.05).all())
+        ((4, 9), True)
+    """
 
     boundaries: tuple[int, ...]
     """Gaps in 1 … n_layers-1; at most two."""
@@ -231,6 +242,16 @@ def find_boundaries(
     Raises:
         DataError: wrong shape, fewer than two gaps, or an infinite value.
         ConfigError: unknown rule, unusable weights or prominence.
+
+    See Also:
+        Boundaries: what comes back.
+        detect: measures the curves of a model, and resamples them.
+
+    Example:
+        >>> curves = np.zeros((3, 11))
+        >>> curves[:, [3, 8]] = 1  # column j is gap j + 1
+        >>> find_boundaries(curves + 0.01 * np.random.default_rng(0).random((3, 11))).boundaries
+        (4, 9)
     """
     values = _checked_curves(curves)
     if rule not in get_args(Rule):

@@ -119,7 +119,15 @@ class BoundaryConfig:
 
 @dataclass(frozen=True)
 class DetectConfig:
-    """Everything a detection depends on besides the model and the data."""
+    """Everything a detection depends on besides the model and the data.
+
+    See Also:
+        detect: takes one as `config`, or single settings by name.
+
+    Example:
+        >>> DetectConfig(sentences=2000).probe.repeats
+        3
+    """
 
     seed: int = 0
     """Of folds, drawn tokens, probes, resamples and null curves."""
@@ -171,7 +179,15 @@ class MetricConfig:
 
 @dataclass(frozen=True)
 class InterveneConfig:
-    """Everything a sweep depends on besides the model, the scales and the text."""
+    """Everything a sweep depends on besides the model, the scales and the text.
+
+    See Also:
+        intervene: takes one as `config`, or single settings by name.
+
+    Example:
+        >>> InterveneConfig(samples=200).sigmas
+        (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    """
 
     seed: int = 0
     """Of noise, sampling, controls and resamples."""

@@ -17,7 +17,16 @@ from collections.abc import Iterable
 
 
 class MspgtError(Exception):
-    """Base of every error the package raises on purpose."""
+    """Base of every error the package raises on purpose.
+
+    Example:
+        >>> import mspgt_tl
+        >>> try:
+        ...     mspgt_tl.load("llama2-mimi")
+        ... except mspgt_tl.MspgtError as error:
+        ...     print("llama2-mini" in str(error))
+        True
+    """
 
 
 class ConfigError(MspgtError):

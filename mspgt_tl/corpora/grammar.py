@@ -58,6 +58,9 @@ def sample_sentences(n: int, seed: int = 0) -> list[str]:
     Raises:
         CorpusError: `n` is below 1 or beyond what the grammar can give.
 
+    See Also:
+        mspgt_tl.measure, mspgt_tl.detect: take sentences, or a text file of your own.
+
     >>> sample_sentences(3, seed=1) == sample_sentences(5, seed=1)[:3]
     True
     """

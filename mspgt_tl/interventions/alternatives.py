@@ -62,6 +62,15 @@ def measure_activations(
 
     Raises:
         CorpusError: no sentence has two tokens.
+
+    See Also:
+        disturbance_hooks: takes the result as `bank`.
+
+    Example:
+        >>> import mspgt_tl
+        >>> bank = measure_activations(mspgt_tl.load("planted:8:3,6"), mspgt_tl.sample_sentences(20), seed=0)
+        >>> len(bank.roots), bank.donors.shape[:2]
+        (8, torch.Size([8, 20]))
     """
     import torch
 
@@ -120,6 +129,21 @@ def disturbance_hooks(
 
     Raises:
         ConfigError: unknown kind, the bank is missing, or a share above 1 (`resample`, `skip`).
+
+    See Also:
+        noise_hooks: plain noise.
+        measure_activations: makes the `bank`.
+
+    Example:
+        A block that is skipped entirely leaves the stream as it was:
+
+        >>> import mspgt_tl
+        >>> model = mspgt_tl.load("planted:8:3,6")
+        >>> tokens = model.tokenizer(["The river flows."], return_tensors="pt")["input_ids"]
+        >>> with model.hooks(fwd_hooks=disturbance_hooks(model, [4], 1.0, kind="skip")):
+        ...     _, cache = model.run_with_cache(tokens)
+        >>> bool((cache["resid_post", 4] - cache["resid_pre", 4]).abs().max() < 1e-4)
+        True
     """
     options: dict[str, Any] = {"seed": seed, "sample_ids": sample_ids, "positions": positions}
     if kind not in KINDS:

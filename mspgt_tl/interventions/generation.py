@@ -137,6 +137,16 @@ def generate(
         ConfigError: an option is out of range, the model is not a `HookedTransformer`, or the text too long.
         DataError: prompts or sample ids are unusable.
         ActivationError: the logits are not finite.
+
+    See Also:
+        noise_hooks: hooks to decode with.
+
+    Example:
+        >>> import mspgt_tl
+        >>> model = mspgt_tl.load("llama2-mini")
+        >>> texts = [generate(model, "The river", max_new_tokens=4, seed=0) for _ in range(2)]
+        >>> texts[0] == texts[1]
+        True
     """
     import torch
 

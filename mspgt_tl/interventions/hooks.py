@@ -58,7 +58,7 @@ class Positions:
 
     Hook lists find these by themselves. Give them where your own loop knows them, which saves the look, or where a pass
     does not go through the attention of the list's first block. They start with the prompts and stay there until told
-    to move on, so a hook list made with them works over the prompt and then over every decoding step:
+    to move on, so a hook list made with them works over the prompt and then over every decoding step::
 
         positions = Positions.from_mask(mask)
         hooks = noise_hooks(model, layers, sigma, positions=positions)
@@ -69,6 +69,15 @@ class Positions:
 
     Where the loop is not your own, `positions.hook()` before the others moves on at the second and every later forward
     pass. `reset` goes back to the prompts.
+
+    See Also:
+        noise_hooks: takes them as `positions`.
+
+    Example:
+        >>> import torch
+        >>> Positions.from_mask(torch.tensor([[0, 1, 1], [1, 1, 1]])).current
+        tensor([[-1,  0,  1],
+                [ 0,  1,  2]])
     """
 
     def __init__(self, prompts: Int[Tensor, "batch pos"]) -> None:

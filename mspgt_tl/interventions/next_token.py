@@ -240,6 +240,19 @@ def next_token_effects(
     Raises:
         CorpusError: no sentence has two tokens.
         DataError: targets without blocks, or unequal numbers of σ.
+
+    See Also:
+        intervene: the whole sweep, with controls and text.
+
+    Example:
+        >>> import mspgt_tl
+        >>> model = mspgt_tl.load("planted:8:3,6")
+        >>> def make(layers, sigma, ids, at):
+        ...     return mspgt_tl.noise_hooks(model, layers, sigma, sample_ids=ids, positions=at)
+        >>> sentences = mspgt_tl.sample_sentences(8)
+        >>> effects = next_token_effects(model, sentences, {"late": range(4, 8)}, [0.0, 0.5], make, seed=0)
+        >>> bool(effects["kl"][0, 0] < effects["kl"][0, 1])
+        True
     """
     import xarray as xr
 

@@ -82,6 +82,19 @@ def noise_hooks(
         ConfigError: a layer does not exist, or sigma, scale or seed is unusable.
         DataError: sample ids or positions do not fit the rows; or `scales` has no supported boundaries. In the pass
             itself: positions cannot be found there.
+
+    See Also:
+        disturbance_hooks: other kinds than Gaussian noise.
+        activation_scales: for `scale`.
+        generate: decodes with hooks.
+
+    Example:
+        >>> import mspgt_tl
+        >>> model = mspgt_tl.load("planted:8:3,6")
+        >>> tokens = model.tokenizer(["The river flows."], return_tensors="pt")["input_ids"]
+        >>> hooks = noise_hooks(model, range(3, 6), sigma=0.1)
+        >>> bool((model.run_with_hooks(tokens, fwd_hooks=hooks) == model(tokens)).all())
+        False
     """
     chosen = check_layers(layers, int(model.cfg.n_layers), scales)
     batch = Batch(model, chosen, sample_ids, positions)
@@ -191,6 +204,15 @@ def activation_scales(
     Raises:
         ConfigError: unknown kind.
         CorpusError: no sentence has two tokens.
+
+    See Also:
+        noise_hooks: takes them as `scale`.
+
+    Example:
+        >>> import mspgt_tl
+        >>> scales = activation_scales(mspgt_tl.load("planted:8:3,6"), mspgt_tl.sample_sentences(20))
+        >>> list(scales) == list(range(8)), min(scales.values()) > 0
+        (True, True)
     """
     import numpy as np
 

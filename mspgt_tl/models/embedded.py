@@ -53,6 +53,13 @@ def list_embedded() -> list[dict[str, Any]]:
     Keys: `name` (to load it by), `architecture`, `namesake`, `seed`, `tokens` (seen in training), `validation_loss`,
     `bigram_loss`, `unigram_loss` (nats per token), `bits_per_byte`, `parameters`, and `bytes` of the weights. What the
     card is silent on is None.
+
+    See Also:
+        load: loads one by its name.
+
+    Example:
+        >>> [row["name"] for row in list_embedded()][:2]
+        ['llama2-mini', 'llama2-mini@seed:1']
     """
     rows = []
     for weights in ZOO.glob(f"*/{_WEIGHTS}"):

@@ -76,6 +76,15 @@ def load(
         UnknownModelError: the name is neither embedded, a file or folder, nor on the hub.
         ModelError: the model is known but cannot be loaded faithfully.
         ConfigError: the backend, device or dtype does not exist here.
+
+    See Also:
+        list_embedded: the models that ship with the package.
+        mspgt_tl.measure, mspgt_tl.detect: what to do with one.
+
+    Example:
+        >>> import mspgt_tl
+        >>> mspgt_tl.load("planted:8:3,6").cfg.n_layers
+        8
     """
     if backend not in ("hooked", "bridge"):
         raise ConfigError(unknown_name("backend", backend, ("hooked", "bridge")))

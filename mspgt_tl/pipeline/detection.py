@@ -56,7 +56,19 @@ Sums = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, repr=False)
 class Detection(Shown):
-    """The result of `detect`: where the boundaries are, whether they exist, and everything they rest on."""
+    """The result of `detect`: where the boundaries are, whether they exist, and everything they rest on.
+
+    See Also:
+        detect: makes one.
+        load_run: reads one.
+
+    Example:
+        >>> result = load_run("docs/runs/smollm2-135m")
+        >>> list(result.summary().columns[:4])
+        ['gap', 'depth', 'low', 'high']
+        >>> result.reweigh({"cka": 1, "attention_jsd": 1}).curves.sizes["gap"]
+        29
+    """
 
     data: xr.Dataset
     """Every number of the result, labelled."""
@@ -130,6 +142,16 @@ def load_run(folder: str | Path) -> Detection:
 
     Raises:
         StoreError: no detection is there, or it has not finished.
+
+    See Also:
+        Detection: what comes back.
+        load_intervention: the same for a sweep of noise.
+
+    Example:
+        A run that lies in the repository:
+
+        >>> load_run("docs/runs/smollm2-135m").name
+        'smollm2-135m'
     """
     return KIND.load(folder)
 
@@ -191,6 +213,19 @@ def detect(
 
     Raises:
         MspgtError: bad input of any kind, with what was needed, what came and what to do.
+
+    See Also:
+        measure: curves alone, without a treebank.
+        load_run: reads a run again.
+        intervene: noise in the scales that a detection found.
+
+    Example:
+        Little data and short training, to be fast; leave these settings out.
+
+        >>> quick = {"train_trees": 150, "tasks": ("pos",), "resamples": 100, "null_curves": 200}
+        >>> result = detect("planted:8:3,6", sentences=200, **quick, config={"probe": {"epochs": 2, "repeats": 1}})
+        >>> result.name, result.curves.sizes["gap"]
+        ('planted:8:3,6@seed:0', 7)
     """
     settings = settings_of(DetectConfig, config, {"seed": seed, **options})
     loading = Loading(backend, device, dtype, parity, trust_remote_code)

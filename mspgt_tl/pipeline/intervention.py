@@ -58,7 +58,12 @@ SEARCHED = 8
 
 @dataclass(frozen=True, repr=False)
 class Intervention:
-    """The result of `intervene`."""
+    """The result of `intervene`.
+
+    See Also:
+        intervene: makes one, and has an example.
+        load_intervention: reads one.
+    """
 
     conditions: pd.DataFrame
     """One row a condition: scale, blocks, dose, level, σ, and why there is none where there is none."""
@@ -152,6 +157,20 @@ def intervene(
 
     Raises:
         MspgtError: bad input of any kind, with what was needed, what came and what to do.
+
+    See Also:
+        noise_hooks: the noise alone, as hooks to be mixed with your own.
+        detect: finds the scales.
+
+    Example:
+        Few prompts and one level, to be fast:
+
+        >>> few = {"samples": 2, "new_tokens": 2, "effect_sentences": 4, "scale_sentences": 20, "resamples": 100}
+        >>> sweep = intervene(
+        ...     "planted:8:3,6", scales="0-2,3-5,6-7", sigmas=(0.1,), level=0.1, metrics=("type_token_ratio",), **few
+        ... )
+        >>> list(sweep.summary()["scale"])
+        ['local', 'intermediate', 'global']
     """
     named = {("metrics.names" if name == "metrics" else name): value for name, value in options.items()}
     settings = settings_of(InterveneConfig, config, {"seed": seed, **named})
@@ -232,6 +251,10 @@ def load_intervention(folder: str | Path) -> Intervention:
 
     Raises:
         StoreError: no sweep is there, or it has not finished.
+
+    See Also:
+        intervene: makes one.
+        load_run: the same for a detection.
     """
     return KIND.load(folder)
 

@@ -53,6 +53,18 @@ def measure(
         ConfigError: an unknown signal, or one that needs a treebank.
         CorpusError: fewer than 200 usable sentences.
         MspgtError: bad input of another kind, with what was needed, what came and what to do.
+
+    See Also:
+        detect: intervals, tests and verdicts, too.
+        find_boundaries: boundaries of curves alone.
+
+    Example:
+        >>> import mspgt_tl
+        >>> curves = measure("planted:8:3,6", mspgt_tl.sample_sentences(200))
+        >>> [str(name) for name in curves.signal.values], curves.sizes["gap"]
+        (['cka', 'attention_jsd'], 7)
+        >>> sorted(int(gap) for gap in curves.to_pandas().loc["cka"].nlargest(2).index)
+        [3, 6]
     """
     import xarray as xr
 
