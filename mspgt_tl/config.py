@@ -185,7 +185,7 @@ class InterveneConfig:
         intervene: takes one as `config`, or single settings by name.
 
     Example:
-        >>> InterveneConfig(samples=200).sigmas
+        >>> InterveneConfig(samples=200).levels
         (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     """
 

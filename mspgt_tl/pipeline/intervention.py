@@ -167,7 +167,7 @@ def intervene(
 
         >>> few = {"samples": 2, "new_tokens": 2, "effect_sentences": 4, "scale_sentences": 20, "resamples": 100}
         >>> sweep = intervene(
-        ...     "planted:8:3,6", scales="0-2,3-5,6-7", sigmas=(0.1,), level=0.1, metrics=("type_token_ratio",), **few
+        ...     "planted:8:3,6", scales="0-2,3-5,6-7", levels=(0.1,), metrics=("type_token_ratio",), **few
         ... )
         >>> list(sweep.summary()["scale"])
         ['local', 'intermediate', 'global']
