@@ -72,6 +72,25 @@ def describe(content: bytes | str) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return the same of a file on disk, without holding it in memory."""
+    return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+
+
+def hash_file(path: Path) -> str:
+    """Return a file's SHA-256 without holding it in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all that is in it, if it is there; of a symbolic link the link alone."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
 def scratch_array(folder: Path | None, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
     """Return an array to fill: in memory, or in a nameless file in a folder, for more than fits into memory.
 

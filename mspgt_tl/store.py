@@ -36,7 +36,7 @@ except ImportError:  # Windows
 from mspgt_tl.config import hash_plain
 from mspgt_tl.contracts import FOLD
 from mspgt_tl.errors import StoreError
-from mspgt_tl.files import PARTIAL, append_whole, describe, refusal, write_atomically
+from mspgt_tl.files import PARTIAL, append_whole, describe, describe_file, refusal, write_atomically
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -100,10 +100,18 @@ class Run:
         self.folder, self.manifest = folder, manifest
         self._nested_seconds, self._lock = 0.0, lock
         self._seal, self._size, self._journal_size = "", 0, 0
+        self._force: bool | None = False
+        """Whether other versions may go on; None once that was asked."""
+        self._other_packages: dict[str, str] = {}
 
     @classmethod
-    def create(cls, folder: Path, identity: Mapping[str, Any]) -> Run:
+    def create(cls, folder: Path, identity: Mapping[str, Any], *, force: bool = False) -> Run:
         """Open the folder for a run of this identity, resuming one that is already there.
+
+        What was altered since it was written, or is gone, is named in a warning and counts as not done.
+
+        Args:
+            force: go on with other versions of the packages than the run began with; the manifest then says so.
 
         Raises:
             StoreError: the folder holds another run, something that is no run, or cannot be written.
@@ -115,7 +123,6 @@ class Run:
             raise StoreError(f"{folder} exists and is no run folder. Choose an empty or new folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            shared = folder.resolve() in _LOCKS
             lock = _lock(folder)
             if (folder / MANIFEST).exists():
                 run = cls.read(folder)
@@ -125,11 +132,12 @@ class Run:
                     raise StoreError(
                         f"{folder} holds another run ({changed}). Choose another --out, or remove the folder."
                     )
-                if not shared:
-                    run._sweep()
+                run._force = force
                 # Runs of earlier versions recorded nothing: what is there when they go on is what later readings find.
                 if "files" not in run.manifest:
-                    run.manifest["files"] = {name: describe((folder / name).read_bytes()) for name in run._results()}
+                    run.manifest["files"] = {name: describe_file(folder / name) for name in run._results()}
+                run._sweep()
+                run._drop_damaged()
                 if run._journal_size:
                     run._write_manifest()
                 return run
@@ -140,10 +148,24 @@ class Run:
         return run
 
     def _sweep(self) -> None:
-        """Remove what killed processes left in this folder; runs inside it are their own."""
+        """Remove the unfinished files that killed processes left in this folder; runs inside it are their own."""
         for left in self.folder.glob(f"*{PARTIAL}"):
-            if left.is_symlink() or not left.is_dir():
+            if not left.name.endswith(f".{os.getpid()}{PARTIAL}") and (left.is_symlink() or not left.is_dir()):
                 left.unlink()
+
+    def _drop_damaged(self) -> None:
+        """Forget what is not as it was written, so that it is made again; all the rest is kept."""
+        for name in list(self.manifest["files"]):
+            try:
+                why = "" if describe_file(self.folder / name) == self.manifest["files"][name] else "it was altered"
+            except OSError as error:
+                why = str(error.strerror)
+            if why:
+                warnings.warn(f"{self.folder / name} is made again: {why}.", stacklevel=3)
+                del self.manifest["files"][name]
+        stages, files = self.manifest["stages"], self.manifest["files"]
+        for stage in [one for one in stages if not files.keys() >= set(self.files_of(one))]:
+            del stages[stage]
 
     def _results(self) -> list[str]:
         """Return the names of the files that results are read from, by their kinds."""
@@ -185,24 +207,19 @@ class Run:
     def stage(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
         """Return a stage's arrays: from its file when the stage is finished, else computed, written and recorded.
 
-        A finished stage whose file is missing or altered is named in a warning and computed again.
-
         Raises:
-            StoreError: the disk is full.
+            StoreError: the disk is full, or the run began with other versions of the packages.
         """
         if name in self.manifest["stages"]:
-            try:
-                return self.arrays(name)
-            except StoreError as error:
-                warnings.warn(f"Stage '{name}' is computed again: {error}", stacklevel=2)
-                del self.manifest["stages"][name]
+            return self.arrays(name)
+        self.require_same_versions()
         # A stage may run others inside; their time is theirs.
         outer, self._nested_seconds = self._nested_seconds, 0.0
         started = time.perf_counter()
         data = bytes(compute().to_netcdf(engine="netcdf4"))
         self.write(f"{name}.nc", data)
         elapsed = time.perf_counter() - started
-        self._record(f"{name}.nc", data, {name: {"seconds": round(elapsed - self._nested_seconds, 3)}})
+        self._record({f"{name}.nc": describe(data)}, name, {"seconds": round(elapsed - self._nested_seconds, 3)})
         self._nested_seconds = outer + elapsed
         return _unpack(data)  # as it will be read when the run is resumed
 
@@ -224,7 +241,7 @@ class Run:
         if name in other.manifest["stages"] and name not in self.manifest["stages"]:
             data = other.content(f"{name}.nc")
             self.write(f"{name}.nc", data)
-            self._record(f"{name}.nc", data, {name: {"seconds": 0.0, "from": str(other.folder)}})
+            self._record({f"{name}.nc": describe(data)}, name, {"seconds": 0.0, "from": str(other.folder)})
 
     def arrays(self, name: str) -> xr.Dataset:
         """Read the arrays of a finished stage.
@@ -259,20 +276,63 @@ class Run:
         return sorted(name for name in self.manifest.get("files", {}) if name.startswith(prefix))
 
     def has(self, name: str) -> bool:
-        """Return whether a file is recorded, there, and what was written; a warning names one that is not."""
-        if name not in self.manifest.get("files", {}):
-            return False
-        try:
-            self.content(name)
-        except StoreError as error:
-            warnings.warn(f"'{name}' is made again: {error}", stacklevel=2)
-            return False
-        return True
+        """Return whether a file is recorded.
+
+        Raises:
+            StoreError: it is not, so it is to be made, and the run began with other versions of the packages.
+        """
+        if name in self.manifest["files"]:
+            return True
+        self.require_same_versions()
+        return False
+
+    def files_of(self, stage: str) -> list[str]:
+        """Return the names of the files of a finished stage."""
+        return self.manifest["stages"][stage].get("files", [f"{stage}.nc"])
+
+    def keep_folder(self, stage: str, folder: Path) -> None:
+        """Record a stage that is a folder of files, such as a checkpoint that a library wrote."""
+        found = sorted(path for path in folder.rglob("*") if path.is_file())
+        states = {path.relative_to(self.folder).as_posix(): describe_file(path) for path in found}
+        self._record(states, stage, {"files": list(states)})
+
+    def forget(self, stage: str) -> None:
+        """Take a stage and its files off the record; who removes them says so first."""
+        for name in self.files_of(stage):
+            self.manifest["files"].pop(name, None)
+        del self.manifest["stages"][stage]
+        self._write_manifest()
+
+    def require_same_versions(self) -> None:
+        """Raise if what is about to be made could differ from what is there, for it is made with other packages.
+
+        Another release of a package (the first two numbers of its version) can move results; a patch of it is said in
+        a warning. A run that has nothing yet begins anew with what is installed.
+
+        Raises:
+            StoreError: another release of a package, and no `force`.
+        """
+        then, now = self.manifest["packages"], installed_packages()
+        changed = {name: (then.get(name, "unknown"), now[name]) for name in now if then.get(name) != now[name]}
+        if not changed or self._force is None:
+            return
+        told = ", ".join(f"{name} {old}, now {new}" for name, (old, new) in changed.items())
+        if not self.manifest["stages"] and not self.manifest["files"]:
+            self.manifest["packages"] = now
+        elif self._force or all(_release(old) == _release(new) for old, new in changed.values()):
+            warnings.warn(f"{self.folder} was begun with {told}. What is made now says so.", stacklevel=3)
+            self._other_packages = {name: new for name, (_, new) in changed.items()}
+        else:
+            raise StoreError(
+                f"{self.folder} was begun with {told}: what is missing might not fit what is there. Install what it "
+                "was begun with, choose another --out, or go on with --force, which the manifest then says."
+            )
+        self._force = None  # asked and answered
 
     def keep(self, name: str, content: bytes | str) -> Path:
         """Write a file that results are read from, record its size and hash, and return its path."""
         path = self.write(name, content)
-        self._record(name, content)
+        self._record({name: describe(content)})
         return path
 
     def write(self, name: str, content: bytes | str) -> Path:
@@ -294,9 +354,12 @@ class Run:
         self.manifest["notes"].update(json.loads(json.dumps(values)))  # as they will be read back
         self._write_manifest()
 
-    def _record(self, name: str, content: bytes | str, stages: Mapping[str, Any] | None = None) -> None:
-        """Record a file that was written, and stages that are finished with it."""
-        entry = {"files": {name: describe(content)}, "stages": dict(stages or {})}
+    def _record(
+        self, files: Mapping[str, Any], stage: str | None = None, about: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record files that were written, and the stage that is finished with them."""
+        other = {"packages": self._other_packages} if self._other_packages else {}
+        entry = {"files": dict(files), "stages": {} if stage is None else {stage: {**(about or {}), **other}}}
         self._take(entry)
         if self._size < JOURNAL_FROM or self._journal_size > self._size:
             self._write_manifest()
@@ -353,7 +416,7 @@ def _new_manifest(identity: Mapping[str, Any], fingerprint: str) -> dict[str, An
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": installed_packages(),
         "stages": {},
         "files": {},
         "notes": {},
@@ -371,11 +434,20 @@ def _unpack(data: bytes) -> xr.Dataset:
         return dataset.load()
 
 
+def installed_packages() -> dict[str, str]:
+    """Return the versions of the packages that results rest on."""
+    return {name: _version(name) for name in PACKAGES}
+
+
 def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _release(version: str) -> list[str]:
+    return version.split("+")[0].split(".")[:2]
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,13 +88,14 @@ def test_one_flipped_bit_is_noticed_and_the_stage_computed_again(tmp_path: Path)
     raw[-1] ^= 1
     file.write_bytes(raw)
     with pytest.raises(StoreError, match="altered"):
-        Run.read(run.folder).arrays("cka")
-    again = Run.create(run.folder, IDENTITY)
-    with pytest.warns(UserWarning, match="Stage 'cka' is computed again"):
-        made = again.stage("cka", lambda: pack_sums({"rows": np.full(2, 5.0)}))
+        Run.read(file.parent).arrays("cka")
+    del run  # and with it the lock
+    with pytest.warns(UserWarning, match="cka.nc is made again: it was altered"):
+        again = Run.create(file.parent, IDENTITY)
+    made = again.stage("cka", lambda: pack_sums({"rows": np.full(2, 5.0)}))
     assert made["rows"].values.tolist() == [5, 5]
     again.stage("probe", lambda: pytest.fail("the good stage was computed again"))
-    assert Run.read(run.folder).arrays("cka")["rows"].values.tolist() == [5, 5]
+    assert Run.read(file.parent).arrays("cka")["rows"].values.tolist() == [5, 5]
 
 
 def test_an_edited_identity_is_noticed(tmp_path: Path) -> None:
@@ -175,8 +177,58 @@ def test_files_are_listed_not_searched(tmp_path: Path) -> None:
     assert run.kept("parts/") == ["parts/part-0"]
     assert (run.has("parts/part-0"), run.has("parts/part-1")) == (True, False)
     (run.folder / "parts" / "part-0").write_text("b", encoding="utf-8")
+    folder = run.folder
+    del run
     with pytest.warns(UserWarning, match="made again"):
-        assert not run.has("parts/part-0")
+        assert not Run.create(folder, IDENTITY).has("parts/part-0")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "refused"),
+    [("2.12.1+cpu", "2.13.0+cpu", True), ("2.13.0", "2.13.1+cpu", False), ("not installed", "1.0", True)],
+)
+def test_other_versions_go_on_only_where_results_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, refused: bool
+) -> None:
+    """Another release is refused when something is to be made, a patch is said; `force` goes on, and is on record."""
+
+    def install(version: str) -> None:
+        monkeypatch.setattr(store, "_version", lambda name: version if name == "torch" else "1.0")
+
+    install(old)
+    run = Run.create(tmp_path / "run", IDENTITY)
+    run.stage("cka", lambda: pack_sums({"rows": np.ones(2)}))
+    install(new)
+    again = Run.create(run.folder, IDENTITY)
+    again.stage("cka", lambda: pytest.fail("computed twice"))  # reading is no matter of versions
+    if refused:
+        for ask in (lambda: again.stage("probe", lambda: pytest.fail("computed")), lambda: again.has("part")):
+            with pytest.raises(StoreError, match=re.escape(f"begun with torch {old}, now {new}")):
+                ask()
+        again = Run.create(run.folder, IDENTITY, force=True)
+    with pytest.warns(UserWarning, match="What is made now says so"):
+        again.stage("probe", lambda: pack_sums({"rows": np.ones(2)}))
+    stages = Run.read(run.folder).manifest["stages"]
+    assert "packages" not in stages["cka"]
+    assert stages["probe"]["packages"] == {"torch": new}
+
+
+def test_a_stage_may_be_a_folder(tmp_path: Path) -> None:
+    """Such as a checkpoint: whole with all its files, gone with one of them, and forgotten with all."""
+    run = Run.create(tmp_path / "run", IDENTITY)
+    for name in ("a", "b"):
+        run.write(f"checkpoint/{name}", name)
+    run.keep_folder("checkpoint", run.folder / "checkpoint")
+    assert Run.read(run.folder).files_of("checkpoint") == ["checkpoint/a", "checkpoint/b"]
+    run.keep_folder("another", run.folder / "checkpoint")
+    run.forget("another")
+    assert list(Run.read(run.folder).manifest["stages"]) == ["checkpoint"]
+    run.keep_folder("checkpoint", run.folder / "checkpoint")
+    folder = run.folder
+    del run
+    (folder / "checkpoint" / "a").unlink()
+    with pytest.warns(UserWarning, match="checkpoint/a is made again: No such file"):
+        assert not Run.create(folder, IDENTITY).manifest["stages"]
 
 
 def test_another_process_is_locked_out_as_long_as_the_first_works(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def train(
         str | None, typer.Option(help="Shares of the run after which a model is kept, such as 0.1,0.5.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    force: ForceFlag = False,
     embed: Annotated[bool, typer.Option("--embed", help="Put the finished model into the package's own zoo.")] = False,
 ) -> None:
     """Train a small model from a recipe, resuming where an earlier run of the same folder stopped."""

@@ -92,6 +92,14 @@ RemoteCodeFlag = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+ForceFlag = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Resume with other versions of the packages than the run began with; the manifest says so.",
+        rich_help_panel=WORK,
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON instead of tables.")]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ import numpy as np
 import pytest
 
 from mspgt_tl.corpora.grammar import generated_corpus
-from mspgt_tl.errors import ConfigError, CorpusError, DataError, ModelError
+from mspgt_tl.errors import ConfigError, CorpusError, DataError, ModelError, StoreError
 from mspgt_tl.models import embedded
 from mspgt_tl.models.cards import add_to_zoo
 from mspgt_tl.models.ngram import ngram_losses
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.models.recipes import Recipe, TrainingRun, load_recipe
 from mspgt_tl.models.training import read_paragraphs, train
+from mspgt_tl.store import Run
 
 RECIPE = """
 name = "tiny"
@@ -230,6 +233,92 @@ def test_too_little_text_is_named(texts: Path, tmp_path: Path) -> None:
     run = TrainingRun(load_recipe(str(tmp_path / "long.toml")), texts / "train.txt", short, tmp_path / "out")
     with pytest.raises(CorpusError, match=r"longer than one sequence.*short.txt"):
         train(run)
+
+
+@pytest.mark.parametrize("damaged", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_kill_in_the_middle_of_a_checkpoint_resumes_to_the_same_weights(
+    texts: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """The half checkpoint is removed; training goes on from the newest whole one, or the one before if that is bad."""
+    from transformers import Trainer
+
+    class Killed(BaseException):
+        pass
+
+    save = Trainer._save_rng_state
+
+    def kill(self: Any, folder: str) -> None:
+        if folder.endswith("checkpoint-120"):
+            raise Killed
+        save(self, folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_rng_state", kill)
+        with pytest.raises(Killed):
+            train(run_of(texts, tmp_path), save_every=40, evaluate_every=80)
+    if damaged:
+        weights = tmp_path / "checkpoints" / "checkpoint-80" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.warns(UserWarning, match="made again: it was altered") if damaged else contextlib.nullcontext():
+        resumed = train(run_of(texts, tmp_path), save_every=40, evaluate_every=80)
+    assert (resumed / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+    assert json.loads((resumed / "card.json").read_text("utf-8")) == json.loads(
+        (finished / "card.json").read_text("utf-8")
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 7}, "seed: 0 there, 7 now"),
+        ({"tokens": 20_480}, "recipe.training.tokens: 40960 there, 20480 now"),
+        ({"licence": "MIT"}, "licence: 'none needed' there, 'MIT' now"),
+    ],
+)
+def test_another_run_in_a_used_folder_is_refused(
+    texts: Path, finished: Path, changes: dict[str, Any], message: str
+) -> None:
+    """A card never tells of another run than the one that made the weights."""
+    before = (finished / "card.json").read_bytes()
+    run = run_of(texts, finished.parent)
+    with pytest.raises(StoreError, match=f"holds another run .*{message}"):
+        train(replace(run, **changes))
+    with pytest.raises(StoreError, match=r"holds another run .*text.name: 'train.txt' there, 'valid.txt' now"):
+        train(replace(run, text=texts / "valid.txt"))
+    assert (finished / "card.json").read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_not_trained_into(texts: Path, tmp_path: Path) -> None:
+    """Neither a detection's nor anybody's."""
+    Run.create(tmp_path / "detection", {"command": "detect"})
+    with pytest.raises(StoreError, match="command: 'detect' there, 'train' now"):
+        train(run_of(texts, tmp_path / "detection"))
+    (tmp_path / "thesis.tex").write_text("…", encoding="utf-8")
+    with pytest.raises(StoreError, match="is no run folder"):
+        train(run_of(texts, tmp_path))
+
+
+@pytest.mark.parametrize("which", ["text", "valid"])
+def test_a_text_without_a_paragraph_is_named(texts: Path, tmp_path: Path, which: str) -> None:
+    """Headings and short lines alone train nothing, and no folder is made."""
+    (tmp_path / "headings.txt").write_text(
+        "= A heading that is quite long enough to be a paragraph =\nShort.\n", "utf-8"
+    )
+    run = replace(run_of(texts, tmp_path / "out"), **{which: tmp_path / "headings.txt"})
+    with pytest.raises(CorpusError, match=r"headings.txt holds no paragraph: lines of 40"):
+        train(run)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_altered_model_is_made_again_from_its_checkpoint(texts: Path, tmp_path: Path) -> None:
+    """Without a further step."""
+    run = run_of(texts, tmp_path, tokens=5_120)
+    weights = train(run, save_every=10, evaluate_every=10) / "model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + b"x")
+    with pytest.warns(UserWarning, match=r"model.safetensors is made again: it was altered"):
+        train(run, save_every=10, evaluate_every=10)
+    assert weights.read_bytes() == before
 
 
 def test_missing_text_is_refused_before_anything_is_written(texts: Path, tmp_path: Path) -> None:
