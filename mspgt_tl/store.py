@@ -100,18 +100,14 @@ class Run:
         self.folder, self.manifest = folder, manifest
         self._nested_seconds, self._lock = 0.0, lock
         self._seal, self._size, self._journal_size = "", 0, 0
-        self._force: bool | None = False
-        """Whether other versions may go on; None once that was asked."""
         self._other_packages: dict[str, str] = {}
+        """Those with which this process makes what it makes, where they are not what the run began with."""
 
     @classmethod
-    def create(cls, folder: Path, identity: Mapping[str, Any], *, force: bool = False) -> Run:
+    def create(cls, folder: Path, identity: Mapping[str, Any]) -> Run:
         """Open the folder for a run of this identity, resuming one that is already there.
 
         What was altered since it was written, or is gone, is named in a warning and counts as not done.
-
-        Args:
-            force: go on with other versions of the packages than the run began with; the manifest then says so.
 
         Raises:
             StoreError: the folder holds another run, something that is no run, or cannot be written.
@@ -132,7 +128,6 @@ class Run:
                     raise StoreError(
                         f"{folder} holds another run ({changed}). Choose another --out, or remove the folder."
                     )
-                run._force = force
                 # Runs of earlier versions recorded nothing: what is there when they go on is what later readings find.
                 if "files" not in run.manifest:
                     run.manifest["files"] = {name: describe_file(folder / name) for name in run._results()}
@@ -310,16 +305,17 @@ class Run:
         a warning. A run that has nothing yet begins anew with what is installed.
 
         Raises:
-            StoreError: another release of a package, and no `force`.
+            StoreError: another release of a package, which was not allowed (`allow_other_versions`).
         """
         then, now = self.manifest["packages"], installed_packages()
         changed = {name: (then.get(name, "unknown"), now[name]) for name in now if then.get(name) != now[name]}
-        if not changed or self._force is None:
+        if not changed or self._other_packages:
             return
         told = ", ".join(f"{name} {old}, now {new}" for name, (old, new) in changed.items())
+        allowed = self.manifest.get("allowed_packages") == now
         if not self.manifest["stages"] and not self.manifest["files"]:
             self.manifest["packages"] = now
-        elif self._force or all(_release(old) == _release(new) for old, new in changed.values()):
+        elif allowed or all(_release(old) == _release(new) for old, new in changed.values()):
             warnings.warn(f"{self.folder} was begun with {told}. What is made now says so.", stacklevel=3)
             self._other_packages = {name: new for name, (_, new) in changed.items()}
         else:
@@ -327,7 +323,6 @@ class Run:
                 f"{self.folder} was begun with {told}: what is missing might not fit what is there. Install what it "
                 "was begun with, choose another --out, or go on with --force, which the manifest then says."
             )
-        self._force = None  # asked and answered
 
     def keep(self, name: str, content: bytes | str) -> Path:
         """Write a file that results are read from, record its size and hash, and return its path."""
@@ -432,6 +427,20 @@ def _unpack(data: bytes) -> xr.Dataset:
 
     with xr.open_dataset(data, engine="netcdf4") as dataset:
         return dataset.load()
+
+
+def allow_other_versions(folder: Path) -> None:
+    """Let a run, and runs inside its folder, go on with the packages that are installed now; their manifests say so.
+
+    Raises:
+        StoreError: a run there is in use, or damaged, or cannot be written.
+    """
+    for manifest in sorted(folder.rglob(MANIFEST)):
+        lock = _lock(manifest.parent)
+        run = Run.read(manifest.parent)
+        run._lock = lock
+        run.manifest["allowed_packages"] = installed_packages()
+        run._write_manifest()
 
 
 def installed_packages() -> dict[str, str]:

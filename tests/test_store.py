@@ -13,7 +13,7 @@ import pytest
 
 from mspgt_tl import store
 from mspgt_tl.errors import StoreError
-from mspgt_tl.store import JOURNAL, MANIFEST, Run, pack_sums, unpack_sums
+from mspgt_tl.store import JOURNAL, MANIFEST, Run, allow_other_versions, pack_sums, unpack_sums
 
 IDENTITY = {"command": "detect", "config": {"seed": 0, "stream": {"max_length": 128}}}
 
@@ -190,7 +190,7 @@ def test_files_are_listed_not_searched(tmp_path: Path) -> None:
 def test_other_versions_go_on_only_where_results_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, refused: bool
 ) -> None:
-    """Another release is refused when something is to be made, a patch is said; `force` goes on, and is on record."""
+    """Another release is refused when something is to be made, a patch is said; what is allowed is on record."""
 
     def install(version: str) -> None:
         monkeypatch.setattr(store, "_version", lambda name: version if name == "torch" else "1.0")
@@ -205,7 +205,8 @@ def test_other_versions_go_on_only_where_results_stay(
         for ask in (lambda: again.stage("probe", lambda: pytest.fail("computed")), lambda: again.has("part")):
             with pytest.raises(StoreError, match=re.escape(f"begun with torch {old}, now {new}")):
                 ask()
-        again = Run.create(run.folder, IDENTITY, force=True)
+        allow_other_versions(run.folder)
+        again = Run.create(run.folder, IDENTITY)
     with pytest.warns(UserWarning, match="What is made now says so"):
         again.stage("probe", lambda: pack_sums({"rows": np.ones(2)}))
     stages = Run.read(run.folder).manifest["stages"]

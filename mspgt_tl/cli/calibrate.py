@@ -11,7 +11,7 @@ import typer
 
 from mspgt_tl.cli.console import app, out, resumable
 from mspgt_tl.cli.format import make_table, number, span
-from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
 from mspgt_tl.cli.results import Summary, prints, show
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def calibrate(
     docs: Annotated[
         Path | None, typer.Option(help="Markdown page whose tables to replace, such as docs/calibration.md.")
     ] = None,
+    force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure how often the verdict is right: false alarms, power and coverage on models of known answer."""
@@ -47,7 +48,7 @@ def calibrate(
 
     if docs is not None and not docs.is_file():
         raise StoreError(f"{docs} is no page to put tables into.")
-    folder = out_folder or Path("runs") / f"calibration-{grid}"
+    folder = choose_folder(out_folder, Path("runs") / f"calibration-{grid}", force=force)
     with resumable(folder, given=folder):
         result = calibration.calibrate(
             grid, out=folder, seed=seed, jobs=jobs, model=model, measure=not judge_only, progress=True

@@ -17,6 +17,7 @@ from mspgt_tl.cli.options import (
     CorpusOption,
     DeviceOption,
     DtypeOption,
+    ForceFlag,
     JsonFlag,
     ModelArgument,
     NoParityFlag,
@@ -25,6 +26,7 @@ from mspgt_tl.cli.options import (
     SeedOption,
     SentencesOption,
     SetOption,
+    choose_folder,
     gather_settings,
 )
 from mspgt_tl.cli.results import Summary, prints, say, show
@@ -114,6 +116,7 @@ def detect(
     dtype: DtypeOption = None,
     no_parity: NoParityFlag = False,
     trust_remote_code: RemoteCodeFlag = False,
+    force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the boundaries of a model, and say whether they are there at all."""
@@ -121,7 +124,7 @@ def detect(
     from mspgt_tl.store import default_folder
 
     settings = gather_settings(config, set_)
-    folder = out_folder or default_folder(Path(model).name)
+    folder = choose_folder(out_folder, default_folder(Path(model).name), force=force)
     with resumable(folder, given=out_folder):
         result = pipeline.detect(
             model,

@@ -16,6 +16,7 @@ from mspgt_tl.cli.options import (
     CorpusOption,
     DeviceOption,
     DtypeOption,
+    ForceFlag,
     JsonFlag,
     ModelOrRunArgument,
     NoParityFlag,
@@ -24,6 +25,7 @@ from mspgt_tl.cli.options import (
     ScalesOption,
     SeedOption,
     SetOption,
+    choose_folder,
     gather_settings,
 )
 from mspgt_tl.cli.results import Summary, prints, show
@@ -118,6 +120,7 @@ def intervene(
     dtype: DtypeOption = None,
     no_parity: NoParityFlag = False,
     trust_remote_code: RemoteCodeFlag = False,
+    force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Add noise to one scale at a time, and measure what changes in the next token and in generated text."""
@@ -125,7 +128,7 @@ def intervene(
     from mspgt_tl.store import default_folder
 
     settings = gather_settings(config, set_)
-    folder = out_folder or default_folder(f"intervene-{Path(model).name}")
+    folder = choose_folder(out_folder, default_folder(f"intervene-{Path(model).name}"), force=force)
     with resumable(folder, given=out_folder):
         result = intervention.intervene(
             model,

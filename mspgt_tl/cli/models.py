@@ -10,7 +10,7 @@ import typer
 
 from mspgt_tl.cli.console import app, out, parse_numbers, resumable
 from mspgt_tl.cli.format import make_table, plain
-from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
 from mspgt_tl.progress import telling
 
 
@@ -110,7 +110,7 @@ def train(
         loaded,
         text,
         valid,
-        out_folder,
+        choose_folder(out_folder, out_folder, force=force),
         seed,
         tokens,
         tokenizer or recipes.shared_tokenizer(loaded),

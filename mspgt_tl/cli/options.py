@@ -9,6 +9,7 @@ import typer
 
 from mspgt_tl.cli.console import parse_settings
 from mspgt_tl.config import override, read_settings
+from mspgt_tl.errors import ConfigError
 
 WORK, DATA, MODEL = "The run", "Text and trees", "Loading the model"
 """Panels that help groups options under."""
@@ -96,7 +97,7 @@ ForceFlag = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Resume with other versions of the packages than the run began with; the manifest says so.",
+        help="Resume with other versions of the packages than the run began with; its manifest says so.",
         rich_help_panel=WORK,
     ),
 ]
@@ -110,3 +111,19 @@ def gather_settings(config: Path | None, pairs: list[str] | None) -> dict[str, A
         ConfigError: the file cannot be read, or a pair is none.
     """
     return override(read_settings(config) if config else {}, parse_settings(pairs or []))
+
+
+def choose_folder(out: Path | None, default: Path, *, force: bool) -> Path:
+    """Return the folder of a run; with `force`, what lies there may go on with the packages that are installed.
+
+    Raises:
+        ConfigError: force without a run to resume.
+    """
+    folder = out or default
+    if force:
+        from mspgt_tl.store import MANIFEST, allow_other_versions
+
+        if not (folder / MANIFEST).is_file():
+            raise ConfigError(f"--force resumes a run, and none lies in {folder}: give its folder with --out.")
+        allow_other_versions(folder)
+    return folder

@@ -11,7 +11,7 @@ import typer
 from mspgt_tl.cli.compare import read_pairs
 from mspgt_tl.cli.console import app, out, parse_settings, resumable
 from mspgt_tl.cli.format import new_table, plain, size
-from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
 from mspgt_tl.progress import duration, telling
 
 if TYPE_CHECKING:
@@ -56,12 +56,15 @@ def study(
         typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. detect.sentences=1000. Repeatable."),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a whole study: all its models on all its corpora, noise, theory, predictions, and one report."""
     from mspgt_tl.study import estimate_study, load_study, read_study, run_study, write_study_report
 
-    folder = out_folder or Path("runs") / f"study-{Path(source).stem}{'-quick' if quick else ''}"
+    folder = choose_folder(
+        out_folder, Path("runs") / f"study-{Path(source).stem}{'-quick' if quick else ''}", force=force
+    )
     if report_only:
         done = load_study(folder)
     else:

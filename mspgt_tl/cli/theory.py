@@ -13,6 +13,7 @@ from mspgt_tl.cli.options import (
     CorpusOption,
     DeviceOption,
     DtypeOption,
+    ForceFlag,
     JsonFlag,
     ModelOrRunArgument,
     NoParityFlag,
@@ -22,6 +23,7 @@ from mspgt_tl.cli.options import (
     SeedOption,
     SentencesOption,
     SetOption,
+    choose_folder,
     gather_settings,
 )
 from mspgt_tl.cli.results import Summary, prints, say, show
@@ -51,6 +53,7 @@ def theory(
     dtype: DtypeOption = None,
     no_parity: NoParityFlag = False,
     trust_remote_code: RemoteCodeFlag = False,
+    force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Test what the theory says of a model: Fisher traces, closure, information, rate-distortion, H-VIB.
@@ -61,7 +64,7 @@ def theory(
     from mspgt_tl.store import default_folder
 
     settings = gather_settings(config, set_)
-    folder = out_folder or default_folder(f"theory-{Path(model).name}")
+    folder = choose_folder(out_folder, default_folder(f"theory-{Path(model).name}"), force=force)
     with resumable(folder, given=out_folder):
         result = run_theory(
             model,

@@ -124,14 +124,12 @@ def train(
     *,
     save_every: int = 100,
     evaluate_every: int = 500,
-    force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Train `run.recipe` in `run.out`, resuming from the newest whole checkpoint there; write the model and its card.
 
     Args:
         save_every: steps from one checkpoint to the next; they cost disk and time, and change no weight.
-        force: go on with other versions of the packages than the run began with; the manifest then says so.
 
     Returns:
         The folder of the finished Hugging Face checkpoint, `run.out / "model"`; snapshots are `run.out / "step-N"`.
@@ -148,7 +146,7 @@ def train(
     if run.tokens is not None:
         plan = replace(plan, tokens=run.tokens)
     precision = run.precision or ("bfloat16" if torch.cuda.is_available() else "float32")
-    store = Run.create(out, _identity(run, plan, precision), force=force)
+    store = Run.create(out, _identity(run, plan, precision))
     if MODEL in store.manifest["stages"]:
         return out / MODEL
     store.require_same_versions()
