@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     )
     from mspgt_tl.models.embedded import list_embedded
     from mspgt_tl.models.pretrained import load
-    from mspgt_tl.pipeline import Detection, Intervention, detect, intervene, load_intervention, load_run, measure
+    from mspgt_tl.pipeline import (
+        Detection,
+        Intervention,
+        compare,
+        detect,
+        intervene,
+        load_intervention,
+        load_run,
+        measure,
+    )
 
 __all__ = [
     "Boundaries",
@@ -33,6 +42,7 @@ __all__ = [
     "MspgtError",
     "Positions",
     "activation_scales",
+    "compare",
     "detect",
     "disturbance_hooks",
     "find_boundaries",
@@ -58,6 +68,7 @@ _HOME = {
     "MspgtError": "errors",
     "Positions": "interventions",
     "activation_scales": "interventions",
+    "compare": "pipeline",
     "detect": "pipeline",
     "disturbance_hooks": "interventions",
     "find_boundaries": "boundaries",

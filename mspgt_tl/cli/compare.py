@@ -42,10 +42,14 @@ def compare(
         str, typer.Option(help="Boundaries that count: found, or supported by the test of existence.")
     ] = "found",
     seed: Annotated[int, typer.Option(min=0, help="Seed of permutations.")] = 0,
+    page: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PAGE", help="Write a page of the comparison, such as all.html."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare the boundaries of several models: positions, families, drift, and whether differences are real."""
-    from mspgt_tl.comparison import compare as compare_runs
+    from mspgt_tl.pipeline import compare as compare_runs
 
     found = compare_runs(
         runs,
@@ -55,10 +59,13 @@ def compare(
         count=cast(Any, checked_count(count)),
         seed=seed,
     )
+    written = None if page is None else found.save(page)
     if as_json:
         print(json.dumps(found.to_plain(), indent=1))
-    else:
-        _print(found)
+        return
+    _print(found)
+    if written:
+        out.print(f"Page: {plain(str(written))}", highlight=False, soft_wrap=True)
 
 
 def checked_count(count: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import combinations
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from jaxtyping import Float
 
 from mspgt_tl.comparison.effects import SCALES, Bounded, brittleness, doses, read_effects
 from mspgt_tl.comparison.families import coefficient_of_variation, cv_interval, label_permutation
-from mspgt_tl.comparison.positions import RANKS, Count, Located, read_runs
+from mspgt_tl.comparison.positions import RANKS, Count, Located, Result, read_runs
 from mspgt_tl.config import json_values
 from mspgt_tl.errors import DataError
 from mspgt_tl.stats import LEVEL, correct_p_values
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+SHOWN, MAX_NAME = 6, 40
+"""Models that a one-line summary names, and characters of each name."""
 MIN_DRAWS = 100
 """With fewer bootstrap draws of both boundaries, a pair is not tested."""
 
@@ -45,13 +48,15 @@ class Comparison:
     """Metric, scale and dose: ratio of the most to the least affected family, and its interval."""
 
     def __repr__(self) -> str:
-        names = ", ".join(model.name for model in self.located)
-        return f"Comparison of {len(self.located)} models ({names}). {' '.join(self.doubts)}".rstrip()
+        names = ", ".join(shorten(model.name, MAX_NAME, placeholder="…") for model in self.located[:SHOWN])
+        more = f" and {len(self.located) - SHOWN} more" if len(self.located) > SHOWN else ""
+        doubt = f" The boundaries of {len(self.doubts)} of them are not supported: see doubts." if self.doubts else ""
+        return f"Comparison of {len(self.located)} models ({names}{more}).{doubt}"
 
     def _repr_html_(self) -> str:
         told = "".join(f"<p>{escape(doubt)}</p>" for doubt in self.doubts)
         tables = (f"<b>{name}</b>{getattr(self, name).to_html(index=False)}" for name in ("models", "pairs"))
-        return f"<div>{told}{''.join(tables)}</div>"
+        return f"<div><b>{escape(repr(self))}</b>{told}{''.join(tables)}</div>"
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -98,7 +103,7 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[str | Path | Located],
+    runs: Sequence[str | Path | Result | Located],
     *,
     families: Mapping[str, str] | None = None,
     architectures: Mapping[str, str] | None = None,
@@ -109,7 +114,7 @@ def compare(
     """Compare the boundaries of two or more models, and the effects of noise in their scales if given.
 
     Args:
-        runs: folders of finished detections, or located models.
+        runs: folders of finished detections, the detections themselves, or located models.
         families: family by model name or folder; see `read_runs`.
         effects: table of effects; see `read_effects`.
         count: `"supported"` takes only boundaries that passed the existence test.

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +28,18 @@ if TYPE_CHECKING:
 RANKS = ("LI", "IG")
 """Local to Intermediate, Intermediate to Global."""
 SUPPORTED = VERDICTS[0]
+
+
+class Result(Protocol):
+    """A finished detection; `Detection` is one."""
+
+    @property
+    def data(self) -> xr.Dataset: ...
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...
+    @property
+    def folder(self) -> Path | None: ...
+
 
 Count = Literal["found", "supported"]
 """Which boundaries count: every peak that was found, or only those that exist by the test of the detection."""
@@ -51,6 +63,8 @@ class Located:
     """Gaps in every bootstrap resample, nan where it had no such peak; no rows where nothing was resampled."""
     reason: str | None = None
     random_weights: bool = False
+    result: xr.Dataset | None = field(default=None, repr=False, compare=False)
+    """The detection that it was read from."""
 
     @property
     def relative(self) -> Float[np.ndarray, "2"]:
@@ -98,7 +112,7 @@ def locate(result: xr.Dataset, *, name: str, family: str, architecture: str) -> 
 
 
 def read_runs(
-    folders: Sequence[str | Path],
+    folders: Sequence[str | Path | Result],
     *,
     families: Mapping[str, str] | None = None,
     architectures: Mapping[str, str] | None = None,
@@ -106,6 +120,7 @@ def read_runs(
     """Return the boundaries of finished detections, run by run.
 
     Args:
+        folders: of the runs, or the detections themselves.
         families: family by model name (or run folder); others go by the letters that their name begins with.
         architectures: architecture by model name (or run folder); others go by the name without `@…`, and models
             named by a folder by their dimensions.
@@ -114,10 +129,11 @@ def read_runs(
         StoreError: no run folder, or one that has not finished.
         ConfigError: a name in `families` or `architectures` that no run has, or a run that is there twice.
     """
-    for i, folder in enumerate(folders):
-        if Path(folder).resolve() in [Path(other).resolve() for other in folders[:i]]:
-            raise ConfigError(f"The run {folder} is there twice; it would count as two models. Name it once.")
-    runs = [(str(folder), *_read(Path(folder))) for folder in folders]
+    places = [_place(run, i) for i, run in enumerate(folders, 1)]
+    for i, place in enumerate(places):
+        if Path(place).resolve() in [Path(other).resolve() for other in places[:i]]:
+            raise ConfigError(f"The run {place} is there twice; it would count as two models. Name it once.")
+    runs = [(place, *_read(run)) for place, run in zip(places, folders, strict=True)]
     names = _distinct([(folder, str(model["name"])) for folder, model, _ in runs])
     for given in (families or {}, architectures or {}):
         for key in given:
@@ -129,11 +145,21 @@ def read_runs(
         family = _given(families, name, folder) or family_of(str(model["name"]), model.get("random_seed"))
         kind = _given(architectures, name, folder) or architecture_of(model)
         found = locate(result, name=name, family=family, architecture=kind)
-        located.append(replace(found, random_weights=model.get("random_seed") is not None))
+        located.append(replace(found, random_weights=model.get("random_seed") is not None, result=result))
     return tuple(located)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
+def _place(run: str | Path | Result, number: int) -> str:
+    """Return a run's folder; a detection that has none goes by its number."""
+    if isinstance(run, str | Path):
+        return str(run)
+    return str(run.folder) if run.folder is not None else f"run {number}"
+
+
+def _read(given: str | Path | Result) -> tuple[dict[str, Any], xr.Dataset]:
+    if not isinstance(given, str | Path):
+        return given.manifest["identity"]["model"], given.data
+    folder = Path(given)
     run = Run.read(folder)
     if "result" not in run.manifest["stages"]:
         raise StoreError(f"{folder} has not finished: run the same `mspgt detect` again to resume it.")

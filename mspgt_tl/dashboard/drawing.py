@@ -30,9 +30,9 @@ LABEL_ROW = 18
 
 def blank_figure(*, height: int | None, x_title: str, y_title: str, top: int = 30) -> go.Figure:
     """Return an empty figure with our fonts, margins and legend; nothing global is set."""
-    import plotly.graph_objects as go
+    from mspgt_tl.dashboard.shown_figure import ShownFigure
 
-    figure = go.Figure()
+    figure = ShownFigure()
     figure.update_layout(
         template="plotly_white",
         height=height,

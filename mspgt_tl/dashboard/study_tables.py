@@ -101,7 +101,7 @@ def study_tables(found: Any) -> dict[str, Shown]:
     """
     tables = {
         **_boundaries(found.boundaries, found.study.config.first_corpus),
-        **_comparison(found.comparison),
+        **comparison_tables(found.comparison),
         "noise": _noise(found.scales),
         "table2": _table_2(found.table_2),
         **_dependence(found.dependence, found.architectures),
@@ -143,7 +143,8 @@ def _boundaries(raw: pd.DataFrame, first: str) -> dict[str, Shown]:
     }
 
 
-def _comparison(found: Any) -> dict[str, Shown]:
+def comparison_tables(found: Any) -> dict[str, Shown]:
+    """Return the tables of a comparison of models; none where there is none."""
     if found is None:
         return {}
     families = Shown(
@@ -202,7 +203,7 @@ def _comparison(found: Any) -> dict[str, Shown]:
         },
         "On models with two boundaries, supported or not. A ratio of largest to smallest is above 1 by construction, "
         "however alike the families are. Ratios whose smallest effect may be zero are in the CSV file alone.",
-        chosen=found.brittleness[(found.brittleness["n"] > 1) & np.isfinite(found.brittleness["high"])],
+        chosen=found.brittleness[(found.brittleness["n"] > 1) & np.isfinite(found.brittleness["high"].astype(float))],
     )
     return {"families": families, "pairs": pairs, "labels": labels, "brittleness": brittleness}
 

@@ -9,29 +9,15 @@ import numpy as np
 import pytest
 
 from mspgt_tl.boundaries import find_boundaries
-from mspgt_tl.config import DetectConfig, SignalConfig, to_plain
 from mspgt_tl.errors import ConfigError, DataError
-from mspgt_tl.evidence import _label, make_signals
 from mspgt_tl.pipeline.detection import Detection
 from mspgt_tl.pipeline.shown import Kind
 
 
 @pytest.fixture(scope="module")
-def detection() -> Detection:
+def detection(make_detection: Any) -> Detection:
     """A detection of 12 blocks whose three signals peak at gaps 3 and 9, the probe at gap 6, too."""
-    rng, gaps = np.random.default_rng(0), np.arange(1, 12)
-    shape = 0.1 * rng.random((3, 11)) + np.exp(-4.0 * (gaps - 3) ** 2) + 0.9 * np.exp(-4.0 * (gaps - 9) ** 2)
-    shape[1] += 0.7 * np.exp(-4.0 * (gaps - 6) ** 2)
-    resampled = shape + 0.02 * rng.normal(size=(100, 3, 11))
-    names = list(make_signals(SignalConfig()))
-    found = find_boundaries(shape, resampled=resampled, names=names, n_null=200, seed=0)
-    hsic = np.exp(-np.abs(np.arange(12)[:, None] - np.arange(12)) / 12)
-    keys = [f"pos.{kind}.{part}" for kind in ("mlp", "linear", "control") for part in ("total", "hits")]
-    counts = dict.fromkeys(keys, np.full((4, 2, 12, 3), 100.0))
-    sums = {"probe": counts, "cka": {"hsic": hsic[None]}, "attention_jsd": {}}
-    data = _label(make_signals(SignalConfig()), sums, found, shape, resampled)
-    identity = {"command": "detect", "config": to_plain(DetectConfig()), "model": {"name": "models/made"}}
-    return Detection(data, {"identity": identity, "notes": {}, "stages": {}}, {}, None)
+    return make_detection("models/made", (3, 9), probe_at=6)
 
 
 def test_a_detection_is_one_line(detection: Detection) -> None:

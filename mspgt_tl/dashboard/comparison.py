@@ -1,0 +1,178 @@
+"""Several models side by side: where their boundaries lie on relative depth, their evidence, and which differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mspgt_tl.boundaries import ALPHA
+from mspgt_tl.comparison.models import Comparison
+from mspgt_tl.comparison.positions import RANKS, SUPPORTED, Located
+from mspgt_tl.contracts import GAP
+from mspgt_tl.dashboard.drawing import GREY, RUN_COLOURS, SYMBOLS, blank_figure, depths, name_rows
+from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, render_sheet
+from mspgt_tl.dashboard.study_tables import Shown, bounds, comparison_tables, fixed, share, words
+from mspgt_tl.dashboard.words import interval_text, percent
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+DEPTH_TITLE = "relative depth b / L"
+DASHES = ("solid", "dash", "dot")
+BOUNDARY_NAMES = {"LI": "Local → Intermediate", "IG": "Intermediate → Global"}
+
+
+def places_figure(located: Sequence[Located]) -> go.Figure:
+    """Return every model's boundaries on relative depth with their intervals; open markers are not supported."""
+    names = [model.name for model in located]
+    figure = blank_figure(height=130 + 34 * len(names), x_title=DEPTH_TITLE, y_title="")
+    for rank, boundary in enumerate(RANKS):
+        there = [(row, model) for row, model in enumerate(located) if np.isfinite(model.gaps[rank])]
+        if not there:
+            continue
+        colour, depth = RUN_COLOURS[rank], [float(model.relative[rank]) for _, model in there]
+        low, high = np.array([model.intervals[rank] / model.n_layers for _, model in there]).T
+        figure.add_scatter(
+            x=depth,
+            y=[row for row, _ in there],
+            mode="markers",
+            name=BOUNDARY_NAMES[boundary],
+            marker={
+                "size": 11,
+                "color": colour,
+                "line": {"color": colour, "width": 2},
+                "symbol": [
+                    SYMBOLS[rank] + ("" if model.verdicts[rank] in (SUPPORTED, "accepted") else "-open")
+                    for _, model in there
+                ],
+            },
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": np.nan_to_num(high - depth).tolist(),
+                "arrayminus": np.nan_to_num(depth - low).tolist(),
+                "thickness": 2,
+                "width": 4,
+            },
+            text=[
+                f"{model.name}: gap {model.gaps[rank]:.0f} of {model.n_layers} blocks "
+                f"{interval_text(model.intervals[rank])}, {model.verdicts[rank]}"
+                for _, model in there
+            ],
+            hovertemplate="%{text}: %{x:.1%}<extra></extra>",
+        )
+    lost = [(row, model) for row, model in enumerate(located) if model.reason]
+    if lost:
+        figure.add_scatter(
+            x=[0.01] * len(lost),
+            y=[row for row, _ in lost],
+            mode="text",
+            text=[str(model.reason) for _, model in lost],
+            textposition="middle right",
+            textfont={"color": GREY, "size": 12},
+            showlegend=False,
+            hoverinfo="skip",
+        )
+    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    name_rows(figure, names)
+    return figure
+
+
+def evidence_by_depth(located: Sequence[Located]) -> go.Figure:
+    """Return the fused evidence of every model on relative depth, its boundaries marked on the curve."""
+    figure = blank_figure(height=460, x_title=DEPTH_TITLE, y_title="evidence, 0 to 1")
+    for i, model in enumerate(located):
+        if (data := model.result) is None:
+            continue
+        gaps = data["boundary"].values.astype(int)
+        is_peak = np.isin(data[GAP].values, gaps)
+        figure.add_scatter(
+            x=depths(data),
+            y=data["fused"].values,
+            mode="lines+markers",
+            name=model.name,
+            line={"color": RUN_COLOURS[i % len(RUN_COLOURS)], "width": 2.5, "dash": DASHES[i // len(RUN_COLOURS) % 3]},
+            marker={"size": np.where(is_peak, 12, 4).tolist(), "symbol": SYMBOLS[i % len(SYMBOLS)]},
+            customdata=data[GAP].values,
+            hovertemplate="gap %{customdata}: %{y:.3f}<extra>" + model.name + "</extra>",
+        )
+    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    figure.update_yaxes(range=[-0.03, 1.04])
+    return figure
+
+
+def render_comparison(found: Comparison, *, plotly: str | None = None) -> str:
+    """Return a comparison as one HTML page that works offline; see `render_sheet`."""
+    names = [model.name for model in found.located]
+    headline, told = _verdict(found)
+    sheet = Sheet(
+        title=f"{len(names)} models compared",
+        heading=f"Boundaries of {', '.join(names)}",
+        headline=headline,
+        sentences=[*told, *found.doubts],
+        intro="A boundary's place is its gap over the number of blocks. Intervals are over text, by bootstrap.",
+        sections=_sections(found),
+        facts=[],
+    )
+    return render_sheet(sheet, plotly=plotly)
+
+
+def _verdict(found: Comparison) -> tuple[str, list[str]]:
+    """Say how many pairs of models differ, and what of that can be believed."""
+    tested = found.pairs[found.pairs["p_holm"].notna()]
+    if tested.empty:
+        return "No two models can be compared: fewer than two of them have two boundaries.", []
+    apart = tested[tested["p_holm"] < ALPHA]
+    headline = f"{len(apart)} of {len(tested)} differences between models go beyond what the text leaves open."
+    rows: list[dict[str, Any]] = apart.to_dict("records")  # pyright: ignore[reportAssignmentType]
+    largest = sorted(rows, key=lambda row: -abs(row["difference"]))[:3]
+    return headline, [
+        f"{BOUNDARY_NAMES[row['boundary']]}: {row['first']} lies {abs(row['difference']):.1f} points "
+        f"{'deeper' if row['difference'] > 0 else 'shallower'} than {row['second']}."
+        for row in largest
+    ]
+
+
+def _sections(found: Comparison) -> list[Section]:
+    located, tables = found.located, comparison_tables(found)
+    places = "; ".join(
+        f"{model.name}: {model.reason or ' and '.join(percent(float(at)) for at in model.relative)}"
+        for model in located
+    )
+    sections = [
+        Section(
+            "Where the boundaries lie",
+            "Filled: supported by the test of existence (or accepted by the published rule). Open: a candidate. "
+            "Bars hold 95 % of the resamples.",
+            [Plot(places_figure(located), f"Boundaries on relative depth. {places}.")],
+            tables=[_places_table(found).table()],
+            short="Places",
+        )
+    ]
+    if any(model.result is not None for model in located):
+        lead = "Every model's fused evidence, from its first gap to its last; large markers are its boundaries."
+        plot = Plot(evidence_by_depth(located), "Fused evidence of every model on relative depth.")
+        sections.append(Section("The evidence on one depth", lead, [plot], short="Evidence"))
+    sections += [
+        Section("Do two models differ?", "", tables=[tables["pairs"].table()], short="Pairs"),
+        Section("Do families?", "", tables=[tables["families"].table(), tables["labels"].table()], short="Families"),
+    ]
+    if not found.brittleness.empty:
+        sections.append(Section("Brittleness", "", tables=[tables["brittleness"].table()]))
+    return sections
+
+
+def _places_table(found: Comparison) -> Shown:
+    cells = {
+        "model": words("model"),
+        "": words("boundary"),
+        "gap": fixed("gap", ".0f"),
+        "of blocks": words("n_layers"),
+        "depth": share("relative"),
+        "95 %": bounds("low", "high", ".1%"),
+        "verdict": lambda row: str(row["verdict"] or row["reason"]),
+    }
+    note = "LI: from the Local to the Intermediate scale. IG: from the Intermediate to the Global one."
+    return Shown("Boundaries", found.models, cells, note)

@@ -1,0 +1,74 @@
+"""Several detections side by side, with figures and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from mspgt_tl import comparison
+from mspgt_tl.comparison.positions import Count, Located
+from mspgt_tl.errors import ConfigError, StoreError, unknown_name
+from mspgt_tl.pipeline.detection import Detection
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+View = Literal["boundaries", "evidence"]
+
+
+class ModelComparison(comparison.Comparison):
+    """What `compare` returns: the tables of a `Comparison`, drawn."""
+
+    def plot(self, kind: View = "boundaries") -> go.Figure:
+        """Return the models on relative depth as an interactive figure.
+
+        Args:
+            kind: `boundaries` with their intervals, or the fused `evidence` of every model.
+
+        Raises:
+            ConfigError: an unknown kind, or models without curves.
+        """
+        from mspgt_tl.dashboard.comparison import evidence_by_depth, places_figure
+
+        if kind not in get_args(View):
+            raise ConfigError(unknown_name("kind of figure", str(kind), get_args(View)))
+        if kind == "evidence" and all(model.result is None for model in self.located):
+            raise ConfigError("These models were given without their detections, so there is no evidence to draw.")
+        return places_figure(self.located) if kind == "boundaries" else evidence_by_depth(self.located)
+
+    def save(self, page: str | Path) -> Path:
+        """Write the comparison as one HTML page that works offline, and return its path.
+
+        Raises:
+            StoreError: it cannot be written there.
+        """
+        from mspgt_tl.dashboard.comparison import render_comparison
+
+        path = Path(page)
+        path = path / "comparison.html" if path.is_dir() or not path.suffix else path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(render_comparison(self), encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"The page cannot be written to {path}: {error}.") from error
+        return path
+
+
+def compare(
+    runs: Sequence[str | Path | Detection | Located],
+    *,
+    families: Mapping[str, str] | None = None,
+    architectures: Mapping[str, str] | None = None,
+    effects: str | Path | pd.DataFrame | None = None,
+    count: Count = "found",
+    seed: int = 0,
+) -> ModelComparison:
+    """Compare the boundaries of two or more detections; see `comparison.compare` for the arguments and errors.
+
+    mspgt_tl.compare([first, second, "runs/third"]).plot()
+    """
+    options: dict[str, Any] = {"families": families, "architectures": architectures, "effects": effects}
+    found = comparison.compare(runs, count=count, seed=seed, **options)
+    return ModelComparison(**vars(found))
