@@ -80,7 +80,7 @@ NAMED: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         ("test_boundaries.py",),
     ),
     ("no floor of reliability", "trust[i] < MIN_RELIABILITY:", "trust[i] < 0.1:", ("test_boundaries.py",)),
-    ("second p not nested", "return either, max(either, second)", "return either, second", ("test_nulls.py",)),
+    ("second p not nested", "max(either, min(both, given_first))", "min(both, given_first)", ("test_nulls.py",)),
     ("contrast over six neighbours", "WINDOW = 4\n", "WINDOW = 6\n", ("test_nulls.py",)),
     ("probes share the text's draws", 'seed=2 * seed + (name == "probe")', "seed=2 * seed", ("test_evidence.py",)),
     ("rows of two keys", "MIN_KEYS = 4\n", "MIN_KEYS = 2\n", ("signals/test_attention_jsd.py",)),

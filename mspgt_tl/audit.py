@@ -108,8 +108,9 @@ def audit(
 def heed(result: xr.Dataset, audited: xr.Dataset) -> xr.Dataset:
     """Return a result with its audit, in which no boundary graded an artefact is `supported`.
 
-    `fragile` changes no verdict: a boundary that is lost under one of the variants is supported under the default all
-    the same. How often that would be wrong is not measured yet.
+    `fragile` changes no verdict. On planted models 42 % of the few false supported boundaries are lost without one
+    signal or under a third of all weights, and 7 % of the true ones: to demand more would halve alarms that are under
+    5 % already and cost power, which is what is short (docs/calibration.md).
     """
     verdicts = [str(verdict) for verdict in result["verdict"].values]
     reasons = json.loads(result.attrs["reasons"])

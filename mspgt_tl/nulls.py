@@ -14,7 +14,8 @@ Two things were measured and shaped the statistic:
   alone can never be significant, while the *second* highest meets by chance in under 1 %. The p-value of "any
   boundary" is therefore the smaller of both, calibrated on the same null curves, and "two boundaries" rests on the
   second peak. The two hypotheses are nested, so testing them in order keeps the chance of any false boundary at the
-  nominal level.
+  nominal level. Beside a boundary that is accepted, its own gap can be left out of the null curves of the second; the
+  smaller of both p-values counts, which invents a second boundary in 0.7 % more of the cases at most (measured).
 """
 
 from __future__ import annotations
@@ -101,11 +102,26 @@ def concordance_test(
     adjusted, thresholds = [], []
     for null in (_permuted, _shifted):
         highest = _two_highest(np.einsum("s,nsg->ng", weights, null(contrast, n_null, rng)))
-        adjusted.append(_nested_p_values(observed, highest))
+        adjusted.append(_peak_p_values(observed, highest))
         thresholds.append(np.quantile(highest[0], 0.95))
+    either, both = np.max(adjusted, axis=0)
+    if len(peaks) == 2:
+        given_first = _p_beside(np.delete(contrast, peaks[order[0]], axis=1), weights, observed[1], n_null, rng)
+        both = max(either, min(both, given_first))
     p_values = np.empty(len(peaks))
-    p_values[order] = np.max(adjusted, axis=0)[: len(peaks)]
+    p_values[order] = (either, both)[: len(peaks)]
     return Existence(p_values, fused, float(max(thresholds)))
+
+
+def _p_beside(
+    rest: Float[np.ndarray, "signal gap"], weights: np.ndarray, observed: float, n: int, rng: np.random.Generator
+) -> float:
+    """Return how often null curves of the gaps beside an accepted boundary reach the height of a second one."""
+    reached = [
+        (np.einsum("s,nsg->ng", weights, null(rest, n, rng)).max(axis=1) >= observed - 1e-12).sum()
+        for null in (_permuted, _shifted)
+    ]
+    return float((1 + max(reached)) / (n + 1))
 
 
 def _permuted(curves: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -125,15 +141,15 @@ def _two_highest(curves: Float[np.ndarray, "null gap"]) -> Float[np.ndarray, "2 
     return -np.sort(-np.where(is_peak, curves, -np.inf), axis=1)[:, :2].T
 
 
-def _nested_p_values(observed: Float[np.ndarray, "2"], null: Float[np.ndarray, "2 null"]) -> tuple[float, float]:
-    """Return p-values of "any boundary" and "two boundaries"."""
+def _peak_p_values(observed: Float[np.ndarray, "2"], null: Float[np.ndarray, "2 null"]) -> tuple[float, float]:
+    """Return p-values of "any boundary", and of the second one, not nested yet."""
     n = null.shape[1]
     # Sums in another order differ in the last digits; a tie must count as reaching the observed height.
     reached = (null >= observed[:, None] - 1e-12).sum(axis=1)
     first, second = (1 + reached) / (n + 1)
     tail = rankdata(-null, method="max", axis=1) / n
     either = (1 + (tail.min(axis=0) <= min(first, second)).sum()) / (n + 1)
-    return either, max(either, second)
+    return either, second
 
 
 def null_band(

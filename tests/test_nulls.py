@@ -101,3 +101,18 @@ def test_band_holds_most_fused_values(n_gaps: int) -> None:
     rng = np.random.default_rng(5)
     fused = EQUAL @ np.stack([rng.permuted(np.tile(c, (2000, 1)), axis=1).ravel() for c in curves])
     assert np.mean((fused >= low) & (fused <= high)) == pytest.approx(0.95, abs=0.01)
+
+
+def test_a_first_boundary_does_not_hide_a_lower_second_one() -> None:
+    """Beside an accepted peak only the other gaps are asked: a third as high, it is significant where signals agree."""
+    noise = 0.03 * np.random.default_rng(6).standard_normal((3, 15))
+    curves = noise.copy()
+    curves[:, 4] += 1
+    curves[:, 11] += [0.35, 0.3, 0.3]
+    found = concordance_test(curves, EQUAL, np.array([4, 11])).p_values
+    assert found[1] >= found[0]
+    assert (found < 0.05).all()
+    apart = noise.copy()
+    apart[:, 4] += 1
+    apart[[0, 1, 2], [7, 11, 14]] += 0.4
+    assert concordance_test(apart, EQUAL, np.array([4, 11])).p_values[1] > 0.2
