@@ -62,7 +62,7 @@ def ours(
 ) -> tuple[float, np.ndarray]:
     """Return processor seconds of training and the predictions."""
     start = process_time()
-    inputs = Inputs(features, feature_moments(features, "training"))
+    inputs = Inputs(features, feature_moments(features))
     widths = (D_MODEL * train.rows.shape[1], config.hidden, n_labels)
     trained = train_probes(inputs, train, start_weights(N_LAYERS, widths, seed=config.seed), config)
     seconds = process_time() - start
@@ -76,7 +76,7 @@ def scikit_learn(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
-    mean, scale = feature_moments(features, "training")
+    mean, scale = feature_moments(features)
     seconds, predictions = 0.0, []
     for layer in range(N_LAYERS):
         standard = ((features[:, layer] - mean[layer]) / scale[layer]).astype(np.float32)

@@ -42,6 +42,20 @@ def result(tiny_folder: Path, trees: Treebank, tmp_path_factory: pytest.TempPath
     return detect(tiny_folder, None, trees, out=tmp_path_factory.mktemp("runs") / "one", config=QUICK)
 
 
+def test_little_memory_changes_nothing_but_where_vectors_lie(
+    tiny_folder: Path, trees: Any, result: Detection, tmp_path: Path
+) -> None:
+    """Vectors in a file and one layer at a time give the curves of vectors in memory, and leave no file behind."""
+    found = detect(tiny_folder, None, trees, out=tmp_path / "run", config=QUICK, memory="1KB")
+    assert "in a file" in found.manifest["notes"]["word_vectors"]["kept"]
+    assert result.manifest["notes"]["word_vectors"] == {
+        "bytes": found.manifest["notes"]["word_vectors"]["bytes"],
+        "kept": "in memory",
+    }
+    np.testing.assert_allclose(found.curves, result.curves, atol=0.02)
+    assert {path.suffix for path in (tmp_path / "run").iterdir()} <= {".nc", ".json", ".html", ""}
+
+
 def test_result_has_everything_it_promises(result: Detection) -> None:
     """Boundaries, verdicts, labelled curves, tables, and a report on disk."""
     assert result.curves.dims == ("signal", "gap")

@@ -111,6 +111,15 @@ def detect(
         int | None,
         typer.Option(min=1, help="Positions per forward pass.", show_default="2048", rich_help_panel=WORK),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory for words' vectors and probes, such as 8GB; with less, vectors lie in a file meanwhile.",
+            show_default="a quarter of the machine's",
+            rich_help_panel=WORK,
+        ),
+    ] = None,
     backend: BackendOption = "hooked",
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -141,6 +150,7 @@ def detect(
             parity=not no_parity,
             trust_remote_code=trust_remote_code,
             skip_bad=skip_bad,
+            memory=memory,
             progress=True,
             sentences=sentences,
             tasks=tasks.split(",") if tasks else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,6 +13,10 @@ from mspgt_tl.errors import ConfigError, ModelError, unknown_name
 if TYPE_CHECKING:
     import torch
 
+MEMORY_SHARE = 0.25
+"""Share of the machine's memory that a run takes for what it could keep in a file instead, unless told otherwise. Not of
+what is free just now: how layers are grouped moves the last digits, and equal runs should agree to the bit."""
+_UNITS = {"": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -42,6 +47,29 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
     if name not in _DTYPES:
         raise ConfigError(unknown_name("dtype", name, _DTYPES))
     return getattr(torch, name)
+
+
+def memory_budget(memory: str | float | None = None) -> float:
+    """Return bytes from a number or a text such as `8GB`; None takes a quarter of what the machine has.
+
+    Raises:
+        ConfigError: it is no size above 0.
+
+    >>> memory_budget("1.5 GB")
+    1500000000.0
+    """
+    import psutil
+
+    if memory is None:
+        return MEMORY_SHARE * psutil.virtual_memory().total
+    found = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]I?B|)\s*", str(memory), re.IGNORECASE)
+    try:
+        size = float(found[1]) * _UNITS[found[2].upper()] if found else 0.0
+    except (ValueError, KeyError):
+        size = 0.0
+    if not size > 0:
+        raise ConfigError(f"A size of memory is a number of bytes, or a text such as 8GB or 500MB; got {memory!r}.")
+    return size
 
 
 @cache

@@ -18,10 +18,11 @@ from mspgt_tl.config import DetectConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Tree, Treebank
 from mspgt_tl.errors import CorpusError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
+from mspgt_tl.models.placement import memory_budget
 from mspgt_tl.models.pretrained import Backend
 from mspgt_tl.passes.corpus import observe_corpus, which_usable
 from mspgt_tl.passes.folds import MIN_FOLDS, Folds, assign_folds
-from mspgt_tl.passes.words import WordVectors, word_vectors
+from mspgt_tl.passes.words import WordVectors, bytes_of_word_vectors, word_vectors
 from mspgt_tl.pipeline.inputs import (
     Inputs,
     Loading,
@@ -50,6 +51,9 @@ RIVALS = "rivals"
 DEV_FOLDS = 80
 """Bootstrap folds of the treebank's dev split."""
 SPLITS = ("train", "dev")
+
+VECTORS_SHARE = 0.75
+"""Words' vectors stay in memory where they take no more of what is given."""
 
 Sums = Mapping[str, np.ndarray]
 
@@ -186,6 +190,7 @@ def detect(
     parity: bool = True,
     trust_remote_code: bool = False,
     skip_bad: bool = False,
+    memory: str | float | None = None,
     progress: Progress | bool | None = None,
     **options: Any,
 ) -> Detection:
@@ -207,6 +212,8 @@ def detect(
             saw the same treebank with the same settings.
         backend, device, dtype, parity, trust_remote_code: as for `load`.
         skip_bad: keep the good rest of a treebank with malformed lines.
+        memory: what words' vectors and the probes on them may take, beside the model: bytes, or a text such as `8GB`;
+            None is a quarter of the machine's. With less, vectors lie in a file and fewer layers are trained at once.
         progress: True shows it on standard error, False does not, None does where somebody watches; or a function that
             is told instead.
         options: settings by dotted or plain name, such as `sentences=2000` or `rule="paper"`.
@@ -228,6 +235,7 @@ def detect(
         ('planted:8:3,6@seed:0', 7)
     """
     settings = settings_of(DetectConfig, config, {"seed": seed, **options})
+    budget = memory_budget(memory)
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
     with telling(progress) as told:
         # Text and trees first: they are refused in seconds, while loading a model takes minutes.
@@ -238,7 +246,18 @@ def detect(
         with told.doing("loading"):
             hooked = loading.load(model, least=MIN_LAYERS, purpose="A detection")
         inputs = Inputs(hooked, text, trees)
-        return _run(inputs, settings, out, told, model=model, loading=loading, nulls=nulls, rivals=rivals, reuse=reuse)
+        return _run(
+            inputs,
+            settings,
+            out,
+            told,
+            model=model,
+            loading=loading,
+            nulls=nulls,
+            rivals=rivals,
+            reuse=reuse,
+            memory=budget,
+        )
 
 
 def _run(
@@ -252,6 +271,7 @@ def _run(
     nulls: Sequence[str],
     rivals: bool,
     reuse: str | Path | None,
+    memory: float,
 ) -> Detection:
     hooked, text, trees = inputs.model, inputs.corpus, inputs.treebank
     variants = {name: null_inputs(name, inputs, model, loading, settings.seed) for name in nulls}
@@ -266,7 +286,7 @@ def _run(
         run.note(**reading_notes(text, trees))
         if reuse is not None:
             _adopt_probes(run, Run.read(Path(reuse)), settings)
-        watched = _Stages(run, inputs, settings, told, rivals=make_rivals(hooked) if rivals else {})
+        watched = _Stages(run, inputs, settings, told, rivals=make_rivals(hooked) if rivals else {}, memory=memory)
         result = watched.result()
         if rivals:
             watched.weighed(result)
@@ -307,6 +327,8 @@ class _Stages:
     prefixes: Prefixes = field(default_factory=Prefixes)
     rivals: Mapping[str, StreamSignal] = field(default_factory=dict)
     """Signals that only watch the same pass."""
+    memory: float | None = None
+    """Bytes for words' vectors and the probes on them; None is a quarter of the machine's."""
 
     @stage("result")
     def result(self) -> xr.Dataset:
@@ -318,7 +340,7 @@ class _Stages:
         """Return the result on other inputs, which shares what sees the same ones."""
         changed = make_inputs()
         prefixes = self.inputs.prefixes_of(changed, f"{name}.")
-        return _Stages(self.run, changed, self.config, self.told, prefixes)._detect()
+        return _Stages(self.run, changed, self.config, self.told, prefixes, memory=self.memory)._detect()
 
     @stage(RIVALS)
     def weighed(self, result: xr.Dataset) -> xr.Dataset:
@@ -401,7 +423,7 @@ class _Stages:
             )
 
     def _probe_sums(self) -> tuple[Sums, list[str]]:
-        """Train the probes task by task, each a stage of its own, on word vectors kept on disk meanwhile.
+        """Train the probes task by task, each a stage of its own, on word vectors kept meanwhile.
 
         Returns:
             The sums of all tasks, and why tasks are missing.
@@ -427,9 +449,21 @@ class _Stages:
             replace(config.probe, seed=config.probe.seed + config.seed),
             n_folds=1 + int(split_dev(trees.dev, seed=config.seed).max()),
             device=str(self.inputs.model.cfg.device),
+            memory=self._memory[1],
             progress=self.told,
         )
         return pack_sums(sums, details=json.dumps(details))
+
+    @cached_property
+    def _memory(self) -> tuple[bool, float]:
+        """Whether words' vectors stay in memory, and the bytes left to train probes with."""
+        budget, model = memory_budget(self.memory), self.inputs.model.cfg
+        words = sum(len(tree.words) for split in SPLITS for tree in getattr(self.inputs.treebank, split))
+        needed = bytes_of_word_vectors(words, int(model.n_layers), int(model.d_model))
+        stay = needed <= VECTORS_SHARE * budget
+        kept = {"bytes": needed, "kept": "in memory" if stay else "in a file of the run's folder, meanwhile"}
+        self.run.note(**{f"{self.prefixes.trees}word_vectors": kept})
+        return stay, budget - needed * stay
 
     def _read_words(self) -> dict[str, ProbeData]:
         trees, prefix, found = self.inputs.treebank, self.prefixes.trees, {}
@@ -440,7 +474,7 @@ class _Stages:
                     self.inputs.model,
                     some,
                     config=self.config.stream,
-                    store=self.run.folder,
+                    store=None if self._memory[0] else self.run.folder,
                     progress=self.told,
                     stage=f"words ({split})",
                 )

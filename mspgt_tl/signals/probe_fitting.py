@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -25,14 +26,14 @@ from jaxtyping import Float, Int
 from mspgt_tl.config import ProbeConfig
 from mspgt_tl.contracts import TASKS, Progress, Tree
 from mspgt_tl.errors import DataError
+from mspgt_tl.models.placement import memory_budget
+from mspgt_tl.passes.words import Vectors
 from mspgt_tl.signals.probe import KINDS, count_labels
 from mspgt_tl.signals.probe_tasks import NO_LABEL, TaskItems, control_items, label_ids, make_items
 from mspgt_tl.signals.probe_training import (
     Inputs,
     Labelled,
     Trained,
-    check_finite,
-    chunks,
     feature_moments,
     predict,
     product_dtype,
@@ -42,8 +43,8 @@ from mspgt_tl.signals.probe_training import (
 
 REPEAT_STEP = 1_000_003
 """Seeds of repeated trainings lie this far apart, out of reach of the seeds of whole runs."""
-MEMORY_SHARE = 0.5
-"""Standardised rows take at most so much of the free memory."""
+TRAINED = 6
+"""Copies of a probe's weights while it trains: itself, its best, its gradient, Adam's two sums, and one in between."""
 HELD_OUT = 10
 """One training tree in so many decides when to stop."""
 
@@ -52,8 +53,8 @@ HELD_OUT = 10
 class ProbeData:
     """The words of one split: their activations and their labelled trees."""
 
-    features: Float[np.ndarray, "word layer d_model"]
-    """Activations at each word's last sub-token; may be a memory map, of float16 or float32."""
+    features: Float[np.ndarray, "word layer d_model"] | Vectors
+    """Activations at each word's last sub-token; an array may be a memory map, of float16 or float32."""
     trees: Sequence[Tree]
     word_row: Sequence[Int[np.ndarray, "word"]]
     """Per tree, the row of `features` of each word; -1 where it was truncated or could not be aligned."""
@@ -61,12 +62,17 @@ class ProbeData:
     """Bootstrap fold of each tree; only the test split needs it."""
 
     def __post_init__(self) -> None:
-        if self.features.ndim != 3 or not len(self.features):
+        if len(self.features.shape) != 3 or not len(self.features):
             raise DataError(f"features must be [word, layer, d_model] with words, got {self.features.shape}.")
         if self.fold is not None and len(self.fold) != len(self.trees):
             raise DataError(f"fold needs one entry a tree: {len(self.trees)} trees, got {len(self.fold)}.")
         if max((int(row.max()) for row in self.word_row if len(row)), default=-1) >= len(self.features):
             raise DataError(f"word_row points beyond the {len(self.features)} rows of features.")
+
+    @cached_property
+    def moments(self) -> tuple[Float[np.ndarray, "layer d_model"], Float[np.ndarray, "layer d_model"]]:
+        """Mean and standard deviation of every channel; `ActivationError` if a value is not finite."""
+        return feature_moments(self.features)
 
 
 def fit_probes(
@@ -78,12 +84,15 @@ def fit_probes(
     n_folds: int,
     kinds: Sequence[str] = KINDS,
     device: str = "cpu",
+    memory: float | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train all probes on `train` and count their hits and misses on `dev`, per bootstrap fold.
 
     Args:
         kinds: which of `KINDS` to train; no kind's numbers depend on the others.
+        memory: bytes that standardised rows and weights may take, for as many layers at once as they suffice for; None
+            takes `MEMORY_SHARE` of the machine's. On a GPU it is always half of what is free there.
 
     Returns:
         sums: `<task>.<kind>.hits` (true positives) and `<task>.<kind>.total` (2 TP + FP + FN), float64 of shape
@@ -97,8 +106,8 @@ def fit_probes(
     """
     config = config or ProbeConfig()
     fold = _checked_folds(train, dev, n_folds)
-    moments = feature_moments(train.features, "training")
-    _check_all_finite(dev.features)
+    moments = train.moments
+    _ = dev.moments  # refuses what is not finite
     held_out = _held_out_trees(len(train.trees), config.seed)
     jobs, skipped = list[_Job](), dict[str, str]()
     for task in tasks:
@@ -112,7 +121,8 @@ def fit_probes(
                 break
             jobs.append(job)
     words, n_layers, d_model = len(train.features) + len(dev.features), *train.features.shape[1:]
-    groups = _layer_groups(n_layers, words * d_model * product_dtype(device).itemsize)
+    rows = words * d_model * product_dtype(device).itemsize
+    groups = _layer_groups(n_layers, rows + TRAINED * 4 * 2 * d_model * config.hidden, memory, device)
     parts: dict[tuple[str, str], list[_Counted]] = {(job.task, job.kind): [] for job in jobs}
     for index, layers in enumerate(groups):
         inputs, tests = (Inputs(part.features, moments, device, layers=layers) for part in (train, dev))
@@ -274,11 +284,13 @@ def _on_share(progress: Progress | None, job: _Job, step: int, steps: int) -> Ca
     return report
 
 
-def _layer_groups(n_layers: int, layer_bytes: int) -> list[slice]:
-    """Cut the layers into groups whose rows fit into a share of the free memory; layers never mix, so any cut does."""
-    import psutil
+def _layer_groups(n_layers: int, layer_bytes: int, memory: float | None, device: str) -> list[slice]:
+    """Cut the layers into groups that fit into the memory, one layer at least; layers never mix, so any cut does."""
+    import torch
 
-    size = max(1, int(MEMORY_SHARE * psutil.virtual_memory().available) // layer_bytes)
+    if torch.device(device).type == "cuda":
+        memory = 0.5 * torch.cuda.mem_get_info(device)[0]
+    size = max(1, int(memory_budget(memory)) // layer_bytes)
     n_groups = -(-n_layers // size)
     edges = [round(index * n_layers / n_groups) for index in range(n_groups + 1)]
     return [slice(first, last) for first, last in pairwise(edges)]
@@ -296,8 +308,3 @@ def _checked_folds(train: ProbeData, dev: ProbeData, n_folds: int) -> Int[np.nda
     if len(dev.fold) and (dev.fold.min() < 0 or dev.fold.max() >= n_folds):
         raise DataError(f"Folds must lie in 0 … {n_folds - 1}, got {dev.fold.min()} … {dev.fold.max()}.")
     return dev.fold
-
-
-def _check_all_finite(features: np.ndarray) -> None:
-    for part in chunks(len(features), features[0].size):
-        check_finite(np.asarray(features[part]), "test")

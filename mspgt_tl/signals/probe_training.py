@@ -27,10 +27,14 @@ from jaxtyping import Float, Int
 from mspgt_tl.config import ProbeConfig
 from mspgt_tl.errors import ActivationError
 from mspgt_tl.models.placement import has_bfloat16
+from mspgt_tl.passes.words import Vectors
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    Features = Float[np.ndarray, "word layer d_model"] | Vectors
+    """Words' vectors; an array may be a memory map, of any float type."""
 
     Moments = tuple[Float[np.ndarray, "layer d_model"], Float[np.ndarray, "layer d_model"]]
     """Mean and standard deviation of every channel."""
@@ -39,8 +43,9 @@ if TYPE_CHECKING:
     """Hidden weights `[layer, d_in, hidden]`, biases `[layer, 1, hidden]`, then the same to the labels; a
     linear probe has the last two only."""
 
-CHUNK_VALUES = 2**24
-"""Feature values handled at once when streaming: 64 MB in float32."""
+CHUNK_VALUES, CACHED_VALUES = 2**24, 2**19
+"""Values of a product that are handled at once (64 MB in float32), and of rows that are gone over a few times (2 MB,
+which processors keep close)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Inputs:
 
     def __init__(
         self,
-        features: Float[np.ndarray, "word layer d_model"],
+        features: Features,
         moments: Moments,
         device: str = "cpu",
         *,
@@ -77,19 +82,20 @@ class Inputs:
         """Read and standardise these layers.
 
         Args:
-            features: of any float type; may be a memory map.
             dtype: of the rows and of the products with them; None is `product_dtype(device)`.
         """
         import torch
 
         self.device = torch.device(device)
         self.dtype = dtype or product_dtype(device)
-        mean, scale = (torch.from_numpy(part[layers].astype(np.float32)) for part in moments)
-        self.n_layers, self.d_model = mean.shape
+        chosen = range(*layers.indices(features.shape[1]))
+        mean, scale = (torch.from_numpy(part.astype(np.float32)) for part in moments)
+        self.n_layers, self.d_model = len(chosen), features.shape[2]
+        self._model_layers = features.shape[1]
         self._rows = torch.empty((self.n_layers, len(features), self.d_model), dtype=self.dtype, device=self.device)
-        for part in chunks(len(features), self.n_layers * self.d_model):
-            chunk = torch.from_numpy(np.array(features[part, layers], dtype=np.float32))
-            self._rows[:, part] = chunk.sub_(mean).div_(scale).transpose(0, 1)
+        for index, layer in enumerate(chosen):
+            for part in chunks(len(features), self.d_model, CACHED_VALUES):
+                self._rows[index, part] = rows_at(features, layer, part).sub_(mean[layer]).div_(scale[layer])
 
     def gather(
         self, rows: Int[np.ndarray, "item part"], live: Int[Tensor, "live"] | None = None
@@ -104,6 +110,10 @@ class Inputs:
             x = torch.stack([self._rows[layer].index_select(0, chosen) for layer in live.tolist()])
         return x.reshape(len(x), len(rows), -1)
 
+    def chunks(self, n_items: int, n_parts: int) -> list[slice]:
+        """Cut items into slices that fit the memory, the same for any group of layers: rounding follows the shapes."""
+        return chunks(n_items, self._model_layers * self.d_model * n_parts)
+
 
 def product_dtype(device: str) -> torch.dtype:
     """Return the dtype that probes are multiplied in on a device."""
@@ -112,13 +122,22 @@ def product_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if torch.device(device).type == "cpu" and has_bfloat16() else torch.float32
 
 
-def chunks(n_rows: int, values: int) -> list[slice]:
-    """Cut rows of so many values into slices that fit the memory of one chunk."""
-    size = max(1, CHUNK_VALUES // values)
+def chunks(n_rows: int, values: int, most: int = CHUNK_VALUES) -> list[slice]:
+    """Cut rows of so many values into slices that hold at most so many."""
+    size = max(1, most // values)
     return [slice(start, start + size) for start in range(0, n_rows, size)]
 
 
-def feature_moments(features: Float[np.ndarray, "word layer d_model"], split: str) -> Moments:
+def rows_at(features: Features, layer: int, words: slice) -> Float[Tensor, "word d_model"]:
+    """Return a float32 copy of these words' vectors at one layer."""
+    import torch
+
+    if isinstance(features, Vectors):
+        return features.at(layer, words)
+    return torch.from_numpy(np.array(features[words, layer], dtype=np.float32))
+
+
+def feature_moments(features: Features) -> Moments:
     """Return mean and standard deviation of every channel in float64, streaming; a deviation of 0 becomes 1.
 
     Raises:
@@ -127,31 +146,33 @@ def feature_moments(features: Float[np.ndarray, "word layer d_model"], split: st
     import torch
 
     n_words, n_layers, d_model = features.shape
-    shift = np.asarray(features[0], dtype=np.float32)  # a constant channel then gives a variance of exactly 0
-    total, squares = np.zeros((n_layers, d_model)), np.zeros((n_layers, d_model))
-    for part in chunks(n_words, n_layers * d_model):
-        chunk = np.asarray(features[part], dtype=np.float32)
-        check_finite(chunk, split)
-        # Means of float32 within a chunk, sums of float64 over chunks.
-        variance, mean = (x.double().numpy() for x in torch.var_mean(torch.from_numpy(chunk - shift), 0, correction=0))
-        total += len(chunk) * mean
-        squares += len(chunk) * (variance + mean**2)
-    mean = total / n_words
-    scale = np.sqrt(np.maximum(squares / n_words - mean**2, 0))
-    return shift + mean, np.where(scale == 0, 1, scale)
+    means, deviations = np.empty((n_layers, d_model)), np.empty((n_layers, d_model))
+    for layer in range(n_layers):
+        shift = rows_at(features, layer, slice(0, 1))  # a constant channel then gives a variance of exactly 0
+        total, squares = (torch.zeros(d_model, dtype=torch.float64) for _ in range(2))
+        for part in chunks(n_words, d_model, CACHED_VALUES):
+            rows = rows_at(features, layer, part)
+            check_finite(rows, layer)
+            # Moments of float32 within a chunk, sums of float64 over chunks.
+            variance, mean = (found.double() for found in torch.var_mean(rows.sub_(shift), 0, correction=0))
+            total += len(rows) * mean
+            squares += len(rows) * (variance + mean**2)
+        mean = total / n_words
+        means[layer] = (shift[0] + mean).numpy()
+        deviations[layer] = (squares / n_words - mean**2).clamp(min=0).sqrt().numpy()
+    return means, np.where(deviations == 0, 1, deviations)
 
 
-def check_finite(chunk: Float[np.ndarray, "word layer d_model"], split: str) -> None:
-    """Raise `ActivationError` naming the first layer that holds nan or infinity."""
-    # A float64 sum of float32 terms is finite exactly if all terms are, and needs no mask in memory.
-    with np.errstate(invalid="ignore"):
-        sums = chunk.sum(axis=(0, 2), dtype=np.float64)
-    if np.isfinite(sums).all():
+def check_finite(rows: Float[Tensor, "word d_model"], layer: int) -> None:
+    """Raise `ActivationError` naming the layer if it holds nan or infinity."""
+    import torch
+
+    # A float64 sum of float32 terms is finite exactly if all terms are.
+    if rows.sum(dtype=torch.float64).isfinite():
         return
-    layer = int(np.flatnonzero(~np.isfinite(sums))[0])
-    bad = int((~np.isfinite(chunk[:, layer]).all(axis=1)).sum())
+    bad = int((~rows.isfinite().all(dim=1)).sum())
     raise ActivationError(
-        f"The {split} activations of layer {layer} hold nan or infinity in {bad} of {len(chunk)} words "
+        f"Words' activations of layer {layer} hold nan or infinity in {bad} of {len(rows)} words "
         "looked at; extract them in float32 or check the model."
     )
 
@@ -317,7 +338,7 @@ def mean_loss(
 
     total = np.zeros(len(live))
     with torch.no_grad():
-        for part in chunks(len(items.rows), inputs.n_layers * inputs.d_model * items.rows.shape[1]):
+        for part in inputs.chunks(*items.rows.shape):
             logits = forward(weights, inputs.gather(items.rows[part], live))
             target = torch.from_numpy(items.label[part]).to(inputs.device).expand(len(live), -1)
             loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
@@ -331,7 +352,6 @@ def predict(inputs: Inputs, rows: Int[np.ndarray, "item part"], weights: Weights
 
     with torch.no_grad():
         parts = [
-            forward(weights, inputs.gather(rows[part])).argmax(-1).cpu().numpy()
-            for part in chunks(len(rows), inputs.n_layers * inputs.d_model * rows.shape[1])
+            forward(weights, inputs.gather(rows[part])).argmax(-1).cpu().numpy() for part in inputs.chunks(*rows.shape)
         ]
     return np.concatenate(parts, axis=1)

@@ -26,6 +26,7 @@ from mspgt_tl.interventions.generation import CPU_MEMORY
 from mspgt_tl.interventions.sweep import plan_conditions
 from mspgt_tl.models.placement import choose_device, choose_dtype
 from mspgt_tl.models.shape import Shape, random_model, shape_of
+from mspgt_tl.passes.words import bytes_of_word_vectors
 from mspgt_tl.pipeline.detection import detect
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
 from mspgt_tl.pipeline.intervention import choose_metrics, intervene
@@ -346,7 +347,7 @@ def _sizes(shape: Shape, config: Any, text: Text, place: Rehearsals, *, twin: bo
     scratch = host = 0.0
     if isinstance(config, DetectConfig):
         working = config.stream.batch_positions * layers * 2 * (width + shape.n_heads * length) * number
-        scratch = trains * 4 * trees * layers * width
+        scratch = trains * bytes_of_word_vectors(int(trees), layers, width)
         host = trains * (0.2e9 + 40 * layers * width * config.probe.hidden)
         disk = 1e6 + 16e3 * (config.probe.repeats + 2) * layers * len(config.signals.tasks)
     elif isinstance(config, InterveneConfig):
