@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 MEMORY_SHARE = 0.25
-"""Share of the machine's memory that a run takes for what it could keep in a file instead, unless told otherwise. Not of
-what is free just now: how layers are grouped moves the last digits, and equal runs should agree to the bit."""
+"""Share of the machine's memory that a run takes for what a file could hold, too, unless told otherwise. Not of
+what is free: how layers are grouped moves the last digits, and equal runs should agree to the bit."""
 _UNITS = {"": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
