@@ -20,6 +20,7 @@ from mspgt_tl.dashboard.drawing import (
     translucent,
 )
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, list_facts, render_sheet
+from mspgt_tl.dashboard.study_questions import question_sections
 from mspgt_tl.dashboard.study_tables import Shown
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def render_study(found: Any, tables: Mapping[str, Shown], told: Sequence[str]) -
     )
     sections = [
         _asked_section(found, tables),
+        *question_sections(found, tables),
         _boundary_section(found, tables, first),
         _spread_section(found),
         _family_section(tables),

@@ -102,6 +102,9 @@ def study_tables(found: Any) -> dict[str, Shown]:
     tables = {
         **_boundaries(found.boundaries, found.study.config.first_corpus),
         **comparison_tables(found.comparison),
+        "rules": _rules(found.rules),
+        "doses": _doses(found.doses),
+        "ratios": _ratios(found.ratios),
         "noise": _noise(found.scales),
         "table2": _table_2(found.table_2),
         **_dependence(found.dependence, found.architectures),
@@ -115,6 +118,62 @@ def study_tables(found: Any) -> dict[str, Shown]:
         "steps": _steps(found.progress),
     }
     return {name: table for name, table in tables.items() if len(table.raw)}
+
+
+def _rules(raw: pd.DataFrame) -> Shown:
+    def told(row: Mapping[Any, Any]) -> str:
+        return " and ".join(map(str, row["boundaries"])) or "none"
+
+    return Shown(
+        "What each rule says",
+        raw,
+        {
+            "model": words("model"),
+            "weights or words": words("kind"),
+            "rule": words("reading"),
+            "boundaries": told,
+            "within one gap of an onset or end": lambda row: (
+                f"{row['near']} of {row['count']}" if row["count"] else MISSING
+            ),
+            "random gaps": share("chance"),
+        },
+        "Boundaries that the published rule accepts, or that are supported here. Onset or end: of a massive "
+        "activation or a sink; random gaps: the share of all gaps within one of those.",
+    )
+
+
+def _doses(raw: pd.DataFrame) -> Shown:
+    return Shown(
+        "KL of the next token by dose",
+        raw,
+        {
+            "model": words("model"),
+            "dose": words("dose"),
+            "scale": words("scale"),
+            "blocks": words("blocks"),
+            "σ": digits("sigma"),
+            "KL, nats": digits("kl"),
+            "95 %": bounds("low", "high"),
+            "controls": bounds("controls_low", "controls_high"),
+        },
+        "Doses: per_layer, equal σ at every block; per_scale, equal power over a scale; exit_norm, equal relative "
+        "change of the stream after it; kl, equal KL. Controls: lowest and highest of stretches of as many blocks "
+        "elsewhere.",
+    )
+
+
+def _ratios(raw: pd.DataFrame) -> Shown:
+    return Shown(
+        "How many times as brittle?",
+        raw,
+        {
+            "dose": words("dose"),
+            "between": words("between"),
+            "largest over smallest": digits("ratio"),
+            "of the controls": digits("controls"),
+        },
+        "Ratio of the largest to the smallest KL. At equal KL it is 1 by construction.",
+    )
 
 
 def _boundaries(raw: pd.DataFrame, first: str) -> dict[str, Shown]:

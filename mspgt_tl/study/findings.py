@@ -26,6 +26,7 @@ from mspgt_tl.pipeline.theory import Theory, load_theory, summarise
 from mspgt_tl.predictions import SETS, Evidence, Judgement, judge, load_set
 from mspgt_tl.rivals import rival_rows
 from mspgt_tl.study.plan import Step, StudyModel, is_random, make_steps
+from mspgt_tl.study.questions import DOSE_COLUMNS, RULE_COLUMNS, dose_rows, ratio_rows, rule_rows
 from mspgt_tl.study.run import Study
 
 if TYPE_CHECKING:
@@ -164,6 +165,35 @@ class Findings:
             }
             for i, gap in enumerate(gaps)
         ]
+
+    @cached_property
+    def rules(self) -> pd.DataFrame:
+        """What the published rule and ours say of trained weights, random weights and shuffled words, first corpus."""
+        import pandas as pd
+
+        rows = []
+        for (corpus, model), detection in self.detections.items():
+            if corpus != self.study.config.first_corpus:
+                continue
+            rows += rule_rows(model, "random weights" if is_random(model) else "trained", detection.data)
+            for null, data in detection.nulls.items():
+                rows += rule_rows(model, SHUFFLED[null].format(corpus).partition(", ")[2], data)
+        return pd.DataFrame(rows, columns=list(RULE_COLUMNS))
+
+    @cached_property
+    def doses(self) -> pd.DataFrame:
+        """KL of the next token by model, scale and dose."""
+        import pandas as pd
+
+        rows = [row for model, sweep in self.interventions.items() for row in dose_rows(model, sweep)]
+        return pd.DataFrame(rows, columns=list(DOSE_COLUMNS))
+
+    @cached_property
+    def ratios(self) -> pd.DataFrame:
+        """Brittleness ratios between scales and between models, by dose."""
+        import pandas as pd
+
+        return pd.DataFrame(ratio_rows(self.doses), columns=["dose", "between", "ratio", "controls"])
 
     @cached_property
     def dependence(self) -> Dependence | None:

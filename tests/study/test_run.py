@@ -139,7 +139,19 @@ def test_the_report_says_what_the_runs_say(done: Path) -> None:
     elsewhere = pd.read_csv(done / "tables" / "boundaries_elsewhere.csv")
     assert set(elsewhere["corpus"]) == {"generated, words shuffled", "other"}
     assert set(elsewhere[elsewhere["model"] == "llama2-mini@random:0"]["corpus"]) == {"other"}
-    for name in ("boundaries", "families", "noise", "table2", "predictions", "theory", "rivals", "readings", "steps"):
+    for name in (
+        "boundaries",
+        "families",
+        "noise",
+        "table2",
+        "predictions",
+        "theory",
+        "rivals",
+        "readings",
+        "steps",
+        "rules",
+        "ratios",
+    ):
         assert (done / "tables" / f"{name}.csv").is_file()
         assert r"\toprule" in (done / "tables" / f"{name}.tex").read_text()
     page = (done / "report.html").read_text()

@@ -1,0 +1,175 @@
+"""Three questions to everything a study has measured, answered from its run folders alone.
+
+*Boundary or BOS?* Which boundaries coincide with the onset or end of a massive activation or a sink. *Two boundaries in
+every model?* What each rule says of trained weights, random weights and shuffled words. *An unequal dose?* How many
+times as brittle one scale or model is as another, by how the noise is dosed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mspgt_tl.boundaries import find_boundaries
+from mspgt_tl.contracts import SIGNAL
+from mspgt_tl.profile import WITHIN
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from mspgt_tl.pipeline.intervention import Intervention
+
+OURS = "this package"
+READINGS: Mapping[str, tuple[str, ...]] = {
+    "published rule, first tokens and sinks among the data": ("first token kept", "sinks kept"),
+    "published rule, rows as long as they are": ("raw rows",),
+    "published rule, our curves": (),
+    OURS: (),
+}
+"""What is asked of every result, with the audit's variants that take a signal's place."""
+RULE_COLUMNS = ("model", "kind", "reading", "boundaries", "count", "near", "chance")
+DOSE_COLUMNS = (
+    "model",
+    "dose",
+    "level",
+    "scale",
+    "blocks",
+    "sigma",
+    "kl",
+    "low",
+    "high",
+    "controls_low",
+    "controls_high",
+)
+
+
+def rule_rows(model: str, kind: str, data: xr.Dataset) -> list[dict[str, Any]]:
+    """Return what each reading accepts in one result, and how much of it coincides with an onset or end.
+
+    Args:
+        kind: such as `trained`, `random weights` or `words shuffled`.
+        data: the labelled result of a detection, with its audit and profile.
+    """
+    rows = []
+    for reading, variants in READINGS.items():
+        gaps = _supported(data) if reading == OURS else _accepted(data, variants)
+        near = [gap for gap in gaps if _is_near(data, gap)]
+        rows.append(
+            {
+                "model": model,
+                "kind": kind,
+                "reading": reading,
+                "boundaries": tuple(gaps),
+                "count": len(gaps),
+                "near": len(near),
+                "chance": float(data["onset_chance"]),
+            }
+        )
+    return rows
+
+
+def _supported(data: xr.Dataset) -> list[int]:
+    said = zip(data["boundary"].values, data["verdict"].values, strict=True)
+    return [int(gap) for gap, verdict in said if verdict == "supported"]
+
+
+def _accepted(data: xr.Dataset, variants: Sequence[str]) -> list[int]:
+    """Return what the published rule accepts with these variants in the place of their signals."""
+    n_drawn = data.sizes.get("audit_resample", data.sizes["resample"]) if variants else data.sizes["resample"]
+    curves = data["curve"].values.copy()
+    resampled = data["resampled"].values[:n_drawn].astype(np.float64)
+    names = [str(name) for name in data[SIGNAL].values]
+    for variant in variants:
+        own = data.sel(variant=variant)
+        place = names.index(str(own["audit_signal"].item()))
+        curves[place], resampled[:, place] = own["audit_curve"].values, own["audit_resampled"].values
+    found = find_boundaries(curves, resampled=resampled, rule="paper", seed=int(data.attrs["seed"]))
+    return [gap for gap, said in zip(found.boundaries, found.verdicts, strict=True) if said == "accepted"]
+
+
+def _is_near(data: xr.Dataset, gap: int) -> bool:
+    onset = data["onset"]
+    return bool((onset.values[np.abs(onset["gap"].values - gap) <= WITHIN] != 0).any())
+
+
+def dose_rows(model: str, sweep: Intervention) -> list[dict[str, Any]]:
+    """Return the KL of the next token by scale for every dose: equal σ, equal power, equal exit norm, equal KL.
+
+    At a dose's σ the KL is read off the scale's own levels, on a line between logarithms; beyond them the line goes on,
+    for KL grows with σ² there. Controls, stretches of as many blocks elsewhere, have no σ for solved doses.
+    """
+    effects, rows = sweep.effects, []
+    scales = [str(n) for n in effects["target"].values[effects["group"].values == "scale"]]
+    planned = sweep.conditions[~sweep.conditions["is_control"].astype(bool) & sweep.conditions["scale"].isin(scales)]
+    level = float(sweep.manifest["notes"]["compared_level"])
+    for condition in planned[planned["level"] == level].to_dict("records"):
+        name, sigma = str(condition["scale"]), float(condition["sigma"])
+        own = effects.sel(target=name)
+        controls = [str(n) for n in effects["target"].values if str(n).startswith(f"{name} control")]
+        same_sigma = condition["dose"] in ("per_layer", "per_scale")
+        beside = [read_off(effects.sel(target=c), "kl", sigma) for c in controls] if same_sigma else []
+        rows.append(
+            {
+                "model": model,
+                "dose": str(condition["dose"]),
+                "level": level,
+                "scale": name,
+                "blocks": str(own["blocks"].item()),
+                "sigma": sigma,
+                "kl": read_off(own, "kl", sigma),
+                "low": read_off(own, "kl_low", sigma),
+                "high": read_off(own, "kl_high", sigma),
+                "controls_low": min(beside, default=math.nan),
+                "controls_high": max(beside, default=math.nan),
+            }
+        )
+    return rows
+
+
+def read_off(effects: xr.Dataset, measure: str, sigma: float) -> float:
+    """Return a measure of one target at a σ between (or beyond) those it was measured at, on a log–log line."""
+    sigmas, values = effects["sigma"].values.astype(float), effects[measure].values.astype(float)
+    known = np.isfinite(sigmas) & np.isfinite(values) & (sigmas > 0) & (values > 0)
+    if not (math.isfinite(sigma) and sigma > 0 and known.any()):
+        return math.nan
+    order = np.argsort(sigmas[known])
+    x, y = np.log(sigmas[known][order]), np.log(values[known][order])
+    return float(np.exp(_line(x, y, math.log(sigma))))
+
+
+def _line(x: Float[np.ndarray, "point"], y: Float[np.ndarray, "point"], at: float) -> float:
+    """Return a polygon's value, its first and last side going on; slope 2 where there is one point only."""
+    if len(x) == 1:
+        return float(y[0] + 2 * (at - x[0]))
+    side = int(np.clip(np.searchsorted(x, at) - 1, 0, len(x) - 2))
+    return float(y[side] + (y[side + 1] - y[side]) / (x[side + 1] - x[side]) * (at - x[side]))
+
+
+def ratio_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return brittleness ratios by dose: largest KL over smallest, over the scales of a model and over models.
+
+    `controls`: the same ratio among the controls' extremes, which is what depth alone gives at that dose.
+    """
+    rows = []
+    for dose, of_dose in table.groupby("dose", sort=False):
+        groups = [("scales of " + str(model), rest) for model, rest in of_dose.groupby("model", sort=False)]
+        groups += [(f"models, {scale} scale", rest) for scale, rest in of_dose.groupby("scale", sort=False)]
+        for between, rest in groups:
+            values = rest["kl"].dropna()
+            if len(values) < 2:
+                continue
+            low, high = rest["controls_low"].min(), rest["controls_high"].max()
+            rows.append(
+                {
+                    "dose": dose,
+                    "between": between,
+                    "ratio": float(values.max() / values.min()) if values.min() > 0 else math.inf,
+                    "controls": float(high / low) if low > 0 else math.nan,
+                }
+            )
+    return rows

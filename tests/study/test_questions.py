@@ -1,0 +1,129 @@
+"""The three questions, on results and sweeps made by hand: whose boundaries, whose rule, which dose."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from mspgt_tl.dashboard.study_questions import dose_figure, onset_figure, rules_figure
+from mspgt_tl.study.questions import DOSE_COLUMNS, OURS, dose_rows, ratio_rows, read_off, rule_rows
+
+SIGNALS = ["cka", "probe", "attention_jsd"]
+
+
+def result(gap: int, raw_gap: int, *, supported: bool = True) -> xr.Dataset:
+    """Three signals that peak at one gap; the audit's other rows peak at another, where a massive activation starts."""
+    rng, gaps = np.random.default_rng(0), np.arange(1, 12)
+    curve = 0.02 * rng.random((3, 11)) + (gaps == gap)
+    other = 0.02 * rng.random((2, 11)) + 5.0 * (gaps == raw_gap)
+    variants = ["first token kept", "raw rows", "sinks kept"]
+    audit_curve = np.stack([other[0], other[1], curve[2]])
+    return xr.Dataset(
+        {
+            "curve": (("signal", "gap"), curve),
+            "resampled": (("resample", "signal", "gap"), np.tile(curve, (120, 1, 1)).astype(np.float32)),
+            "audit_signal": ("variant", ["cka", "cka", "attention_jsd"]),
+            "audit_curve": (("variant", "gap"), audit_curve),
+            "audit_resampled": (("variant", "audit_resample", "gap"), np.tile(audit_curve[:, None], (1, 110, 1))),
+            "boundary": ("found", np.array([gap])),
+            "verdict": ("found", np.array(["supported" if supported else "localised, not significant"])),
+            "onset": ("gap", (gaps == raw_gap).astype(int)),
+            "onset_chance": ((), 3 / 11),
+        },
+        coords={"signal": SIGNALS, "gap": gaps, "variant": variants},
+        attrs={"seed": 0, "n_layers": 12, "reasons": json.dumps([])},
+    )
+
+
+def test_each_rule_is_asked_with_its_own_rows():
+    """With first tokens or raw rows the published rule also takes the massive onset; ours is what the verdict says."""
+    rows = {row["reading"]: row for row in rule_rows("m", "trained", result(4, 9))}
+    kept, raw, ours = (rows[name] for name in [*list(rows)[:2], OURS])
+    assert kept["boundaries"] == raw["boundaries"] == (4, 9)
+    assert (kept["count"], kept["near"]) == (2, 1)
+    assert rows["published rule, our curves"]["boundaries"] == (4,)
+    assert ours["boundaries"] == (4,) and ours["near"] == 0
+    assert all(row["chance"] == pytest.approx(3 / 11) for row in rows.values())
+
+
+def test_a_candidate_that_is_not_supported_is_no_boundary_of_ours():
+    """The published rule still takes it."""
+    rows = {row["reading"]: row["boundaries"] for row in rule_rows("m", "trained", result(4, 9, supported=False))}
+    assert rows[OURS] == ()
+    assert rows["published rule, our curves"] == (4,)
+
+
+def sweep(factors: dict[str, float]) -> Any:
+    """A sweep in which KL = factor · σ² exactly, controls with factor 1 and 3."""
+    levels = [0.05, 0.1, 0.2]
+    every = (
+        factors | {f"{name} control, 0-3": 1.0 for name in factors} | {f"{name} control, 4-7": 3.0 for name in factors}
+    )
+    kl = np.array([[f * s * s for s in levels] for f in every.values()])
+    effects = xr.Dataset(
+        {"kl": (("target", "level"), kl), "kl_low": (("target", "level"), 0.9 * kl)}
+        | {"kl_high": (("target", "level"), 1.1 * kl), "sigma": (("target", "level"), np.tile(levels, (len(kl), 1)))},
+        coords={
+            "target": list(every),
+            "level": levels,
+            "group": ("target", ["scale"] * len(factors) + ["control"] * 2 * len(factors)),
+            "blocks": ("target", ["0-3"] * len(every)),
+        },
+        attrs={"dose": "per_layer"},
+    )
+    conditions = pd.DataFrame(
+        [
+            {"scale": name, "dose": dose, "level": 0.1, "sigma": sigma, "is_control": False}
+            for name, factor in factors.items()
+            for dose, sigma in (("per_layer", 0.1), ("per_scale", 0.05), ("kl", 0.1 / np.sqrt(10 * factor)))
+        ]
+    )
+    return SimpleNamespace(effects=effects, conditions=conditions, manifest={"notes": {"compared_level": 0.1}})
+
+
+def test_ratios_follow_the_dose():
+    """Scales 8 times as sensitive are 8 times as brittle at equal σ and at equal power, and equally so at equal KL."""
+    table = pd.DataFrame(dose_rows("m", sweep({"local": 8.0, "global": 1.0})), columns=list(DOSE_COLUMNS))
+    ratios = {row["dose"]: row for row in ratio_rows(table) if row["between"] == "scales of m"}
+    assert ratios["per_layer"]["ratio"] == pytest.approx(8)
+    assert ratios["per_scale"]["ratio"] == pytest.approx(8)
+    assert ratios["kl"]["ratio"] == pytest.approx(1)
+    assert ratios["per_layer"]["controls"] == pytest.approx(3)
+    assert np.isnan(ratios["kl"]["controls"])
+
+
+def test_between_models_each_scale_has_its_ratio():
+    """One row a scale, the largest model's KL over the smallest's."""
+    rows = dose_rows("a", sweep({"local": 8.0})) + dose_rows("b", sweep({"local": 2.0}))
+    found = ratio_rows(pd.DataFrame(rows, columns=list(DOSE_COLUMNS)))
+    assert {row["between"]: row["ratio"] for row in found if row["dose"] == "per_scale"} == {
+        "models, local scale": pytest.approx(4)
+    }
+
+
+def test_reading_off_beyond_the_levels_and_with_one():
+    """On a power law the line is exact everywhere; one level alone is taken to grow with σ²; no σ gives nan."""
+    effects = xr.Dataset({"kl": ("level", [0.01, 0.08]), "sigma": ("level", [0.1, 0.2])})
+    assert read_off(effects, "kl", 0.4) == pytest.approx(0.64)
+    assert read_off(effects.isel(level=[0]), "kl", 0.3) == pytest.approx(0.09)
+    assert np.isnan(read_off(effects, "kl", np.nan))
+
+
+def test_the_pictures_hold_the_tables():
+    """One curve with and without first tokens, one point a boundary, one a scale and dose."""
+    data = result(4, 9)
+    assert [trace["name"] for trace in onset_figure({"m": data}).data] == [
+        "first tokens among the rows",
+        "data tokens only",
+    ]
+    rules = rules_figure(pd.DataFrame(rule_rows("m", "trained", data)))
+    assert sorted(x for trace in rules.data for x in trace["x"]) == [4, 4, 4, 4, 9, 9]
+    table = pd.DataFrame(dose_rows("m", sweep({"local": 8.0, "global": 1.0})), columns=list(DOSE_COLUMNS))
+    drawn = [trace for trace in dose_figure(table).data if trace["mode"] == "markers"]
+    assert sorted(x for trace in drawn for x in trace["x"]) == pytest.approx(sorted(table["kl"]))
