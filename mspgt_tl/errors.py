@@ -7,6 +7,7 @@ MspgtError                     base: the command line prints it on one line and 
 │   └── ActivationError        a forward pass gave values that no statistic can use
 ├── CorpusError                a text or treebank cannot be read or holds nothing usable
 ├── StoreError                 a run folder is missing, damaged or belongs to another run
+├── WorkerError                a worker of a cluster died again and again
 └── DataError                  an array passed to a function has the wrong shape or values
 """
 
@@ -51,6 +52,10 @@ class CorpusError(MspgtError):
 
 class StoreError(MspgtError):
     """A run folder is missing, damaged or belongs to another run."""
+
+
+class WorkerError(MspgtError):
+    """A worker process or a node of a cluster died again and again on one item of work."""
 
 
 class DataError(MspgtError, ValueError):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -203,3 +206,42 @@ def located_fixture() -> Callable[..., Any]:
 @pytest.fixture(name="planted_result")
 def planted_result_fixture() -> Callable[..., tuple[Any, Any]]:
     return planted_result
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of two workers on this machine, with a home of its own; its processes are gone afterwards."""
+    ray: Any = pytest.importorskip("ray", reason="needs the extra 'ray'")
+    import psutil
+
+    home = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets need short paths
+    settings = {
+        "HOME": str(home),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_gcs_server_port_wait_time_s": "120",
+    }
+    known = {child.pid for child in psutil.Process().children(recursive=True)}
+    quiet = {"include_dashboard": False, "configure_logging": False, "log_to_driver": False}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        for attempt in range(3):
+            try:
+                ray.init(num_cpus=2, object_store_memory=100 * 1024**2, _temp_dir=str(home), **quiet)
+                break
+            except Exception:  # Ray gives itself 30 seconds to start, which a busy machine does not
+                ray.shutdown()
+                if attempt == 2:
+                    raise
+        yield
+        ours = [child for child in psutil.Process().children(recursive=True) if child.pid not in known]
+        ray.shutdown()
+        for process in psutil.wait_procs(ours, timeout=5)[1]:
+            process.kill()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Ray waits for none of its processes
+        gc.collect()
+    shutil.rmtree(home, ignore_errors=True)

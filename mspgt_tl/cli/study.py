@@ -13,9 +13,18 @@ from mspgt_tl.cli.console import app, out, parse_settings, resumable
 from mspgt_tl.cli.format import new_table, plain, size
 from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
 from mspgt_tl.progress import duration, telling
+from mspgt_tl.cli.parallel import (
+    BackendOption,
+    JobsOption,
+    RayAddressOption,
+    ShardOption,
+    read_shard,
+    read_workers,
+)
 
 if TYPE_CHECKING:
     from mspgt_tl.study import Cost, Estimate, Study
+    from mspgt_tl.workers import Shard
 
 
 @app.command()
@@ -55,13 +64,17 @@ def study(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. detect.sentences=1000. Repeatable."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    jobs: JobsOption = 1,
+    backend: BackendOption = None,
+    ray_address: RayAddressOption = None,
+    shard: ShardOption = None,
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a whole study: all its models on all its corpora, noise, theory, predictions, and one report."""
     from mspgt_tl.study import estimate_study, load_study, read_study, run_study, write_study_report
 
+    workers, part = read_workers(jobs, backend, ray_address), read_shard(shard, force=force)
     folder = choose_folder(
         out_folder, Path("runs") / f"study-{Path(source).stem}{'-quick' if quick else ''}", force=force
     )
@@ -84,12 +97,28 @@ def study(
                 config,
                 out=folder,
                 name=Path(source).stem,
-                jobs=jobs,
+                workers=workers,
+                shard=part,
                 progress=told,
                 said=told.say,
             )
+        if part:
+            _print_shard(done, part, folder, as_json=as_json)
+            return
     page, conclusions = write_study_report(done)
     _print_study(done, page, conclusions, as_json=as_json)
+    if done.unfinished:
+        raise typer.Exit(1)
+
+
+def _print_shard(done: Study, part: Shard, folder: Path, *, as_json: bool) -> None:
+    """Say what this part came to; the report waits for all of them."""
+    if as_json:
+        print(json.dumps({"steps": {name: vars(outcome) for name, outcome in done.outcomes.items()}}, indent=1))
+    else:
+        for outcome in done.unfinished:
+            out.print(f"[red]Not finished[/] {plain(outcome.step)}: {plain(outcome.reason)}", highlight=False)
+        out.print(f"Part {part.index} of {part.count} is done. When all are: --report --out {folder}", soft_wrap=True)
     if done.unfinished:
         raise typer.Exit(1)
 

@@ -6,16 +6,18 @@ those that need its result are left out, and all others go on.
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mspgt_tl.config import hash_plain, make_config, to_plain
 from mspgt_tl.contracts import Progress
-from mspgt_tl.errors import ConfigError, MspgtError, StoreError
+from mspgt_tl.errors import MspgtError, StoreError
+from mspgt_tl.files import write_atomically
 from mspgt_tl.models.names import check_weights, find_source
 from mspgt_tl.models.shape import shape_of
 from mspgt_tl.pipeline.detection import detect, load_run
@@ -24,9 +26,12 @@ from mspgt_tl.pipeline.intervention import choose_metrics, intervene
 from mspgt_tl.pipeline.theory import run_theory
 from mspgt_tl.store import MANIFEST, Run
 from mspgt_tl.study.plan import Step, StudyConfig, make_steps, nulls_of, settings_of
+from mspgt_tl.workers import Shard, Workers
 
-STEPS = "steps"
-"""Note of the study's manifest: what every step came to."""
+OUTCOMES = "outcomes"
+"""Folder within a study's: what every step came to, each in a file of its own, so that shards never share one."""
+PATIENCE = 60.0
+"""Seconds that a shard waits for another one to write down what the study is."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ def run_study(
     *,
     out: str | Path,
     name: str = "study",
-    jobs: int = 1,
+    workers: Workers | None = None,
+    shard: Shard | None = None,
     progress: Progress | None = None,
     said: Callable[[str], None] = lambda line: None,
 ) -> Study:
@@ -71,35 +77,88 @@ def run_study(
     Args:
         out: folder of the study; one that was killed resumes there, and models and corpora may be added to it.
         name: what the manifest calls it.
-        jobs: steps at the same time, each on its share of the processor's cores.
+        workers: steps at the same time and where they run; one after the other by default.
+        shard: run only this part of the models and corpora; other processes may run the others at the same time.
         said: told one line when a step begins and ends.
 
     Raises:
-        ConfigError: no jobs.
         ModelError, CorpusError: a model, corpus or treebank cannot be found; nothing has been run then.
-        StoreError: the folder holds a study with other settings.
+        StoreError: the folder holds a study with other settings, or is in use.
     """
-    if jobs < 1:
-        raise ConfigError(f"At least one job is needed, got {jobs}.")
     inputs = check_inputs(config)
-    run = Run.create(Path(out), {"command": "study", "name": name, "config": settings_of(config)})
-    run.note(plan=to_plain(config))
+    # A shard leaves the folder to the others as soon as it says what the study is; steps have folders of their own.
+    run = _open(Path(out), config, name, PATIENCE if shard else 0.0)
+    folder, manifest = run.folder, run.manifest
+    if shard:
+        del run
     steps = {step.name: step for step in make_steps(config)}
-    outcomes = {n: Outcome(**kept) for n, kept in run.manifest["notes"].get(STEPS, {}).items() if n in steps}
-    kept, told = run.manifest["notes"].get("fingerprints", {}), fingerprints(config, inputs)
+    own = {step.name for unit in (shard or Shard(1, 1)).pick(units(config)) for step in unit}
+    told = fingerprints(config, inputs)
+    known = {n: found for n in steps if (found := read_outcome(folder, n))}
     finished = {
         n
-        for n, outcome in outcomes.items()
-        if not outcome.reason and kept.get(n) == told[n] and (run.folder / n / MANIFEST).is_file()
+        for n, (outcome, fingerprint) in known.items()
+        if not outcome.reason and fingerprint == told[n] and (folder / n / MANIFEST).is_file()
     }
-    waiting = [step for step in steps.values() if step.name not in finished]
-    for done, outcome in enumerate(_in_order(run.folder, config, waiting, finished, jobs, progress, said), 1):
-        outcomes[outcome.step] = outcome
-        kept[outcome.step] = told[outcome.step]
-        run.note(**{STEPS: {n: vars(outcomes[n]) for n in steps if n in outcomes}, "fingerprints": kept})
+    waiting = [step for n, step in steps.items() if n in own and n not in finished]
+    for done, outcome in enumerate(
+        _in_order(folder, config, waiting, finished, workers or Workers(), progress, said), 1
+    ):
+        _write_outcome(folder, outcome, told[outcome.step])
         if progress:
-            progress("steps", len(steps) - len(waiting) + done, len(steps))
-    return Study(config, {n: outcomes[n] for n in steps}, run.manifest, run.folder)
+            progress("steps", len(own) - len(waiting) + done, len(own))
+    return Study(config, _read_outcomes(folder, steps), manifest, folder)
+
+
+def _open(folder: Path, config: StudyConfig, name: str, patience: float) -> Run:
+    """Write down what the study is, and hold its folder; wait so many seconds while somebody else does."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            run = Run.create(folder, {"command": "study", "name": name, "config": settings_of(config)})
+            break
+        except StoreError as error:
+            if "in use" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+    if run.manifest["notes"].get("plan") != to_plain(config):
+        run.note(plan=to_plain(config))
+    return run
+
+
+def units(config: StudyConfig) -> list[list[Step]]:
+    """Return the steps in parts that need nothing of each other: a model on a corpus, with what rests on it.
+
+    Detections on a second corpus take over probes of the first where these are finished, and train the same ones
+    where they are not.
+    """
+    found: dict[tuple[str, str], list[Step]] = {}
+    for step in make_steps(config):
+        found.setdefault((step.model, step.corpus), []).append(step)
+    return list(found.values())
+
+
+def read_outcome(folder: Path, step: str) -> tuple[Outcome, str] | None:
+    """Return what a step came to and the fingerprint of what it was told; None if it has not been run."""
+    path = folder / OUTCOMES / f"{step}.json"
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Outcome(**kept["outcome"]), kept["fingerprint"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} is damaged ({error!r}): remove it, and the step is looked at again.") from error
+
+
+def _write_outcome(folder: Path, outcome: Outcome, fingerprint: str) -> None:
+    path = folder / OUTCOMES / f"{outcome.step}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"outcome": vars(outcome), "fingerprint": fingerprint}, indent=1)
+    write_atomically(path, text)
+
+
+def _read_outcomes(folder: Path, steps: Iterable[str]) -> dict[str, Outcome]:
+    return {name: found[0] for name in steps if (found := read_outcome(folder, name))}
 
 
 def load_study(folder: str | Path) -> Study:
@@ -114,8 +173,8 @@ def load_study(folder: str | Path) -> Study:
     if "plan" not in run.manifest["notes"]:
         raise StoreError(f"{folder} holds a study that was stopped before its first step: run it again.")
     config = make_config(run.manifest["notes"]["plan"], StudyConfig)
-    kept = run.manifest["notes"].get(STEPS, {})
-    return Study(config, {name: Outcome(**outcome) for name, outcome in kept.items()}, run.manifest, run.folder)
+    steps = (step.name for step in make_steps(config))
+    return Study(config, _read_outcomes(run.folder, steps), run.manifest, run.folder)
 
 
 def check_inputs(config: StudyConfig) -> dict[str, Any]:
@@ -167,21 +226,23 @@ def _in_order(
     config: StudyConfig,
     waiting: Sequence[Step],
     finished: set[str],
-    jobs: int,
+    workers: Workers,
     progress: Progress | None,
     said: Callable[[str], None],
 ) -> Iterator[Outcome]:
     """Run the waiting steps in rounds, each with what the rounds before it made possible."""
-    finished, ended = set(finished), set(finished)
+    finished, ended, here = set(finished), set(finished), {step.name for step in waiting}
 
     def is_ready(step: Step) -> bool:
-        # A detection takes probes over if they are there, and trains its own if they are not.
-        return step.after is None or step.after in (ended if step.stage == "detect" else finished)
+        # A detection takes probes over if they are there, and trains its own if they are not, or are another shard's.
+        if step.stage == "detect":
+            return step.after is None or step.after in ended or step.after not in here
+        return step.after in finished
 
     open_steps = list(waiting)
     while ready := [step for step in open_steps if is_ready(step)]:
         open_steps = [step for step in open_steps if step not in ready]
-        for outcome in _at_once(folder, config, ready, jobs, progress, said):
+        for outcome in _at_once(folder, config, ready, workers, progress, said):
             ended.add(outcome.step)
             if not outcome.reason:
                 finished.add(outcome.step)
@@ -203,33 +264,30 @@ def _at_once(
     folder: Path,
     config: StudyConfig,
     steps: Sequence[Step],
-    jobs: int,
+    workers: Workers,
     progress: Progress | None,
     said: Callable[[str], None],
 ) -> Iterator[Outcome]:
-    if jobs == 1:
+    if workers.is_serial:
         for step in steps:
             said(f"{step.name} …")
             yield run_step(folder, config, step, progress=progress)
         return
-    from joblib import Parallel, cpu_count, delayed
+    on_gpu = str(config.device or "").startswith("cuda")
+    yield from workers.run(
+        run_step,
+        [(folder, config, step) for step in steps],
+        folder=folder,
+        gpus=float(on_gpu),
+        lost=lambda number, reason: Outcome(steps[number].name, 0.0, reason),
+    )
 
-    threads = max(1, cpu_count() // jobs)
-    parallel: Any = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)  # pyright: ignore
-    yield from parallel(delayed(run_step)(folder, config, step, threads=threads) for step in steps)
 
-
-def run_step(
-    folder: Path, config: StudyConfig, step: Step, *, threads: int | None = None, progress: Progress | None = None
-) -> Outcome:
+def run_step(folder: Path, config: StudyConfig, step: Step, *, progress: Progress | None = None) -> Outcome:
     """Run one step in its folder; an error becomes the outcome's reason, and one that is not ours leaves its traceback.
 
     Not even that goes for a process that the system kills for its memory: it ends the study, which then resumes.
     """
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
     started, reason = time.perf_counter(), ""
     try:
         _RUNNERS[step.stage](folder, config, step, progress)
@@ -264,11 +322,17 @@ def _detect(folder: Path, config: StudyConfig, step: Step, progress: Progress | 
         config=config.detect,
         nulls=nulls_of(config, step),
         rivals=config.rivals,
-        reuse=folder / step.after if step.after and (folder / step.after / MANIFEST).is_file() else None,
+        reuse=_donor(folder, step),
         device=config.device,
         dtype=config.dtype,
         progress=progress,
     )
+
+
+def _donor(folder: Path, step: Step) -> Path | None:
+    """Return the run whose probes are taken over: only one that has finished, for another shard may be at it."""
+    found = read_outcome(folder, step.after) if step.after else None
+    return folder / str(step.after) if found and not found[0].reason else None
 
 
 def _intervene(folder: Path, config: StudyConfig, step: Step, progress: Progress | None) -> None:

@@ -20,6 +20,7 @@ from mspgt_tl.errors import ConfigError, CorpusError, ModelError, StoreError
 from mspgt_tl.pipeline.detection import load_run
 from mspgt_tl.study import Findings, conclusions, load_study, read_study, run_study, write_study_report
 from mspgt_tl.study.run import run_step
+from mspgt_tl.workers import Workers
 
 OTHER = "qwen1.5-mini"
 TINY = """
@@ -289,7 +290,7 @@ def test_wrong_names_are_told_before_anything_runs(file: Path, tmp_path: Path) -
     with pytest.raises(CorpusError, match=r"nowhere\.txt"):
         run_study(read_study(file, corpora={"lost": "nowhere.txt"}), out=out)
     with pytest.raises(ConfigError, match="job"):
-        run_study(read_study(file), out=out, jobs=0)
+        run_study(read_study(file), out=out, workers=Workers(0))
     assert not out.exists()
 
 
