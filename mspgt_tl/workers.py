@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,9 @@ from mspgt_tl.errors import ConfigError, StoreError, WorkerError, unknown_name
 Kind = Literal["serial", "joblib", "ray"]
 RETRIES = 3
 """A killed worker is started again so often, and so often an item is tried again."""
+
+PATIENCE = 60.0
+"""Seconds that a shard waits for another one to write down what it is that they share."""
 
 T = TypeVar("T")
 Lost = Callable[[int, str], Any]
@@ -129,6 +133,9 @@ def _on_threads(threads: int, function: Callable[..., Any], item: tuple[Any, ...
 
 
 def _ray() -> Any:
+    if "ray" not in sys.modules:
+        # Read once, as Ray is imported: nobody without the token may send work to a cluster that is started here.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError as error:
@@ -204,9 +211,7 @@ def _cluster(ray: Any, workers: Workers) -> Iterator[None]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"No Ray cluster answers at '{workers.address}': {error}") from error
     else:
-        # Nobody else may send it work; and a busy machine takes longer to start it than Ray expects.
-        for name, value in (("RAY_AUTH_MODE", "token"), ("RAY_gcs_server_port_wait_time_s", "120")):
-            os.environ.setdefault(name, value)
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")  # a busy machine is slower than Ray expects
         ray.init(num_cpus=max(workers.count, os.cpu_count() or 1), include_dashboard=False, **quiet)
     try:
         yield

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -211,7 +209,6 @@ def planted_result_fixture() -> Callable[..., tuple[Any, Any]]:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster of two workers on this machine, with a home of its own; its processes are gone afterwards."""
-    ray: Any = pytest.importorskip("ray", reason="needs the extra 'ray'")
     import psutil
 
     home = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets need short paths
@@ -228,6 +225,7 @@ def ray_cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
+        ray: Any = pytest.importorskip("ray", reason="needs the extra 'ray'")  # reads the settings as it is imported
         for attempt in range(3):
             try:
                 ray.init(num_cpus=2, object_store_memory=100 * 1024**2, _temp_dir=str(home), **quiet)
@@ -241,7 +239,4 @@ def ray_cluster() -> Iterator[None]:
         ray.shutdown()
         for process in psutil.wait_procs(ours, timeout=5)[1]:
             process.kill()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # Ray waits for none of its processes
-        gc.collect()
     shutil.rmtree(home, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from mspgt_tl.config import ProbeConfig
 from mspgt_tl.errors import ConfigError, StoreError, UnknownModelError
 from mspgt_tl.models.synthetic import Nuisances, PlantedModel
 from mspgt_tl.pipeline import calibration
-from mspgt_tl.pipeline.calibration import REPORT, TABLE, Calibration, calibrate, stage_name
+from mspgt_tl.pipeline.calibration import TABLE, Calibration, calibrate, stage_name
 from mspgt_tl.store import Run
+from mspgt_tl.workers import Shard, Workers
 
 TINY = Effort(train_trees=60, dev_trees=60, probe=ProbeConfig(hidden=8, epochs=2, repeats=1), resamples=100)
 
@@ -69,7 +71,7 @@ def test_quick_grid_can_fail(quick: Calibration) -> None:
 def test_calibration_resumes_and_judges_to_the_same_table(quick: Calibration) -> None:
     """Measured chunks are not measured again, and judging them anew gives the same numbers to the last digit."""
     before = Run.read(quick.folder).manifest["stages"]
-    again = calibrate("quick", out=quick.folder, jobs=2)
+    again = calibrate("quick", out=quick.folder, workers=Workers(2))
     assert Run.read(quick.folder).manifest["stages"] == before
     pd.testing.assert_frame_equal(again.table, quick.table)
     with pytest.raises(StoreError, match="another run"):
@@ -89,20 +91,54 @@ def test_unmeasured_cells_stay_in_the_table(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", {"command": "calibrate", "grid": "tiny", "seed": 0})
     name, data = calibration.measure_chunk(measured, range(0, 2), TINY, 0)
     run.stage(name, lambda: data)
-    result = calibration.judge_grid(run, grid, seed=0, jobs=1)
+    calibration.judge_grid(run, grid, seed=0, workers=Workers())
+    result = calibration.KIND.read(run)
     assert result.table.groupby("cell")["cases"].max().to_dict() == {"one": 2, "two": 0}
     assert {target.cell for target in result.targets} == {"one"}
-    assert "2 of 4 cases" in (run.folder / REPORT).read_text(encoding="utf-8")
+    assert "2 of 4 cases" in calibration.KIND.write_page(result).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
 def test_page_and_table_are_written_and_work_offline(quick: Calibration) -> None:
     """The page holds every cell and detector, and refers to nothing outside itself."""
-    page = (quick.folder / REPORT).read_text(encoding="utf-8")
+    page = (quick.folder / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=", page)
     for name in {*quick.table["cell"], *quick.table["detector"]}:
         assert str(name) in page
     assert len(pd.read_csv(quick.folder / TABLE)) == len(quick.table)
+
+
+def calibrate_shard(folder: str | Path, shard: str) -> None:
+    """Measure one part of the four small models."""
+    with patch.object(calibration, "make_grid", lambda _size, *, model: SMALL):
+        calibration.measure_shard(Shard.parse(shard), "small", out=folder)
+
+
+@pytest.mark.slow
+def test_two_shards_at_once_are_the_serial_calibration(tmp_path: Path) -> None:
+    """Two processes at once, each with its part, then taken over: every case to the bit, none measured again."""
+    code = "import sys; from tests.test_calibration import calibrate_shard as go; go(sys.argv[1], sys.argv[2])"
+    together, root = tmp_path / "together", Path(__file__).parents[1]
+    command, settings = [sys.executable, "-c", code, str(together)], {**os.environ, "PYTHONPATH": str(root)}
+    parts = [subprocess.Popen([*command, f"{i}/2"], cwd=root, env=settings) for i in (1, 2)]
+    calibrate_small(tmp_path / "alone")
+    assert [part.wait(timeout=300) for part in parts] == [0, 0]
+    with patch.object(calibration, "measure_chunk", side_effect=AssertionError("measured again")):
+        calibrate_small(together)
+    one, other = Run.read(tmp_path / "alone"), Run.read(together)
+    assert one.manifest["stages"].keys() == other.manifest["stages"].keys()
+    assert len(one.manifest["stages"]) == 4
+    for name in one.manifest["stages"]:
+        assert one.arrays(name).identical(other.arrays(name))
+    assert (tmp_path / "alone" / TABLE).read_bytes() == (together / TABLE).read_bytes()
+
+
+def test_a_part_of_another_calibration_is_refused(tmp_path: Path) -> None:
+    """Parts left by another seed in the same folder are named, not mixed in."""
+    run = Run.create(tmp_path, {"command": "calibrate", "seed": 0})
+    Run.create(tmp_path / "shards" / "1-of-2", {"command": "calibrate", "seed": 1})
+    with pytest.raises(StoreError, match="1-of-2 holds a part of another"):
+        calibration.adopt_shards(run)
 
 
 def test_interrupted_grid_keeps_finished_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +149,9 @@ def test_interrupted_grid_keeps_finished_chunks(tmp_path: Path, monkeypatch: pyt
     first = calibration.measure_chunk(cells[1], range(0, 2), TINY, 0)
     run.stage(first[0], lambda: first[1])
     seen: list[float] = []
-    calibration.measure_grid(run, grid, seed=0, jobs=1, progress=lambda stage, done, total: seen.append(done))
+    calibration.measure_grid(
+        run, grid, seed=0, workers=Workers(), progress=lambda stage, done, total: seen.append(done)
+    )
     assert seen == [2, 4]
     case = measure_case(cells[0], 1, TINY, seed=0)
     stored = dict(calibration.read_cases(run, cells[0]))[1]
@@ -201,7 +239,6 @@ def test_random_onsets_are_drawn_for_every_case() -> None:
     ("options", "error", "message"),
     [
         ({"size": "ful"}, ConfigError, "Did you mean 'full'"),
-        ({"size": "quick", "jobs": 0}, ConfigError, "At least one process"),
         ({"size": "quick", "model": "no-such-model"}, UnknownModelError, "no-such-model"),
     ],
 )

@@ -101,10 +101,7 @@ class TestOnRay:
     """Two workers on a local cluster."""
 
     workers = property(lambda self: Workers(2, "ray"))
-
-    @pytest.fixture(autouse=True)
-    def _cluster(self, ray_cluster: None) -> None:
-        """All of them share one cluster."""
+    pytestmark = pytest.mark.usefixtures("ray_cluster")
 
     def test_items_come_back_once(self, tmp_path: Path) -> None:
         """Each is run once, on one of two processes that are not this one."""

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mspgt_tl.cli.console import app, out, resumable
 from mspgt_tl.cli.format import make_table, number, span
 from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
+from mspgt_tl.cli.parallel import (
+    BackendOption,
+    JobsOption,
+    RayAddressOption,
+    ShardOption,
+    read_shard,
+    read_workers,
+)
 from mspgt_tl.cli.results import Summary, prints, show
 
 if TYPE_CHECKING:
@@ -28,7 +36,10 @@ def calibrate(
         typer.Option("--out", help="Run folder; an interrupted run resumes. Default: runs/calibration-GRID"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every case.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
+    jobs: JobsOption = 2,
+    backend: BackendOption = None,
+    ray_address: RayAddressOption = None,
+    shard: ShardOption = None,
     model: Annotated[
         str, typer.Option(help="Embedded model: its shuffles and random twins are nulls.")
     ] = "llama2-mini",
@@ -48,11 +59,15 @@ def calibrate(
 
     if docs is not None and not docs.is_file():
         raise StoreError(f"{docs} is no page to put tables into.")
+    workers, part = read_workers(jobs, backend, ray_address), read_shard(shard, force=force)
     folder = choose_folder(out_folder, Path("runs") / f"calibration-{grid}", force=force)
+    common: dict[str, Any] = {"out": folder, "seed": seed, "workers": workers, "model": model, "progress": True}
     with resumable(folder, given=folder):
-        result = calibration.calibrate(
-            grid, out=folder, seed=seed, jobs=jobs, model=model, measure=not judge_only, progress=True
-        )
+        if part:
+            calibration.measure_shard(part, grid, **common)
+            out.print(f"Part {part.index} of {part.count} is measured. When all are: the same without --shard.")
+            return
+        result = calibration.calibrate(grid, measure=not judge_only, **common)
     if docs is not None:
         page = replace_tables(docs.read_text(encoding="utf-8"), render_tables(result.table, result.manifest))
         docs.write_text(page, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,18 +18,19 @@ from mspgt_tl.calibration.simulate import CurveCell, simulate
 from mspgt_tl.calibration.tables import Row, Target, check_targets, make_frame
 from mspgt_tl.config import hash_plain, to_plain
 from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, Progress
-from mspgt_tl.errors import ConfigError, StoreError
+from mspgt_tl.errors import StoreError
 from mspgt_tl.models.names import check_weights, find_source, unknown_model
-from mspgt_tl.pipeline.shell import Kind, register
+from mspgt_tl.pipeline.shell import Kind, claim, register
 from mspgt_tl.progress import telling
 from mspgt_tl.store import Run
+from mspgt_tl.workers import PATIENCE, Shard, Workers
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
 CASE = "case"
-TABLE = "calibration.csv"
+TABLE, SHARDS = "calibration.csv", "shards"
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,7 +69,7 @@ def calibrate(
     *,
     out: str | Path,
     seed: int = 0,
-    jobs: int = 1,
+    workers: Workers | None = None,
     model: str = "llama2-mini",
     measure: bool = True,
     progress: Progress | bool | None = None,
@@ -78,36 +79,81 @@ def calibrate(
     Args:
         size: `full`, `pretrained` or `quick`.
         out: the run's folder; tables and the page are written there.
-        jobs: processes; one thread each.
+        workers: how many chunks of cases are measured at a time, one thread each, and where.
         model: embedded model whose shuffles and random-weight twins are among the nulls.
         measure: False judges the cases that are there and measures none.
 
     Raises:
-        ConfigError: no such grid, or no processes.
+        ConfigError: no such grid.
         StoreError: the folder holds another run, or nothing to judge.
     """
-    if jobs < 1:
-        raise ConfigError(f"At least one process is needed, got jobs={jobs}.")
-    grid = make_grid(size, model=model)
-    source = find_source(model)
-    if source is None:
-        raise unknown_model(model)
-    identity = {
-        "grid": grid.name,
-        "seed": seed,
-        "effort": to_plain(grid.effort),
-        "model": {"name": model, "sha256": check_weights(source)},
-    }
+    grid, identity = _identify(size, seed, model)
+    workers = workers or Workers()
 
     def work(run: Run) -> None:
+        adopt_shards(run)
         if measure:
-            measure_grid(run, grid, seed=seed, jobs=jobs, progress=told)
-        judge_grid(run, grid, seed=seed, jobs=jobs, progress=told)
+            measure_grid(run, grid, seed=seed, workers=workers, progress=told)
+        judge_grid(run, grid, seed=seed, workers=workers, progress=told)
 
     cases = sum(cell.cases for cell in grid.cells)
-    plan = f"Calibration: {cases:,} cases in {len(grid.cells)} cells, {jobs} at a time."
+    plan = f"Calibration: {cases:,} cases in {len(grid.cells)} cells, {workers.count} at a time."
     with telling(progress) as told:
         return KIND.make(out, identity, work, told, plan)
+
+
+def _identify(size: str, seed: int, model: str) -> tuple[Grid, dict[str, Any]]:
+    grid, source = make_grid(size, model=model), find_source(model)
+    if source is None:
+        raise unknown_model(model)
+    weights = {"name": model, "sha256": check_weights(source)}
+    return grid, {"grid": grid.name, "seed": seed, "effort": to_plain(grid.effort), "model": weights}
+
+
+def measure_shard(
+    shard: Shard,
+    size: str = "full",
+    *,
+    out: str | Path,
+    seed: int = 0,
+    workers: Workers | None = None,
+    model: str = "llama2-mini",
+    progress: Progress | bool | None = None,
+) -> Path:
+    """Measure one part of a grid's cases in a run of its own; `calibrate` in the same folder takes all parts over.
+
+    Args:
+        shard: which part; the others may be measured at the same time.
+        out: the folder that the parts share.
+
+    Returns:
+        The part's folder.
+
+    Raises:
+        ConfigError: no such grid.
+        StoreError: the folder holds another run, or this part is being measured elsewhere.
+    """
+    grid, identity = _identify(size, seed, model)
+    identity = {"command": KIND.command, **identity}
+    claim(Path(out), identity, patience=PATIENCE)
+    run = Run.create(Path(out) / SHARDS / str(shard), identity)
+    with telling(progress) as told:
+        measure_grid(run, grid, seed=seed, workers=workers or Workers(), shard=shard, progress=told)
+    return run.folder
+
+
+def adopt_shards(run: Run) -> None:
+    """Take over what parts have measured so far.
+
+    Raises:
+        StoreError: a part is of another calibration, or damaged.
+    """
+    for folder in sorted((run.folder / SHARDS).glob("*/")):
+        part = Run.read(folder)
+        if part.manifest["fingerprint"] != run.manifest["fingerprint"]:
+            raise StoreError(f"{folder} holds a part of another calibration: remove it, or choose another --out.")
+        for name in part.manifest["stages"]:
+            run.adopt(name, part)
 
 
 def _read(run: Run) -> Calibration:
@@ -125,14 +171,13 @@ def _draw(result: Calibration) -> str:
 KIND = register(Kind("calibrate", "calibration", lambda run: (run.folder / TABLE).is_file(), _read, _draw))
 
 
-def judge_grid(run: Run, grid: Grid, *, seed: int, jobs: int, progress: Progress | None = None) -> None:
+def judge_grid(run: Run, grid: Grid, *, seed: int, workers: Workers, progress: Progress | None = None) -> None:
     """Let every detector judge all cases measured so far, and keep the table."""
     if not run.manifest["stages"]:
         raise StoreError(f"{run.folder} holds no finished case yet.")
-    work: list[Any] = [(judge_cell, (run.folder, cell)) for cell in grid.cells]
-    work += [(judge_curves, (cell, seed)) for cell in grid.curves]
+    work = [(run.folder, cell, seed) for cell in (*grid.cells, *grid.curves)]
     rows = []
-    for done, found in enumerate(_in_parallel(work, jobs), 1):
+    for done, found in enumerate(workers.run(judge_any, work, folder=run.folder), 1):
         rows += found
         if progress:
             progress("judging", done, len(work))
@@ -142,11 +187,9 @@ def judge_grid(run: Run, grid: Grid, *, seed: int, jobs: int, progress: Progress
     run.keep(TABLE, table.to_csv(index=False))
 
 
-def _in_parallel(work: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int) -> Iterator[Any]:
-    from joblib import Parallel, delayed
-
-    parallel: Any = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)  # pyright: ignore
-    yield from parallel(delayed(function)(*arguments) for function, arguments in work)
+def judge_any(folder: Path, cell: Cell | CurveCell, seed: int) -> list[Row]:
+    """Judge the finished cases of a cell, or simulated curves."""
+    return judge_cell(folder, cell) if isinstance(cell, Cell) else judge_curves(cell, seed)
 
 
 def judge_cell(folder: Path, cell: Cell) -> list[Row]:
@@ -154,8 +197,8 @@ def judge_cell(folder: Path, cell: Cell) -> list[Row]:
     run = Run.read(folder)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in DETECTORS}
     for index, case in read_cases(run, cell):
-        for name, claim in DETECTORS.items():
-            outcomes[name].append(judge(claim(case.measured, index), case.planted, case.rivals))
+        for name, detector in DETECTORS.items():
+            outcomes[name].append(judge(detector(case.measured, index), case.planted, case.rivals))
     group = "no boundary" if cell.is_null else "planted"
     return [
         Row(cell.name, group, name, len(found), cell.cases, cell.strength, cell.n_layers, score(found))
@@ -177,15 +220,24 @@ def judge_curves(cell: CurveCell, seed: int) -> list[Row]:
     ]
 
 
-def measure_grid(run: Run, grid: Grid, *, seed: int, jobs: int, progress: Progress | None = None) -> None:
-    """Measure every chunk that the run does not hold yet."""
-    chunks = sorted(((c, chunk) for c in grid.cells for chunk in c.chunks()), key=_turn)
+def measure_grid(
+    run: Run,
+    grid: Grid,
+    *,
+    seed: int,
+    workers: Workers,
+    shard: Shard | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Measure every chunk that the run does not hold yet, of all of them or of a part."""
+    every = sorted(((c, chunk) for c in grid.cells for chunk in c.chunks()), key=_turn)
+    chunks = shard.pick(every) if shard else every
     missing = [(cell, chunk) for cell, chunk in chunks if stage_name(cell, chunk) not in run.manifest["stages"]]
     done, total = sum(len(c) for _, c in chunks) - sum(len(c) for _, c in missing), sum(len(c) for _, c in chunks)
     if progress:
         progress("cases", done, total)
-    work = [(measure_chunk, (cell, chunk, grid.effort, seed)) for cell, chunk in missing]
-    for name, dataset in _in_parallel(work, jobs):
+    work = [(cell, chunk, grid.effort, seed) for cell, chunk in missing]
+    for name, dataset in workers.run(measure_chunk, work, folder=run.folder):
         run.stage(name, lambda dataset=dataset: dataset)
         done += dataset.sizes[CASE]
         if progress:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pkgutil
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -159,6 +160,25 @@ def kind_of(folder: str | Path) -> Kind[Any]:
     if command not in KINDS:
         raise ConfigError(unknown_name("command", command, KINDS))
     return KINDS[command]
+
+
+def claim(folder: Path, identity: Mapping[str, Any], *, patience: float = 0.0) -> Run:
+    """Open a run's folder, and wait for a while where another process holds it.
+
+    Args:
+        patience: seconds. Shards hold the folder that they share only while they write down what the run is.
+
+    Raises:
+        StoreError: as `Run.create`.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return Run.create(folder, identity)
+        except StoreError as error:
+            if "in use" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 @contextmanager

@@ -23,15 +23,14 @@ from mspgt_tl.models.shape import shape_of
 from mspgt_tl.pipeline.detection import detect, load_run
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
 from mspgt_tl.pipeline.intervention import choose_metrics, intervene
+from mspgt_tl.pipeline.shell import claim
 from mspgt_tl.pipeline.theory import run_theory
 from mspgt_tl.store import MANIFEST, Run
 from mspgt_tl.study.plan import Step, StudyConfig, make_steps, nulls_of, settings_of
-from mspgt_tl.workers import Shard, Workers
+from mspgt_tl.workers import PATIENCE, Shard, Workers
 
 OUTCOMES = "outcomes"
 """Folder within a study's: what every step came to, each in a file of its own, so that shards never share one."""
-PATIENCE = 60.0
-"""Seconds that a shard waits for another one to write down what the study is."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +111,7 @@ def run_study(
 
 def _open(folder: Path, config: StudyConfig, name: str, patience: float) -> Run:
     """Write down what the study is, and hold its folder; wait so many seconds while somebody else does."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            run = Run.create(folder, {"command": "study", "name": name, "config": settings_of(config)})
-            break
-        except StoreError as error:
-            if "in use" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+    run = claim(folder, {"command": "study", "name": name, "config": settings_of(config)}, patience=patience)
     if run.manifest["notes"].get("plan") != to_plain(config):
         run.note(plan=to_plain(config))
     return run
