@@ -12,7 +12,6 @@ from mspgt_tl.cli.compare import read_pairs
 from mspgt_tl.cli.console import app, out, parse_settings, resumable
 from mspgt_tl.cli.format import new_table, plain, size
 from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
-from mspgt_tl.progress import duration, telling
 from mspgt_tl.cli.parallel import (
     BackendOption,
     JobsOption,
@@ -21,6 +20,7 @@ from mspgt_tl.cli.parallel import (
     read_shard,
     read_workers,
 )
+from mspgt_tl.progress import duration, telling
 
 if TYPE_CHECKING:
     from mspgt_tl.study import Cost, Estimate, Study
