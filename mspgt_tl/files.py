@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +25,32 @@ PARTIAL = ".partial"
 """How the names of files end that are not whole yet."""
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file, which is there whole or not at all.
+def write_atomically(path: Path, content: bytes | str | Callable[[Path], Any]) -> bytes:
+    """Write a file, which is there whole or not at all, and return what it holds.
+
+    Args:
+        content: or what writes it to a path, for libraries that do nothing else.
 
     Raises:
         StoreError: the disk is full, the folder cannot be written, or the name is taken by a folder.
     """
-    data = _encode(content)
+    data = None if callable(content) else _encode(content)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         partial.unlink(missing_ok=True)  # a killed process had the same number, or somebody put a link there
         with open(partial, "xb", opener=_open_own) as file:
-            file.write(data)
-            file.flush()
+            file.write(data or b"")
+        if callable(content):
+            content(partial)
+        with open(partial, "rb+", opener=_open_own) as file:
+            data = file.read() if data is None else data
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise refusal(path, error, needed=len(data)) from error
+        raise refusal(path, error, needed=None if data is None else len(data)) from error
     finally:
         _discard(partial)
+    return data
 
 
 def append_whole(path: Path, line: str) -> None:
@@ -105,7 +112,7 @@ def scratch_array(folder: Path | None, shape: Sequence[int], dtype: Any = np.flo
         return np.empty(shape, dtype)
     try:
         # Asked first: the system would take all there is, from everybody, before it finds that it does not suffice.
-        if size > _free_bytes(folder):
+        if size > free_bytes(folder):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
@@ -122,7 +129,7 @@ def refusal(path: Path, error: OSError, *, needed: int | None = None) -> StoreEr
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         room = "" if needed is None else f" {needed / 1e6:,.1f} MB are needed,"
         return StoreError(
-            f"{path} cannot be written: the disk is full.{room} {_free_bytes(path) / 1e6:,.1f} MB are free there. "
+            f"{path} cannot be written: the disk is full.{room} {free_bytes(path) / 1e6:,.1f} MB are free there. "
             "Make room, or choose another --out; what is finished is kept, and the same command goes on."
         )
     if error.errno == errno.EROFS:
@@ -132,7 +139,7 @@ def refusal(path: Path, error: OSError, *, needed: int | None = None) -> StoreEr
     return StoreError(f"{path} cannot be written: {error.strerror or error}.")
 
 
-def _free_bytes(path: Path) -> float:
+def free_bytes(path: Path) -> float:
     """Return what a normal user may still write beside a path, which may not be there itself; nan if not known."""
     for place in (path, *path.absolute().parents):
         try:

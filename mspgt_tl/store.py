@@ -13,6 +13,7 @@ with its holder however that ends (on systems without `fcntl` there is none).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,7 @@ except ImportError:  # Windows
 from mspgt_tl.config import hash_plain
 from mspgt_tl.contracts import FOLD
 from mspgt_tl.errors import StoreError
-from mspgt_tl.files import PARTIAL, append_whole, describe, describe_file, refusal, write_atomically
+from mspgt_tl.files import PARTIAL, append_whole, describe, describe_file, free_bytes, refusal, write_atomically
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -211,8 +213,8 @@ class Run:
         # A stage may run others inside; their time is theirs.
         outer, self._nested_seconds = self._nested_seconds, 0.0
         started = time.perf_counter()
-        data = bytes(compute().to_netcdf(engine="netcdf4"))
-        self.write(f"{name}.nc", data)
+        dataset = compute()
+        data = self._put(f"{name}.nc", partial(_pack, dataset))
         elapsed = time.perf_counter() - started
         self._record({f"{name}.nc": describe(data)}, name, {"seconds": round(elapsed - self._nested_seconds, 3)})
         self._nested_seconds = outer + elapsed
@@ -326,23 +328,26 @@ class Run:
 
     def keep(self, name: str, content: bytes | str) -> Path:
         """Write a file that results are read from, record its size and hash, and return its path."""
-        path = self.write(name, content)
+        self.write(name, content)
         self._record({name: describe(content)})
-        return path
+        return self.folder / name
 
     def write(self, name: str, content: bytes | str) -> Path:
-        """Write a file of the run that no result is read from, such as its page, whole or not at all.
+        """Write a file of the run that no result is read from, such as its page, and return its path.
 
         Raises:
             StoreError: the disk is full, or the folder cannot be written.
         """
+        self._put(name, content)
+        return self.folder / name
+
+    def _put(self, name: str, content: bytes | str | Callable[[Path], Any]) -> bytes:
         path = self.folder / name
         try:
             path.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise refusal(path, error) from error
-        write_atomically(path, content)
-        return path
+        return write_atomically(path, content)
 
     def note(self, **values: Any) -> None:
         """Record plain values in the manifest that are not part of the run's identity."""
@@ -420,6 +425,18 @@ def _new_manifest(identity: Mapping[str, Any], fingerprint: str) -> dict[str, An
 
 def _damaged(path: Path, why: str) -> StoreError:
     return StoreError(f"{path} is missing or damaged: remove the run folder and run again. ({why})")
+
+
+def _pack(dataset: xr.Dataset, path: Path) -> None:
+    """Write netCDF by its library: its files in memory hold the time and are padded, so no two are alike."""
+    try:
+        dataset.to_netcdf(path, engine="netcdf4")
+    except (
+        RuntimeError,
+        OSError,
+    ) as error:  # it does not say why: a full disk is "no permission" where it begins a file
+        full = free_bytes(path) < dataset.nbytes + 65_536
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
 
 
 def _unpack(data: bytes) -> xr.Dataset:

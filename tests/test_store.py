@@ -6,10 +6,13 @@ import json
 import re
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from mspgt_tl import store
 from mspgt_tl.errors import StoreError
@@ -24,6 +27,34 @@ def test_finished_stages_are_not_computed_again(tmp_path: Path) -> None:
     Run.create(tmp_path / "run", IDENTITY).stage("cka", lambda: pack_sums(sums))
     again = Run.create(tmp_path / "run", IDENTITY).stage("cka", lambda: pytest.fail("computed twice"))
     assert all(np.array_equal(unpack_sums(again)[name], array) for name, array in sums.items())
+
+
+def test_a_stage_is_the_same_file_whenever_it_is_made(tmp_path: Path) -> None:
+    """Bit by bit, so that runs can be compared by the hashes in their manifests."""
+    files = []
+    for name in "ab":
+        Run.create(tmp_path / name, IDENTITY).stage("cka", lambda: pack_sums({"rows": np.ones(2)}))
+        files.append((tmp_path / name / "cka.nc").read_bytes())
+        time.sleep(1.1)  # netCDF could keep seconds
+    assert files[0] == files[1]
+    assert len(files[0]) < 20_000
+
+
+def test_a_full_disk_is_told_from_other_troubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library of netCDF says only that something failed."""
+
+    def fail(error: Exception, *_: object, **__: object) -> None:
+        raise error
+
+    run = Run.create(tmp_path / "run", IDENTITY)
+    silent, misled = RuntimeError("NetCDF: HDF error"), PermissionError(13, "Permission denied")
+    cases = [(silent, 1e4, "disk is full"), (misled, 1e4, "disk is full"), (silent, 1e9, "written: NetCDF: HDF error")]
+    for error, free, message in cases:
+        monkeypatch.setattr(xr.Dataset, "to_netcdf", partial(fail, error))
+        monkeypatch.setattr(store, "free_bytes", lambda _, free=free: free)
+        with pytest.raises(StoreError, match=message):
+            run.stage("cka", lambda: pack_sums({"rows": np.ones(2)}))
+    assert Run.read(run.folder).manifest["stages"] == {}
 
 
 def test_other_run_in_the_folder_is_refused_with_the_difference(tmp_path: Path) -> None:
