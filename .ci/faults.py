@@ -195,7 +195,11 @@ def _cli(*arguments: Any) -> None:
     from mspgt_tl.cli import main
 
     sys.argv = ["mspgt", *map(str, arguments)]
-    main()
+    try:
+        main()
+    except SystemExit as error:
+        if error.code:
+            raise
 
 
 def _report(folder: Path) -> Any:

@@ -38,11 +38,11 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], Any]) -
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         partial.unlink(missing_ok=True)  # a killed process had the same number, or somebody put a link there
-        with open(partial, "xb", opener=_open_own) as file:
+        with open(partial, "xb", opener=open_own) as file:
             file.write(data or b"")
         if callable(content):
             content(partial)
-        with open(partial, "rb+", opener=_open_own) as file:
+        with open(partial, "rb+", opener=open_own) as file:
             data = file.read() if data is None else data
             os.fsync(file.fileno())
         partial.replace(path)
@@ -60,7 +60,7 @@ def append_whole(path: Path, line: str) -> None:
         StoreError: the disk is full, or the file cannot be written.
     """
     try:
-        with open(path, "ab", opener=_open_own) as file:
+        with open(path, "ab", opener=open_own) as file:
             before = file.tell()
             try:
                 file.write(line.encode("utf-8"))
@@ -153,7 +153,7 @@ def _encode(content: bytes | str) -> bytes:
     return content.encode("utf-8") if isinstance(content, str) else content
 
 
-def _open_own(path: str, flags: int) -> int:
+def open_own(path: str, flags: int) -> int:
     """Open a file that is not a symbolic link."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mspgt_tl.contracts import Progress
+from mspgt_tl.escape import one_line
+from mspgt_tl.files import open_own
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -138,7 +140,7 @@ class Told:
         if folder is None:
             yield
             return
-        with (folder / LOG).open("a", encoding="utf-8", buffering=1) as self._log:
+        with open(folder / LOG, "a", encoding="utf-8", buffering=1, opener=open_own) as self._log:
             try:
                 yield
             finally:
@@ -146,7 +148,8 @@ class Told:
 
     def _write(self, line: str) -> None:
         if self._log is not None:
-            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            with suppress(OSError):  # a full disk is told by what has to be written
+                self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {one_line(line)}\n")
 
 
 @contextmanager
@@ -175,7 +178,7 @@ def _on_screen() -> Iterator[Told]:
     console = Console(stderr=True)
 
     def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
     if not (console.is_terminal or console.is_jupyter):
         yield Told(Lines(say), say)

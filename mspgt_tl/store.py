@@ -38,6 +38,7 @@ except ImportError:  # Windows
 from mspgt_tl.config import hash_plain
 from mspgt_tl.contracts import FOLD
 from mspgt_tl.errors import StoreError
+from mspgt_tl.escape import anonymous
 from mspgt_tl.files import PARTIAL, append_whole, describe, describe_file, free_bytes, refusal, write_atomically
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Run:
         Raises:
             StoreError: the folder holds another run, something that is no run, or cannot be written.
         """
-        identity = json.loads(json.dumps(identity))  # as it will be read back
+        identity = anonymous(json.loads(json.dumps(identity)))  # as it will be read back
         fingerprint = hash_plain(identity)
         known = (folder / MANIFEST).exists()
         if not known and folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
@@ -125,7 +126,7 @@ class Run:
             if (folder / MANIFEST).exists():
                 run = cls.read(folder)
                 run._lock = lock
-                if run.manifest["fingerprint"] != fingerprint:
+                if hash_plain(anonymous(run.manifest["identity"])) != fingerprint:
                     changed = _differences(run.manifest["identity"], identity)
                     raise StoreError(
                         f"{folder} holds another run ({changed}). Choose another --out, or remove the folder."
@@ -238,7 +239,8 @@ class Run:
         if name in other.manifest["stages"] and name not in self.manifest["stages"]:
             data = other.content(f"{name}.nc")
             self.write(f"{name}.nc", data)
-            self._record({f"{name}.nc": describe(data)}, name, {"seconds": 0.0, "from": str(other.folder)})
+            origin = Path(os.path.relpath(other.folder, self.folder)).as_posix()
+            self._record({f"{name}.nc": describe(data)}, name, {"seconds": 0.0, "from": origin})
 
     def arrays(self, name: str) -> xr.Dataset:
         """Read the arrays of a finished stage.
@@ -351,7 +353,7 @@ class Run:
 
     def note(self, **values: Any) -> None:
         """Record plain values in the manifest that are not part of the run's identity."""
-        self.manifest["notes"].update(json.loads(json.dumps(values)))  # as they will be read back
+        self.manifest["notes"].update(anonymous(json.loads(json.dumps(values))))  # as they will be read back
         self._write_manifest()
 
     def _record(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mspgt_tl.cli.console import app, out
-from mspgt_tl.cli.format import make_table, number, plain, span
+from mspgt_tl.cli.console import app, mark, out
+from mspgt_tl.cli.format import make_table, number, span
 from mspgt_tl.cli.options import JsonFlag
 from mspgt_tl.cli.results import say
 
@@ -138,7 +138,7 @@ def _print(found: Comparison) -> None:
         ],
     )
     for doubt in found.doubts:
-        out.print(f"[bold yellow]·[/] {plain(doubt)}", highlight=False)
+        out.print(mark("·", "bold yellow", doubt), highlight=False)
     for row in found.labels.to_dict("records"):
         _print_labels(row)
     _table(

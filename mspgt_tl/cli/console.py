@@ -7,6 +7,7 @@ import sys
 import tempfile
 import tomllib
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from mspgt_tl.cli.format import plain
 from mspgt_tl.errors import ConfigError, MspgtError
+from mspgt_tl.escape import one_line, without_secrets
 from mspgt_tl.store import MANIFEST
 
 app = typer.Typer(
@@ -26,8 +29,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-out = Console()
-err = Console(stderr=True)
+
+
+class PlainConsole(Console):
+    """A console on which names are names: nothing in a text is read as markup, and nothing in it moves the cursor."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make what is printed from a string; all strings pass here, those in tables, too."""
+        return super().render_str("\n".join(map(one_line, text.split("\n"))), **options)
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True)
+
+
+def mark(sign: str, style: str, text: str) -> Text:
+    """Return a text with a sign before it in a style, both on one line."""
+    return Text.assemble((sign, style), f" {one_line(text)}")
 
 
 def _print_version(asked: bool) -> None:
@@ -53,16 +74,21 @@ def main() -> None:
     Our own errors become one line on standard error and exit code 2. What nobody foresaw becomes one line, too, with
     its traceback in a file, and exit code 70.
     """
+    # What a run does differently than asked is said in one line, like an error.
+    warnings.showwarning = lambda message, *_, **__: err.print(
+        mark("Warning:", "bold yellow", str(message)), soft_wrap=True, highlight=False
+    )
     try:
         app()
     except MspgtError as error:
-        err.print(f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True, highlight=False)
+        err.print(mark("Error:", "bold red", str(error)), soft_wrap=True, highlight=False)
         sys.exit(2)
     except Exception as error:
         with tempfile.NamedTemporaryFile("w", prefix="mspgt-", suffix=".traceback", delete=False) as file:
-            traceback.print_exception(error, file=file)
-        said = f"{type(error).__name__}: {error}. This is a fault of mspgt; the traceback is in {file.name}."
-        err.print(f"[bold red]Error:[/] {plain(said)}", soft_wrap=True, highlight=False)
+            file.write(without_secrets("".join(traceback.format_exception(error))))
+        what = f"{type(error).__name__}: {without_secrets(str(error))}"
+        said = f"{what}. This is a fault of mspgt; the traceback is in {file.name}."
+        err.print(mark("Error:", "bold red", said), soft_wrap=True, highlight=False)
         sys.exit(70)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mspgt_tl.cli.console import app, out, parse_numbers, resumable
-from mspgt_tl.cli.format import MISSING, make_table, number, plain, span
+from mspgt_tl.cli.console import app, mark, out, parse_numbers, resumable
+from mspgt_tl.cli.format import MISSING, make_table, number, span
 from mspgt_tl.cli.options import (
     DATA,
     WORK,
@@ -216,7 +216,7 @@ def print_detection(summary: Summary) -> None:
         title = f"Boundaries of {model} ({n_layers} blocks, rule {summary['rule']})"
         out.print(make_table(title, columns, rows, left=("audit", "verdict")))
     else:
-        out.print(f"[bold]No boundary found[/] in {plain(model)} ({n_layers} blocks).")
+        out.print(mark("No boundary found", "bold", f"in {model} ({n_layers} blocks)."))
     for name, null in summary["nulls"].items():
         places = ", ".join(f"gap {gap} ({verdict})" for gap, verdict in null) or "no boundary"
         say(f"null {name}: {places}")

@@ -9,14 +9,14 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from mspgt_tl.escape import one_line
+
 MISSING = "–"
 
 
 def plain(text: str) -> str:
-    """Return a message on one line, with what rich would read as markup escaped."""
-    from rich.markup import escape
-
-    return escape(" ".join(text.split()))
+    """Return a message on one line, without what moves a terminal."""
+    return one_line(text)
 
 
 def number(value: float | None, form: str = ".3g") -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from rich.text import Text
 
 from mspgt_tl.cli.compare import (
     Architectures,
@@ -189,7 +190,7 @@ def _print_judgements(chosen: PredictionSet, judged: Sequence[Judgement], eviden
             column, justify="right" if right else "left", no_wrap=column in ("id", "verdict", "at its word")
         )
     for j in judged:
-        head = (plain(j.prediction.id), f"[{COLOURS[j.verdict]}]{j.verdict}[/]", j.point_verdict)
+        head = (plain(j.prediction.id), Text(j.verdict, COLOURS[j.verdict]), j.point_verdict)
         telling = [g for g in j.groups if g.point is not None]
         if len(telling) != 1:
             table.add_row(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mspgt_tl.cli.console import out
+from mspgt_tl.cli.console import mark, out
 from mspgt_tl.cli.format import plain
 
 Summary = dict[str, Any]
@@ -59,7 +59,7 @@ def show(result: Any, *, as_json: bool) -> None:
         return
     printer.print_tables(summary)
     if summary["doubt"]:
-        out.print(f"[bold yellow]·[/] {plain(summary['doubt'])}", highlight=False)
+        out.print(mark("·", "bold yellow", summary["doubt"]), highlight=False)
     for line in [*summary["reading"], *summary.get("reasons", [])]:
         say(line)
     if page:

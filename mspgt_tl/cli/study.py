@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mspgt_tl.cli.compare import read_pairs
-from mspgt_tl.cli.console import app, out, parse_settings, resumable
+from mspgt_tl.cli.console import app, mark, out, parse_settings, resumable
 from mspgt_tl.cli.format import new_table, plain, size
 from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
 from mspgt_tl.cli.parallel import (
@@ -194,6 +194,6 @@ def _print_study(done: Study, page: Path, told: list[str], *, as_json: bool) -> 
     for sentence in told:
         out.print(f"· {plain(sentence)}", highlight=False)
     for outcome in done.unfinished:
-        out.print(f"[red]Not finished[/] {plain(outcome.step)}: {plain(outcome.reason)}", highlight=False)
+        out.print(mark("Not finished", "red", f"{outcome.step}: {outcome.reason}"), highlight=False)
     out.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
     out.print(f"Tables: {page.resolve().parent / 'tables'} (CSV and LaTeX)", soft_wrap=True, highlight=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from mspgt_tl.dashboard.sheet import HASH_SHOWN, Table
 from mspgt_tl.dashboard.words import MISSING, number, percent
+from mspgt_tl.escape import to_latex
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +47,9 @@ class Shown:
 
     def latex(self, label: str) -> str:
         """Return it as a LaTeX table in `booktabs` style; Greek letters and signs need XeLaTeX or LuaLaTeX."""
-        caption = re.sub(r"([_%&#$])", r"\\\1", self.caption)  # pandas escapes the cells alone
-        return self.text().to_latex(index=False, escape=True, caption=caption, label=f"tab:{label}", longtable=True)
+        cells, caption = self.text().map(to_latex), to_latex(self.caption)
+        cells.columns = list(map(to_latex, cells.columns))
+        return cells.to_latex(index=False, escape=False, caption=caption, label=f"tab:{label}", longtable=True)
 
 
 def rows_of(shown: Shown) -> pd.DataFrame:

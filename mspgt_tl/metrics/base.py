@@ -20,6 +20,7 @@ import numpy as np
 
 from mspgt_tl.contracts import Registry
 from mspgt_tl.errors import DataError
+from mspgt_tl.escape import without_secrets
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -113,5 +114,5 @@ def describe_error(error: BaseException) -> str:
     >>> describe_error(OSError("no route\\nto host"))
     'OSError: no route'
     """
-    first = str(error).strip().split("\n")[0]
+    first = without_secrets(str(error).strip().split("\n")[0])
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

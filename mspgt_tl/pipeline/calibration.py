@@ -19,6 +19,7 @@ from mspgt_tl.calibration.tables import Row, Target, check_targets, make_frame
 from mspgt_tl.config import hash_plain, to_plain
 from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, Progress
 from mspgt_tl.errors import StoreError
+from mspgt_tl.escape import to_csv
 from mspgt_tl.models.names import check_weights, find_source, unknown_model
 from mspgt_tl.pipeline.shell import Kind, claim, register
 from mspgt_tl.progress import telling
@@ -184,7 +185,7 @@ def judge_grid(run: Run, grid: Grid, *, seed: int, workers: Workers, progress: P
     order = {name: i for i, name in enumerate([c.name for c in grid.cells] + [c.name for c in grid.curves])}
     rows.sort(key=lambda row: (order[row.cell], list(DETECTORS).index(row.detector)))
     table = make_frame(rows)
-    run.keep(TABLE, table.to_csv(index=False))
+    run.keep(TABLE, to_csv(table))
 
 
 def judge_any(folder: Path, cell: Cell | CurveCell, seed: int) -> list[Row]:

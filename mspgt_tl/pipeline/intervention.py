@@ -15,6 +15,7 @@ import numpy as np
 from mspgt_tl.config import InterveneConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import ConfigError, CorpusError
+from mspgt_tl.escape import read_csv, to_csv
 from mspgt_tl.interventions.alternatives import disturbance_hooks, largest_sigma, measure_activations
 from mspgt_tl.interventions.next_token import HookMaker, clean_passes, measure_ledger, next_token_effects
 from mspgt_tl.interventions.noise import activation_scales
@@ -230,7 +231,7 @@ def _read(run: Run) -> Intervention:
         run.arrays("effects"),
         run.arrays("ledger"),
         pd.read_parquet(BytesIO(run.content(SAMPLES))),
-        pd.read_csv(BytesIO(run.content(STATISTICS))),
+        read_csv(run.content(STATISTICS)),
         run.manifest,
         run.folder,
         run.arrays(TOKENS) if TOKENS in run.manifest["stages"] else None,
@@ -502,8 +503,8 @@ class _Stages:
             complete[name] = data["per_sample"].values[which, table["sample"].to_numpy()]
         self.run.keep(SAMPLES, complete.to_parquet(index=False))
         statistics = compare_conditions(conditions, measured, self.config)
-        self.run.keep(TABLE_2, arrange_table_2(statistics, self.config.compared_level).to_csv())
-        self.run.keep(STATISTICS, statistics.to_csv(index=False))
+        self.run.keep(TABLE_2, to_csv(arrange_table_2(statistics, self.config.compared_level), index=True))
+        self.run.keep(STATISTICS, to_csv(statistics))
 
 
 def _choose_prompts(model: CausalModel, corpus: TextCorpus, config: InterveneConfig) -> list[list[int]]:

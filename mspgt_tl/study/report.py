@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mspgt_tl.dashboard.study import render_study
 from mspgt_tl.dashboard.study_tables import study_tables
+from mspgt_tl.escape import to_csv
 from mspgt_tl.files import write_atomically
 from mspgt_tl.store import Run
 from mspgt_tl.study.conclusions import conclusions
@@ -29,7 +30,7 @@ def write_study_report(study: Study) -> tuple[Path, list[str]]:
         if old.suffix in (".csv", ".tex") and old.stem not in tables:
             old.unlink()  # of an earlier report, about something that is no longer there
     for name, table in tables.items():
-        write_atomically(folder / f"{name}.csv", table.raw.to_csv(index=False))
+        write_atomically(folder / f"{name}.csv", to_csv(table.raw))
         write_atomically(folder / f"{name}.tex", table.latex(name))
     page = render_study(found, tables, told)
     run = Run(study.folder, dict(study.manifest))
