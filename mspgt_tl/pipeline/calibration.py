@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from mspgt_tl.calibration.tables import Row, Target, check_targets, make_frame
 from mspgt_tl.config import hash_plain, to_plain
 from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, Progress
 from mspgt_tl.errors import StoreError
-from mspgt_tl.escape import to_csv
+from mspgt_tl.escape import read_csv, to_csv
 from mspgt_tl.models.names import check_weights, find_source, unknown_model
 from mspgt_tl.pipeline.shell import Kind, claim, register
 from mspgt_tl.progress import telling
@@ -158,9 +157,7 @@ def adopt_shards(run: Run) -> None:
 
 
 def _read(run: Run) -> Calibration:
-    import pandas as pd
-
-    return Calibration(pd.read_csv(BytesIO(run.content(TABLE))), run.manifest, run.folder)
+    return Calibration(read_csv(run.content(TABLE)), run.manifest, run.folder)
 
 
 def _draw(result: Calibration) -> str:
