@@ -111,7 +111,8 @@ def reweigh(
         prominence=prominence,
     )
     changed = _found_variables(found, resampled, prominence, n_null=n_null)
-    kept = result.drop_dims(["found", "variant", "told_gap"], errors="ignore").drop_vars(changed, errors="ignore")
+    kept = result.drop_dims(["found", "variant", "told_gap"], errors="ignore")
+    kept = kept.drop_vars([*changed, "p_grid"], errors="ignore")
     attrs = {"rule": found.rule, "reasons": json.dumps(found.reasons), "prominence": prominence}
     return kept.assign(changed).assign_attrs(attrs)
 

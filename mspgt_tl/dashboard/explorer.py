@@ -45,6 +45,8 @@ NULL_CURVES = 500
 REACH = 0.2
 """Weights farther than this from every tested choice get no p."""
 DIGITS = 6
+P_GRID = "p_grid"
+"""Variable of a result that holds the grid as JSON, so that it is computed once and not at every drawing."""
 
 
 def explorer_data(
@@ -63,9 +65,8 @@ def explorer_data(
         packed_bytes: what the resamples may take; intervals then rest on as many as fit.
     """
     identity = (manifest or {}).get("identity", {})
-    asked = identity.get("config", {}).get("boundaries", {}).get("weights")
+    weights = _asked_weights(data, identity.get("config", {}).get("boundaries", {}).get("weights"))
     n_signals = data.sizes[SIGNAL]
-    weights = np.asarray(asked if asked is not None else np.ones(n_signals), dtype=float)
     resampled = data["resampled"].transpose(RESAMPLE, SIGNAL, GAP).values.astype(float)
     shown = resampled[: max(1, packed_bytes // (2 * n_signals * data.sizes[GAP]))]
     variants = _variants(data)
@@ -92,7 +93,7 @@ def explorer_data(
             "resamples": len(resampled),
             "resamples_shown": len(shown),
             "variants": variants,
-            "grids": _grids(data, weights, variants),
+            "grids": json.loads(str(data[P_GRID].values)) if P_GRID in data else _grids(data, weights, variants),
             "f1": _f1(data),
             "cka": np.round(data["cka"].values, DIGITS),
             "audit": _audit(data),
@@ -105,6 +106,20 @@ def explorer_data(
             **_sentences(data),
         }
     )
+
+
+def with_p_grid(data: xr.Dataset, weights: Sequence[float] | None) -> xr.Dataset:
+    """Return a result with the p-values that its explorer looks up, for a grid of weights.
+
+    Args:
+        weights: those that were asked for; None for equal ones.
+    """
+    grids = _plain(_grids(data, _asked_weights(data, weights), _variants(data)))
+    return data.assign({P_GRID: ((), np.array(json.dumps(grids), dtype=object))})
+
+
+def _asked_weights(data: xr.Dataset, weights: Sequence[float] | None) -> Float[np.ndarray, "signal"]:
+    return np.asarray(np.ones(data.sizes[SIGNAL]) if weights is None else weights, dtype=float)
 
 
 def _signals(data: xr.Dataset, resampled: np.ndarray | None = None) -> list[dict[str, Any]]:

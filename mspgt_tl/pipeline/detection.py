@@ -16,6 +16,7 @@ from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import MIN_LAYERS, Boundaries
 from mspgt_tl.config import DetectConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Tree, Treebank
+from mspgt_tl.dashboard.explorer import with_p_grid
 from mspgt_tl.errors import CorpusError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
 from mspgt_tl.models.placement import memory_budget
@@ -383,7 +384,8 @@ class _Stages:
             seed=config.seed,
             config=config.stream,
         )
-        return audited_result.merge(profile, combine_attrs="override").merge(strongest, combine_attrs="override")
+        whole = audited_result.merge(profile, combine_attrs="override").merge(strongest, combine_attrs="override")
+        return with_p_grid(whole, config.boundaries.weights)
 
     @cached_property
     def _usable(self) -> tuple[TextCorpus, Folds]:

@@ -108,12 +108,13 @@ def _read_fold(
     config: StreamConfig,
 ) -> tuple[dict[str, Float[np.ndarray, "sentence gap"]], list[dict[str, Any]]]:
     """Return every signal's curve without each sentence of a fold, and each sentence's tokens."""
-    members = folds.order[fold * folds.size : (fold + 1) * folds.size]
+    stop = int(folds.sizes[: fold + 1].sum())
+    members = folds.order[stop - int(folds.sizes[fold]) : stop]
     place = {int(sentence): i for i, sentence in enumerate(members)}
     shown: list[dict[str, Any]] = [{} for _ in members]
 
     def read(needs: frozenset[str]) -> Iterator[Batch]:
-        one = Folds(members, folds.size)
+        one = Folds(members, len(members))
         for batch in stream(model, sentences, needs=needs, folds=one, seed=seed, config=config):
             lengths = batch.is_token.sum(dim=1).tolist()
             for i, (sentence, drawn) in enumerate(zip(batch.sentence.tolist(), batch.drawn.tolist(), strict=True)):

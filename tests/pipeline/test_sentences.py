@@ -27,15 +27,20 @@ def model(tiny_folder: Path) -> Any:
     return load(str(tiny_folder))
 
 
+@pytest.mark.parametrize("documents", [None, tuple(sorted(np.random.default_rng(0).integers(0, 40, 240).tolist()))])
 @pytest.mark.parametrize("name", SIGNALS)
-def test_leaving_out_is_exact(model: Any, name: str) -> None:
-    """A curve without one sentence of a fold is that of sums in which only that fold was observed without it."""
+def test_leaving_out_is_exact(model: Any, name: str, documents: Any) -> None:
+    """A curve without one sentence of a fold is that of sums in which only that fold was observed without it.
+
+    In equal folds, and in uneven ones of whole documents.
+    """
     sentences = list(generated_corpus(seed=1, limit=240).sentences)
-    folds, config, signal = assign_folds(len(sentences), seed=0), StreamConfig(), SIGNALS[name]
+    folds, config, signal = assign_folds(len(sentences), seed=0, documents=documents), StreamConfig(), SIGNALS[name]
+    assert (len(set(folds.sizes.tolist())) > 1) == (documents is not None)
     sums = observe_corpus(model, sentences, {name: signal}, folds=folds, seed=0, config=config)
     without, shown = _read_fold(2, {name: signal}, sums, model, sentences, folds, 0, config)
     left_out = 4
-    members = folds.order[2 * folds.size : 3 * folds.size]
+    members = folds.order[folds.sizes[:2].sum() : folds.sizes[:3].sum()]
     rest = np.delete(members, left_out)
     part = signal.start(n_layers=8, fold_sizes=np.array([len(rest)]))
     for batch in stream(model, sentences, needs=signal.needs, folds=Folds(rest, len(rest)), seed=0, config=config):

@@ -163,3 +163,14 @@ def test_widget_draws_without_a_plotly_of_the_page(detection: Detection, browser
     shown = "return document.querySelector('[name=prominence]').value"
     WebDriverWait(browser, 5).until(lambda driver: driver.execute_script(shown) == "0.6")
     assert browser.get_log("browser") == []
+
+
+def test_the_grid_of_p_values_is_kept_with_the_result(detection: Detection) -> None:
+    """What a detection stores is what the explorer would compute; it is read, and other weights throw it away."""
+    from mspgt_tl.dashboard.explorer import explorer_data, with_p_grid
+
+    kept = with_p_grid(detection.data, None)
+    made = explorer_data(detection.data)["grids"]
+    assert made["trusted"]["rows"] and explorer_data(kept)["grids"] == made
+    assert explorer_data(kept.assign(p_grid=((), "{}")))["grids"] == {}
+    assert "p_grid" not in replace(detection, data=kept).reweigh((1, 0, 1)).data

@@ -796,7 +796,8 @@ async function plotlyOf(model) {
 }
 
 async function render({ model, el }) {
-  const plotly = await plotlyOf(model), root = h("div");
+  // Or the notebook would take the arrow keys for its own: it moves between cells with them.
+  const plotly = await plotlyOf(model), root = h("div", { "data-lm-suppress-shortcuts": "true", onkeydown: e => e.stopPropagation() });
   el.append(root);
   const explorer = mount(root, model.get("data"), { plotly, state: model.get("state"),
     onState: state => { model.set("state", state); model.save_changes(); } });
