@@ -142,6 +142,31 @@ def _print(found: Comparison) -> None:
     for row in found.labels.to_dict("records"):
         _print_labels(row)
     _table(
+        "Training runs of one architecture (do two signals agree in their own run more than in others?)",
+        ("architecture", "runs", "signals", "own", "other runs", "matched", "p", "p (Holm)", "best p", "shared gaps"),
+        [
+            (
+                row["architecture"],
+                str(row["n"]),
+                row["reason"] or f"{row['one']}, {row['other']}",
+                number(row["own"], "+.2f"),
+                number(row["off"], "+.2f"),
+                f"{row['matched']}/{row['n']}",
+                number(row["p"], ".3f"),
+                number(row["p_holm"], ".3f"),
+                number(row["smallest_p"], ".3f"),
+                row["shared"] or "–",
+            )
+            for row in found.replicates.to_dict("records")
+        ],
+    )
+    if not found.replicates.empty:
+        out.print(
+            "· Agreement within runs beyond that between runs is no architecture's doing. A gap that all runs share "
+            "shows in both, and only random-weight twins tell whether it was learnt.",
+            highlight=False,
+        )
+    _table(
         "Brittleness (largest family's effect over the smallest's)",
         ("metric", "scale", "dose", "families", "ratio", "95 % interval", "note"),
         [

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from mspgt_tl.comparison.effects import SCALES, Bounded, brittleness, doses, read_effects
 from mspgt_tl.comparison.families import coefficient_of_variation, cv_interval, label_permutation
 from mspgt_tl.comparison.positions import RANKS, Count, Located, Result, read_runs
+from mspgt_tl.comparison.replicates import replicate_frame
 from mspgt_tl.config import json_values
 from mspgt_tl.errors import DataError
 from mspgt_tl.stats import LEVEL, correct_p_values
@@ -46,6 +47,8 @@ class Comparison:
     """Boundary: p of the family labels by permutation, and the smallest p that so many models could give."""
     brittleness: pd.DataFrame
     """Metric, scale and dose: ratio of the most to the least affected family, and its interval."""
+    replicates: pd.DataFrame
+    """Architecture of several training runs and pair of signals: do they agree run by run? See `replicate_frame`."""
 
     def __repr__(self) -> str:
         names = ", ".join(shorten(model.name, MAX_NAME, placeholder="…") for model in self.located[:SHOWN])
@@ -97,7 +100,7 @@ class Comparison:
         """Return every table as lists of rows that JSON can hold; what is not finite becomes None or "inf"."""
         tables = {
             name: getattr(self, name).to_dict("records")
-            for name in ("models", "families", "pairs", "labels", "brittleness")
+            for name in ("models", "families", "pairs", "labels", "brittleness", "replicates")
         }
         return json_values({**tables, "doubts": list(self.doubts)})
 
@@ -136,6 +139,7 @@ def compare(
         pairs=_pair_frame(located),
         labels=_label_frame(located, seed),
         brittleness=_brittleness_frame(read_effects(effects)) if effects is not None else _frame([], _BRITTLENESS),
+        replicates=replicate_frame(located),
     )
 
 

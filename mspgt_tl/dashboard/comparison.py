@@ -159,9 +159,31 @@ def _sections(found: Comparison) -> list[Section]:
         Section("Do two models differ?", "", tables=[tables["pairs"].table()], short="Pairs"),
         Section("Do families?", "", tables=[tables["families"].table(), tables["labels"].table()], short="Families"),
     ]
+    if not found.replicates.empty:
+        lead = (
+            "Agreement is the rank correlation of two signals over gaps. Beyond that between runs it is not the "
+            "architecture's doing; a gap that all runs share shows in both, and only random-weight twins tell whether "
+            "it was learnt."
+        )
+        sections.append(Section("Do signals agree run by run?", lead, tables=[_replicates_table(found).table()]))
     if not found.brittleness.empty:
         sections.append(Section("Brittleness", "", tables=[tables["brittleness"].table()]))
     return sections
+
+
+def _replicates_table(found: Comparison) -> Shown:
+    cells = {
+        "architecture": words("architecture"),
+        "runs": words("n"),
+        "signals": lambda row: str(row["reason"]) or f"{row['one']}, {row['other']}",
+        "own run": fixed("own", "+.2f"),
+        "other runs": fixed("off", "+.2f"),
+        "p": fixed("p", ".3f"),
+        "p (Holm)": fixed("p_holm", ".3f"),
+        "best p": fixed("smallest_p", ".3f"),
+        "shared gaps": words("shared"),
+    }
+    return Shown("Training runs of one architecture", found.replicates, cells)
 
 
 def _places_table(found: Comparison) -> Shown:
