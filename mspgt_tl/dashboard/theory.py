@@ -67,7 +67,7 @@ def render_theory(parts: Mapping[str, xr.Dataset], manifest: Mapping[str, Any]) 
     boundaries = [] if origin == "equal thirds" else [first for first, _ in identity["scales"].values()][1:]
     intro = (
         f"{parts['fisher'].attrs['tokens']:,} tokens in {parts['fisher'].attrs['texts']:,} texts. Scales ({origin}): "
-        f"blocks {where}. Information is in nats per token; BOS and padding are no data."
+        f"blocks {where}. Information is in nats per token; padding, first tokens and sinks are no data."
     )
     reasons = [why for part in parts.values() for why in json.loads(part.attrs.get("reasons", "[]"))]
     sections = [

@@ -41,6 +41,7 @@ from mspgt_tl.interventions.hooks import Hook, Positions
 from mspgt_tl.interventions.noise import check_hooked
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.tokens import continuation_text, pad
+from mspgt_tl.passes.readout import soft_cap, unembed
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -226,7 +227,7 @@ def _decode(
     done, damaged = (torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device) for _ in range(2))
     chosen: list[Tensor] = []
     for step in range(max_new_tokens):
-        logits = _next_logits(model, tokens, mask, cache) if step or first is None else _unembed(model, first)
+        logits = _next_logits(model, tokens, mask, cache) if step or first is None else unembed(model, first[:, 0])
         damaged |= ~logits.amax(-1).isfinite()
         uniforms = philox.uniform(seed, sample_ids=rows.sample_ids, positions=rows.positions.next)
         chosen.append(sampling.choose(logits, uniforms))
@@ -251,7 +252,7 @@ def _decode(
 def _next_logits(model: Any, tokens: Tensor, mask: Tensor, cache: _Cache) -> Float[Tensor, "batch vocab"]:
     """Return logits after the last position alone: those of a whole prompt would be the largest tensor of all."""
     resid = model(tokens, attention_mask=mask, past_kv_cache=cache, stop_at_layer=model.cfg.n_layers)
-    return _unembed(model, resid[:, -1:])
+    return unembed(model, resid[:, -1])
 
 
 def _prefill(
@@ -296,12 +297,6 @@ def _prefill(
             entry.copy_rows(source[followers], followers)
     cache.mask = mask
     return resid[was_at][:, -1:]
-
-
-def _unembed(model: Any, resid: Float[Tensor, "batch 1 d_model"]) -> Float[Tensor, "batch vocab"]:
-    if model.cfg.normalization_type is not None:
-        resid = model.ln_final(resid)
-    return _soft_cap(model.unembed(resid)[:, 0], model.cfg.output_logits_soft_cap)
 
 
 class _Cache:
@@ -420,7 +415,7 @@ def _grouped_scores(attention: Any, q: Tensor, k: Tensor) -> Float[Tensor, "batc
     groups, heads = k.shape[2], q.shape[2]
     rows = q.transpose(1, 2).unflatten(1, (groups, heads // groups)).flatten(2, 3)
     scores = rows @ k.permute(0, 2, 3, 1) / attention.attn_scale
-    return _soft_cap(scores.view(len(q), heads, q.shape[1], -1), attention.cfg.attn_scores_soft_cap)
+    return soft_cap(scores.view(len(q), heads, q.shape[1], -1), attention.cfg.attn_scores_soft_cap)
 
 
 def _grouped_values(attention: Any, v: Tensor, pattern: Tensor) -> Float[Tensor, "batch query head d_head"]:
@@ -428,10 +423,6 @@ def _grouped_values(attention: Any, v: Tensor, pattern: Tensor) -> Float[Tensor,
     n_rows, heads, queries, _ = pattern.shape
     mixed = pattern.unflatten(1, (v.shape[2], heads // v.shape[2])).flatten(2, 3) @ v.transpose(1, 2)
     return attention.hook_z(mixed.view(n_rows, heads, queries, -1).transpose(1, 2))
-
-
-def _soft_cap(x: Tensor, cap: float) -> Tensor:
-    return cap * (x / cap).tanh() if cap > 0 else x
 
 
 def _batches(

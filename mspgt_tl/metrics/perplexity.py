@@ -18,8 +18,7 @@ from mspgt_tl.errors import ConfigError
 from mspgt_tl.metrics.base import METRICS, NAN, MetricResult, Sample, TextMetric, missing_result, summarise
 from mspgt_tl.models.placement import memory_errors
 from mspgt_tl.models.pretrained import describe, encode
-from mspgt_tl.models.tokens import pad
-from mspgt_tl.passes.batches import batch_by_length
+from mspgt_tl.passes.batches import Padded, padded_batches
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -49,28 +48,26 @@ def continuation_losses(
         counts[index] = max(len(ends) - starts[index], 0)
     # By length and then by ids: padding is little, and the order of the samples changes no batch.
     order = sorted(np.flatnonzero(counts).tolist(), key=lambda i: (len(encoding.ids[i]), encoding.ids[i]))
-    for chosen in batch_by_length([len(encoding.ids[i]) for i in order], batch_positions):
-        rows = [order[i] for i in chosen]
-        nats[rows] = _sum_losses(model, [encoding.ids[i] for i in rows], [starts[i] for i in rows])
+    for batch in padded_batches(model, [encoding.ids[i] for i in order], positions=batch_positions):
+        rows = [order[i] for i in batch.rows]
+        nats[rows] = _sum_losses(model, batch, [(starts[i], len(encoding.ids[i])) for i in rows])
     return nats, counts
 
 
-def _sum_losses(model: CausalModel, ids: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
+def _sum_losses(model: CausalModel, batch: Padded, spans: Sequence[tuple[int, int]]) -> list[float]:
     import torch
 
-    tokens, mask = pad(ids, side="right", pad_id=model.tokenizer.pad_token_id or 0)
-    tokens, mask = tokens.to(model.cfg.device), mask.to(model.cfg.device)
-    with torch.inference_mode(), memory_errors(f"A batch of {tokens.shape[0]} × {tokens.shape[1]} tokens"):
-        logits = model.forward(tokens, attention_mask=mask, return_type="logits")
+    with torch.inference_mode(), memory_errors(f"A batch of {' × '.join(map(str, batch.tokens.shape))} tokens"):
+        logits = model.forward(batch.tokens, return_type="logits")
         return [
             float(
                 torch.nn.functional.cross_entropy(
-                    logits[row, start - 1 : len(own) - 1].float(), tokens[row, start : len(own)], reduction="none"
+                    logits[row, start - 1 : end - 1].float(), batch.tokens[row, start:end], reduction="none"
                 )
                 .double()
                 .sum()
             )
-            for row, (own, start) in enumerate(zip(ids, starts, strict=True))
+            for row, (start, end) in enumerate(spans)
         ]
 
 

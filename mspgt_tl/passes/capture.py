@@ -1,20 +1,72 @@
-"""What hooks show of one forward pass, with its faults told: memory, nan, layers that tell no tokens apart."""
+"""One forward pass over the blocks, what of it is kept, and its faults: memory, nan, layers that tell no tokens apart.
+
+A pass that is disturbed goes on from a kept one at its first touched block (`resume`), so nothing below is run again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ActivationError
 from mspgt_tl.models.placement import is_out_of_memory
+from mspgt_tl.passes.batches import Padded
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
     from torch import Tensor
 
 
-def hooks_of(needs: frozenset[str]) -> list[str]:
-    return [hook for need, hook in (("resid", "hook_resid_post"), ("pattern", "attn.hook_pattern")) if need in needs]
+@dataclass(frozen=True)
+class Captured:
+    """What a pass over the blocks leaves."""
+
+    entered: Float[Tensor, "batch pos d_model"]
+    """What enters the first block."""
+    resid: list[Float[Tensor, "batch pos d_model"]]
+    """What leaves every block."""
+    pattern: list[Float[Tensor, "batch head query key"]]
+    """Attention patterns of every block; empty unless asked for."""
+
+    def entering(self, block: int) -> Float[Tensor, "batch pos d_model"]:
+        """Return what enters a block."""
+        return self.resid[block - 1] if block else self.entered
+
+
+def capture(model: CausalModel, batch: Padded, *, pattern: bool = False) -> Captured:
+    """Run the blocks, and nothing after them, and keep the stream at each.
+
+    Raises:
+        ActivationError: a batch does not fit into memory, an activation is not finite, or a block gives every token
+            the same vector.
+    """
+    import torch
+
+    n_layers = int(model.cfg.n_layers)
+    kinds = ["hook_resid_post", *(["attn.hook_pattern"] if pattern else [])]
+    names = {f"blocks.{layer}.{kind}" for layer in range(n_layers) for kind in kinds} | {"blocks.0.hook_resid_pre"}
+    with torch.inference_mode(), memory_errors(batch.tokens):
+        _, cache = model.run_with_cache(
+            batch.tokens, names_filter=lambda name: name in names, stop_at_layer=n_layers, return_cache_object=False
+        )
+    found = {kind: [cache[f"blocks.{layer}.{kind}"] for layer in range(n_layers)] for kind in kinds}
+    check_finite(found["hook_resid_post"], batch.is_token)
+    check_degenerate(found["hook_resid_post"], batch.tokens, batch.is_token)
+    return Captured(cache["blocks.0.hook_resid_pre"], found["hook_resid_post"], found.get("attn.hook_pattern", []))
+
+
+def resume(
+    model: CausalModel, entered: Float[Tensor, "batch pos d_model"], first: int, hooks: Sequence[tuple[str, Any]]
+) -> Float[Tensor, "batch pos d_model"]:
+    """Return what leaves the last block when the pass goes on from what enters block `first`, under these hooks."""
+    import torch
+
+    anything: Any = model
+    with torch.inference_mode(), model.hooks(fwd_hooks=list(hooks)):
+        return anything(entered, start_at_layer=first, stop_at_layer=int(model.cfg.n_layers))
 
 
 @contextmanager

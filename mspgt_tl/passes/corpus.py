@@ -16,9 +16,8 @@ from jaxtyping import Bool, Float, Int
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import Batch, CausalModel, Progress, StreamSignal
 from mspgt_tl.models.pretrained import encode
-from mspgt_tl.models.tokens import pad
-from mspgt_tl.passes.batches import batch_by_length
-from mspgt_tl.passes.capture import check_degenerate, check_finite, hooks_of, memory_errors
+from mspgt_tl.passes.batches import padded_batches
+from mspgt_tl.passes.capture import capture
 from mspgt_tl.passes.data import data_tokens, reads_centred
 from mspgt_tl.passes.folds import Folds
 
@@ -53,56 +52,23 @@ def stream(
     for chunk in folds.chunks(config.chunk_sentences):
         chosen = folds.order[chunk]
         encoding = encode(model, [sentences[int(i)] for i in chosen], bos=config.bos, max_length=length)
-        for rows in batch_by_length([len(ids) for ids in encoding.ids], config.batch_positions):
-            yield _forward(
-                model,
-                [encoding.ids[r] for r in rows],
-                needs=needs,
-                every_token=config.tokens == "all",
-                sentence=chosen[rows],
-                fold=fold_of[chunk][rows],
-                draw=draw[chosen[rows]],
+        for batch in padded_batches(model, encoding.ids, positions=config.batch_positions):
+            found = capture(model, batch, pattern="pattern" in needs)
+            # What is data is told from norms, whether or not the stream is asked for.
+            is_data = batch.is_token if config.tokens == "all" else data_tokens(found.resid, batch.is_token)
+            yield Batch(
+                sentence=chosen[batch.rows],
+                fold=fold_of[chunk][batch.rows],
+                drawn=nth_data_token(is_data, draw[chosen[batch.rows]]),
+                tokens=batch.tokens,
+                is_data=is_data,
+                is_token=batch.is_token,
+                resid=found.resid if "resid" in needs else [],
+                centred=reads_centred(model),
+                pattern=found.pattern,
             )
+            del found  # or its activations would stay while the next forward pass makes its own
         del encoding  # before the next chunk's is made
-
-
-def _forward(
-    model: CausalModel,
-    ids: list[list[int]],
-    *,
-    needs: frozenset[str],
-    every_token: bool,
-    sentence: Int[np.ndarray, "batch"],
-    fold: Int[np.ndarray, "batch"],
-    draw: Float[np.ndarray, "batch"],
-) -> Batch:
-    import torch
-
-    n_layers, device = int(model.cfg.n_layers), model.cfg.device
-    # Right padding: causal attention never looks at it, so no mask is needed; pads are masked out of every statistic.
-    tokens, is_token = pad(ids, side="right", pad_id=model.tokenizer.pad_token_id or 0)
-    tokens, is_token = tokens.to(device), is_token.bool().to(device)
-    wanted = hooks_of(needs | {"resid"})  # what is data is told from norms
-    names = {f"blocks.{layer}.{hook}" for layer in range(n_layers) for hook in wanted}
-    with torch.inference_mode(), memory_errors(tokens):
-        _, cache = model.run_with_cache(
-            tokens, names_filter=lambda name: name in names, stop_at_layer=n_layers, return_cache_object=False
-        )
-    resid = [cache[f"blocks.{layer}.hook_resid_post"] for layer in range(n_layers)]
-    check_finite(resid, is_token)
-    check_degenerate(resid, tokens, is_token)
-    is_data = is_token if every_token else data_tokens(resid, is_token)
-    return Batch(
-        sentence=sentence,
-        fold=fold,
-        drawn=nth_data_token(is_data, draw),
-        tokens=tokens,
-        is_data=is_data,
-        is_token=is_token,
-        resid=resid if "resid" in needs else [],
-        centred=reads_centred(model),
-        pattern=[cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(n_layers)] if "pattern" in needs else [],
-    )
 
 
 def nth_data_token(is_data: Bool[Tensor, "batch pos"], draw: Float[np.ndarray, "batch"]) -> Int[Tensor, "batch"]:

@@ -19,6 +19,7 @@ from mspgt_tl.interventions.scales import NAMES
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load
 from mspgt_tl.passes.corpus import usable_sentences
+from mspgt_tl.passes.readout import unembed
 from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
 from mspgt_tl.pipeline.scales import THIRDS, Scales, choose_scales
@@ -33,7 +34,7 @@ from mspgt_tl.theory.fisher import MIN_ROWS, measure_fisher
 from mspgt_tl.theory.mutual_information import channel_information, refuse_beyond, spectrum, v_information
 from mspgt_tl.theory.noise_effects import measure_noise
 from mspgt_tl.theory.rate_distortion import conditional_rate, rank_test, rate_distortion
-from mspgt_tl.theory.streams import Streams, collect_streams, split_texts, unembed
+from mspgt_tl.theory.streams import Streams, collect_streams, split_texts
 from mspgt_tl.theory.texts import Texts, read_texts
 
 if TYPE_CHECKING:
@@ -181,12 +182,13 @@ def _read_texts(model: CausalModel, sentences: Sequence[str], settings: TheoryCo
         raise CorpusError(f"At least {MIN_ROWS} sentences of two tokens are needed, got {len(sentences)}.")
     stream = settings.stream
     length = min(stream.max_length, int(model.cfg.n_ctx))
-    return read_texts(model, encode(model, sentences, bos=stream.bos, max_length=length).ids)
+    ids = encode(model, sentences, bos=stream.bos, max_length=length).ids
+    return read_texts(model, ids, every_token=stream.tokens == "all", batch_positions=stream.batch_positions)
 
 
 def _check_size(texts: Texts, width: int, settings: TheoryConfig) -> None:
     """Raise unless there are tokens enough for the covariances and the fits."""
-    pairs = texts.counts - 1
+    pairs = texts.predictions
     fit = int(split_texts(np.repeat(np.arange(len(texts)), pairs), seed=settings.seed).fit.sum())
     needed = {10 * width: int(pairs.sum()), max(2 * width, settings.hvib.batch, 10 * settings.hvib.width): fit}
     for least, found in needed.items():

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mspgt_tl.contracts import SIGNALS, Batch, CausalModel, StreamSignal
-from mspgt_tl.errors import ModelError
+from mspgt_tl.passes.readout import check_readout, unembed
 from mspgt_tl.signals.sums import MeanSums, jumps
 
 if TYPE_CHECKING:
@@ -29,27 +29,19 @@ Readout = Callable[["Tensor"], "Tensor"]
 
 
 def readout_of(model: CausalModel) -> Readout:
-    """Return the model's own final normalisation and unembedding as one function, with its soft cap if it has one.
+    """Return the model's own final normalisation and unembedding as one function, in float32.
 
     Raises:
         ModelError: the model has no `unembed`, or normalises and has no `ln_final`.
     """
-    parts: Any = model
-    # TransformerLens makes no `ln_final` for models that normalise nowhere: they read their stream out as it is.
-    plain = getattr(model.cfg, "normalization_type", "") is None
-    needed = ("unembed",) if plain else ("ln_final", "unembed")
-    if missing := [name for name in needed if not hasattr(parts, name)]:
-        raise ModelError(f"The logit lens needs the model's {' and '.join(missing)}, which it does not have.")
-    cap = float(getattr(model.cfg, "output_logits_soft_cap", 0) or 0)
 
     def read(rows: Tensor) -> Tensor:
         import torch
 
         with torch.inference_mode():
-            last = rows[:, None] if plain else parts.ln_final(rows[:, None])
-            logits = parts.unembed(last)[:, 0].float()
-            return cap * torch.tanh(logits / cap) if cap > 0 else logits
+            return unembed(model, rows).float()
 
+    check_readout(model)
     return read
 
 

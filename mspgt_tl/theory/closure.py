@@ -16,9 +16,10 @@ import numpy as np
 
 from mspgt_tl.contracts import CausalModel, Progress
 from mspgt_tl.errors import ConfigError, DataError
+from mspgt_tl.passes.batches import POSITIONS
 from mspgt_tl.theory.fisher import Fisher, measure_fisher
 from mspgt_tl.theory.noise_effects import NoiseEffects, measure_noise
-from mspgt_tl.theory.texts import POSITIONS, read_texts
+from mspgt_tl.theory.texts import read_texts
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -12,8 +12,9 @@ position of the layers S, the mean over data tokens of KL(clean ‖ noised) is �
 higher orders (eq. 30): scores of different positions have mean zero given the text, so their cross terms vanish in
 the trace, and noise of different positions and layers is independent, so theirs vanish in the KL.
 
-One backward pass over sampled labels gives |g|² of every layer and position at once, and E|g|² = tr F. What noise *on
-the BOS* would add is kept apart (`Fisher.bos`): BOS is no data, but an intervention may disturb it.
+One backward pass over sampled labels gives |g|² of every layer and position at once, and E|g|² = tr F. What noise on
+first tokens and sinks would add is kept apart (`Fisher.left_out`): they are no data, but an intervention may
+disturb them.
 
 Cost: one forward and `samples` backward passes to the first block's output, whatever the number of layers.
 """
@@ -32,8 +33,9 @@ from mspgt_tl.contracts import CausalModel, Progress
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
 from mspgt_tl.models.placement import is_out_of_memory
+from mspgt_tl.passes.batches import POSITIONS
 from mspgt_tl.stats import bootstrap_counts
-from mspgt_tl.theory.texts import POSITIONS, TokenBatch, Tokens, batches, read_texts
+from mspgt_tl.theory.texts import TokenBatch, Tokens, batches, read_texts
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -52,8 +54,8 @@ class Fisher:
 
     sums: Float[np.ndarray, "sample row layer"]
     """Sum over a row's data positions of |g|², for every draw of the labels."""
-    bos: Float[np.ndarray, "row layer"]
-    """The same at the BOS, averaged over draws; zero for rows without one."""
+    left_out: Float[np.ndarray, "row layer"]
+    """The same at the tokens that are no data, averaged over draws."""
     counts: Int[np.ndarray, "row"]
     """Data tokens of every row."""
     seed: int
@@ -114,7 +116,7 @@ def fisher_trace(
     """Return tr F of every layer's residual stream, mean over the data tokens (eq. 30, P; see the module).
 
     Args:
-        tokens: ids `[row, pos]`, or lists of ids; padding is told by `mask` (1 on tokens). A leading BOS is no data.
+        tokens: ids `[row, pos]`, or lists of ids; padding is told by `mask` (1 on tokens). Or `read_texts` of them.
         seed: of the labels that are drawn from the model.
         samples: draws of the labels, one backward pass each.
 
@@ -152,7 +154,7 @@ def measure_fisher(
         raise ConfigError("Fisher traces need float32, bfloat16 or float64: squared gradients underflow in float16.")
     texts = read_texts(model, tokens, mask=mask)
     n_layers = int(model.cfg.n_layers)
-    sums, bos = np.zeros((samples, len(texts), n_layers)), np.zeros((len(texts), n_layers))
+    sums, left_out = np.zeros((samples, len(texts), n_layers)), np.zeros((len(texts), n_layers))
     done = 0
     for batch in batches(model, texts, positions=batch_positions):
         try:
@@ -168,11 +170,12 @@ def measure_fisher(
             raise ActivationError(f"Gradients are nan or inf in a batch of {len(batch.rows)} rows: try dtype float32.")
         found = reduce(norms * batch.is_data, "sample layer text pos -> sample text layer", "sum")
         sums[:, batch.rows] = found.cpu().numpy()
-        bos[batch.rows] = (norms * batch.is_bos).sum(-1).mean(0).T.cpu().numpy()
+        others = batch.is_token & ~batch.is_data
+        left_out[batch.rows] = (norms * others).sum(-1).mean(0).T.cpu().numpy()
         done += len(batch.rows)
         if progress:
             progress("fisher", done, len(texts))
-    return Fisher(sums, bos, texts.counts, seed)
+    return Fisher(sums, left_out, texts.counts, seed)
 
 
 def _score_norms(
@@ -251,18 +254,3 @@ def scale_sensitivity(
     resampled = fisher.resample(resamples)[:, list(layers)] @ weights
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Sensitivity(float(fisher.trace[list(layers)] @ weights), (float(low), float(high)), resampled)
-
-
-def brittleness_ratio(one: Sensitivity, other: Sensitivity) -> tuple[float, tuple[float, float]]:
-    """Return how many times as sensitive one model's scale is as another's, with a 95 % interval (eq. 31, P).
-
-    The two bootstraps are taken as independent: for models that read the same texts the interval is, if anything, wide.
-
-    Raises:
-        DataError: the other's sensitivity, or a resample of it, is zero.
-    """
-    if not (other.value > 0 and (other.resampled > 0).all()):
-        raise DataError("A ratio needs a sensitivity above zero to divide by.")
-    n = min(len(one.resampled), len(other.resampled))
-    low, high = np.quantile(one.resampled[:n] / np.roll(other.resampled[:n], n // 2), [0.025, 0.975])
-    return one.value / other.value, (float(low), float(high))

@@ -51,7 +51,7 @@ def label_fisher(
             "sensitivity": (LAYER, squares * fisher.trace, {"units": "nats per token", "long_name": "s^2 tr F"}),
             "sensitivity_interval": ((BOUND, LAYER), squares * interval),
             "label_error": (LAYER, fisher.label_error),
-            "bos_trace": (LAYER, fisher.bos.sum(axis=0) / fisher.counts.sum()),
+            "left_out_trace": (LAYER, fisher.left_out.sum(axis=0) / fisher.counts.sum()),
             "scale_sensitivity": (SCALE, np.array([found.value for found in sums.values()])),
             "scale_interval": ((SCALE, BOUND), np.array([found.interval for found in sums.values()])),
             "scale_resampled": ((SCALE, RESAMPLE), np.stack([found.resampled for found in sums.values()])),

@@ -18,7 +18,10 @@ import numpy as np
 from mspgt_tl.contracts import CausalModel, Progress
 from mspgt_tl.errors import ActivationError, ConfigError
 from mspgt_tl.interventions import noise_hooks
-from mspgt_tl.theory.texts import POSITIONS, TokenBatch, batches, read_texts
+from mspgt_tl.passes.batches import POSITIONS
+from mspgt_tl.passes.capture import capture, resume
+from mspgt_tl.passes.readout import unembed
+from mspgt_tl.theory.texts import TokenBatch, batches, read_texts
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -49,11 +52,6 @@ class NoiseEffects:
     seed: int
 
     @property
-    def mean_kl(self) -> Float[np.ndarray, "set sigma"]:
-        """Mean KL per data token, over texts and draws."""
-        return self.kl.mean(axis=2).sum(axis=-1) / self.counts.sum()
-
-    @property
     def mean_loss(self) -> Float[np.ndarray, "set sigma"]:
         """Mean loss increase per scored token, over texts and draws."""
         return self.loss.mean(axis=2).sum(axis=-1) / self.predictions.sum()
@@ -74,7 +72,8 @@ def measure_noise(
 ) -> NoiseEffects:
     """Disturb each set of layers with noise of each σ and measure next-token KL and loss.
 
-    Noise is σ·s_l·ε at data positions only, so it says nothing of noise on the BOS. One draw of ε serves all σ.
+    Noise is σ·s_l·ε at data positions only, so it says nothing of noise on first tokens and sinks. One draw of ε serves
+    all σ.
 
     Args:
         tokens: as `fisher_trace`.
@@ -133,19 +132,14 @@ def _conditions(
 class _Batch:
     """A batch with its undisturbed stream and log-probabilities, against which noise is measured."""
 
-    def __init__(self, model: Any, batch: TokenBatch) -> None:
+    def __init__(self, model: CausalModel, batch: TokenBatch) -> None:
         import torch
 
         self.model, self.batch = model, batch
-        layers = range(int(model.cfg.n_layers))
-        names = {f"blocks.{layer}.hook_resid_post" for layer in layers}
         with torch.inference_mode():
-            logits, cache = model.run_with_cache(
-                batch.tokens, names_filter=lambda name: name in names, return_cache_object=False
-            )
-            self.streams = [cache[f"blocks.{layer}.hook_resid_post"] for layer in layers]
+            self.found = capture(model, batch)
             self.following, self.scored = (part[batch.is_data] for part in batch.targets())
-            self.clean = self._log_probabilities(logits)
+            self.clean = self._log_probabilities(self.found.resid[-1])
             self.truth = self._pick(self.clean)
             self.clean_loss = -self._by_row(self.truth)
             self.predictions = self._by_row(self.scored.double()).astype(np.int64)
@@ -154,11 +148,8 @@ class _Batch:
         """Return every row's summed KL and loss increase under these hooks, the first of them after block `first`."""
         import torch
 
-        # What lies before the first disturbed block is known already.
-        start: dict[str, int] = {"start_at_layer": first} if first else {}
-        given = self.streams[first - 1] if first else self.batch.tokens
-        with torch.inference_mode(), self.model.hooks(fwd_hooks=hooks):
-            noised = self._log_probabilities(self.model.forward(given, **start))
+        with torch.inference_mode():
+            noised = self._log_probabilities(resume(self.model, self.found.entering(first), first, hooks))
             kl = torch.empty(len(noised), dtype=torch.float64, device=noised.device)
             step = max(1, VOCAB_CHUNK // noised.shape[-1])
             for at in range(0, len(noised), step):
@@ -166,10 +157,10 @@ class _Batch:
                 kl[part] = (self.clean[part].exp() * (self.clean[part] - noised[part])).sum(-1)
             return self._by_row(kl), self._by_row(self.truth - self._pick(noised))
 
-    def _log_probabilities(self, logits: Tensor) -> Float[Tensor, "token vocab"]:
+    def _log_probabilities(self, last: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "token vocab"]:
         import torch
 
-        found = logits[self.batch.is_data].double().log_softmax(-1)
+        found = unembed(self.model, last[self.batch.is_data]).double().log_softmax(-1)
         if not bool(torch.isfinite(found).all()):
             raise ActivationError("Logits are nan or inf; the noise may be too large for the dtype.")
         return found

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.contracts import CausalModel, Progress
-from mspgt_tl.errors import ActivationError, DataError
+from mspgt_tl.errors import DataError
 from mspgt_tl.files import scratch_array
-from mspgt_tl.theory.texts import POSITIONS, batches, read_texts
+from mspgt_tl.passes.batches import POSITIONS
+from mspgt_tl.passes.capture import capture
+from mspgt_tl.theory.texts import batches, read_texts
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -52,34 +53,23 @@ def collect_streams(
         DataError: unusable tokens, or no token has a next one.
         ActivationError: a vector is not finite.
     """
-    import torch
-
     texts = read_texts(model, tokens)
     layers = range(int(model.cfg.n_layers))
-    counts = np.maximum(texts.counts - 1, 0)
+    counts = texts.predictions
     starts = np.concatenate([[0], np.cumsum(counts)])
     if not starts[-1]:
         raise DataError("No token of these texts is followed by another: nothing to predict.")
     shape = (len(layers), int(starts[-1]), int(model.cfg.d_model))
     vectors = scratch_array(store, shape)
     following = np.empty(starts[-1], dtype=np.int64)
-    names = {f"blocks.{layer}.hook_resid_post" for layer in layers}
     done = 0
     for batch in batches(model, texts, positions=batch_positions):
-        with torch.inference_mode():
-            _, cache = model.run_with_cache(
-                batch.tokens,
-                names_filter=lambda name: name in names,
-                stop_at_layer=len(layers),
-                return_cache_object=False,
-            )
+        resid = capture(model, batch).resid
         targets, scored = batch.targets()
         into = np.concatenate([np.arange(int(starts[row]), int(starts[row + 1])) for row in batch.rows])
         following[into] = targets[scored].cpu().numpy()
         for layer in layers:
-            vectors[layer, into] = cache[f"blocks.{layer}.hook_resid_post"][scored].float().cpu().numpy()
-        if not np.isfinite(vectors[-1, into]).all():
-            raise ActivationError("Activations are nan or inf: the weights may be damaged, or the dtype too narrow.")
+            vectors[layer, into] = resid[layer][scored].float().cpu().numpy()
         done += len(batch.rows)
         if progress:
             progress("streams", done, len(texts))
@@ -116,8 +106,3 @@ def sum_by_text(
     """Return sums over each text's tokens, and how many tokens each has."""
     _, start, counts = np.unique(row, return_index=True, return_counts=True)
     return np.add.reduceat(values, start, axis=-1), counts
-
-
-def unembed(model: CausalModel, vectors: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocab"]:
-    """Return the logits of vectors taken as the last block's output: the model's own final norm and unembedding."""
-    return model.forward(vectors[None], start_at_layer=int(model.cfg.n_layers))[0]

@@ -1,6 +1,7 @@
-"""Token ids as the estimators take them: rows of any length, in batches padded on the right.
+"""Token ids as the estimators take them: rows of any length, with what of them is data.
 
-Which positions count is the same for every estimator: padding never does, and neither does a leading BOS.
+That is told by the rule that holds for signals, too (`passes.data.data_tokens`), once for a text, from one pass of the
+model; so every estimator, and a copy of the model in another format, looks at the same tokens.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import numpy as np
 
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import DataError
-from mspgt_tl.models.tokens import pad
+from mspgt_tl.passes.batches import POSITIONS, Padded, padded_batches
+from mspgt_tl.passes.capture import capture
+from mspgt_tl.passes.data import data_tokens
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
     from torch import Tensor
 
 Tokens: TypeAlias = "Int[Tensor, 'row pos'] | Sequence[Sequence[int]]"
-POSITIONS = 2048
-"""Positions per forward pass, padding included, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -29,59 +30,69 @@ class Texts:
     """Rows of token ids without padding."""
 
     ids: tuple[tuple[int, ...], ...]
-    bos: Bool[np.ndarray, "row"]
-    """Whether the first id of each row is a BOS."""
+    is_data: tuple[Bool[np.ndarray, "pos"], ...]
+    """For each row, which of its tokens are data."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def first(self, n: int) -> Texts:
         """Return the first n rows."""
-        return Texts(self.ids[:n], self.bos[:n])
+        return Texts(self.ids[:n], self.is_data[:n])
 
     @property
     def counts(self) -> Int[np.ndarray, "row"]:
-        """Tokens of each row that count as data."""
-        return np.array([len(row) for row in self.ids]) - self.bos
+        """Data tokens of each row."""
+        return np.array([int(row.sum()) for row in self.is_data])
+
+    @property
+    def predictions(self) -> Int[np.ndarray, "row"]:
+        """Data tokens of each row that another token follows."""
+        return np.array([int(row[:-1].sum()) for row in self.is_data])
 
 
 @dataclass(frozen=True)
-class TokenBatch:
+class TokenBatch(Padded):
     """Some rows of a `Texts`, padded on the right."""
 
-    rows: Int[np.ndarray, "batch"]
-    """Which rows these are."""
-    tokens: Int[Tensor, "batch pos"]
     is_data: Bool[Tensor, "batch pos"]
-    """False on padding and BOS."""
-    is_bos: Bool[Tensor, "batch pos"]
+    """False on padding, the first token and sinks."""
 
     def positions(self) -> Int[Tensor, "batch pos"]:
-        """Absolute position of every data token, -1 elsewhere: noise made with it leaves BOS and padding alone."""
+        """Absolute position of every data token, -1 elsewhere: noise made with it leaves all others alone."""
         import torch
 
         places = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
         return torch.where(self.is_data, places, -1)
 
     def targets(self) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
-        """Return the id that follows each position, and where it is a prediction to score: data followed by data."""
+        """Return the id that follows each position, and where it is a prediction to score: data followed by a token."""
         import torch
 
         following = torch.cat([self.tokens[:, 1:], torch.zeros_like(self.tokens[:, :1])], 1)
         scored = torch.zeros_like(self.is_data)
-        scored[:, :-1] = self.is_data[:, :-1] & self.is_data[:, 1:]
+        scored[:, :-1] = self.is_data[:, :-1] & self.is_token[:, 1:]
         return following, scored
 
 
-def read_texts(model: CausalModel, tokens: Tokens | Texts, *, mask: Any = None) -> Texts:
-    """Check token ids and return them row by row; rows keep their order.
+def read_texts(
+    model: CausalModel,
+    tokens: Tokens | Texts,
+    *,
+    mask: Any = None,
+    every_token: bool = False,
+    batch_positions: int = POSITIONS,
+) -> Texts:
+    """Check token ids and return them row by row, with what of them is data; rows keep their order.
 
     Args:
         tokens: a tensor of ids, every position of which is a token unless `mask` says otherwise, or lists of ids.
         mask: for a tensor, 1 on tokens and 0 on padding, on either side.
+        every_token: take first tokens and sinks for data, too.
 
     Raises:
         DataError: not whole numbers, ids beyond the vocabulary, a row beyond the context, or one without data.
+        ActivationError: an activation is not finite, or a batch does not fit into memory.
     """
     if isinstance(tokens, Texts):
         return tokens
@@ -91,13 +102,18 @@ def read_texts(model: CausalModel, tokens: Tokens | Texts, *, mask: Any = None) 
         raise DataError(f"Token ids lie between 0 and {int(model.cfg.d_vocab) - 1}, got up to {largest}.")
     if longest > int(model.cfg.n_ctx):
         raise DataError(f"A row has {longest} tokens; the model's context ends at {int(model.cfg.n_ctx)}.")
-    start = None if model.tokenizer is None else model.tokenizer.bos_token_id
-    # Text never encodes to the BOS id (special tokens are split), so a leading one is a BOS.
-    bos = np.array([start is not None and row[:1] == (start,) for row in rows])
-    texts = Texts(tuple(rows), bos)
-    if (texts.counts < 1).any():
-        raise DataError(f"Row {int(np.argmax(texts.counts < 1))} holds no token besides BOS and padding.")
-    return texts
+    least = 1 if every_token else 2
+    short = next((i for i, row in enumerate(rows) if len(row) < least), None)
+    if short is not None:
+        raise DataError(f"Row {short} holds no data: {least} tokens or more are needed, and padding is none.")
+    if every_token:
+        return Texts(tuple(rows), tuple(np.ones(len(row), dtype=bool) for row in rows))
+    found: list[np.ndarray] = [np.zeros(0, dtype=bool)] * len(rows)
+    for batch in padded_batches(model, rows, positions=batch_positions):
+        kept = data_tokens(capture(model, batch).resid, batch.is_token).cpu().numpy()
+        for row, is_data in zip(batch.rows, kept, strict=True):
+            found[row] = is_data[: len(rows[row])]
+    return Texts(tuple(rows), tuple(found))
 
 
 def _rows(tokens: Any, mask: Any) -> list[tuple[int, ...]]:
@@ -124,14 +140,10 @@ def _rows(tokens: Any, mask: Any) -> list[tuple[int, ...]]:
 
 def batches(model: CausalModel, texts: Texts, *, positions: int = POSITIONS) -> Iterator[TokenBatch]:
     """Yield the rows, longest first, in batches of at most so many positions (one row at least)."""
-    order = np.argsort([-len(row) for row in texts.ids], kind="stable")
-    start = 0
-    while start < len(order):
-        width = len(texts.ids[order[start]])
-        rows = order[start : start + max(1, positions // width)]
-        start += len(rows)
-        tokens, is_token = pad([texts.ids[r] for r in rows], side="right", pad_id=0)
-        tokens, is_token = tokens.to(model.cfg.device), is_token.bool().to(model.cfg.device)
-        is_bos = is_token.new_zeros(is_token.shape)
-        is_bos[:, 0] = is_token.new_tensor(texts.bos[rows].tolist())
-        yield TokenBatch(rows, tokens, is_token & ~is_bos, is_bos)
+    import torch
+
+    for batch in padded_batches(model, texts.ids, positions=positions):
+        is_data = torch.zeros_like(batch.is_token)
+        for i, row in enumerate(batch.rows):
+            is_data[i, : len(texts.ids[row])] = torch.from_numpy(texts.is_data[row])
+        yield TokenBatch(batch.rows, batch.tokens, batch.is_token, is_data)

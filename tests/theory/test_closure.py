@@ -13,6 +13,7 @@ from mspgt_tl.models.pretrained import encode, load
 from mspgt_tl.theory.closure import compare, copy_as_float64, find_exit, measure_closure
 from mspgt_tl.theory.fisher import Fisher, measure_fisher
 from mspgt_tl.theory.noise_effects import NoiseEffects, measure_noise
+from mspgt_tl.theory.texts import read_texts
 
 SIGMAS = (1e-3, 1e-2, 0.1, 1.0)
 SCALES = {0: 1.0, 1: 1.5, 2: 0.7}
@@ -51,7 +52,7 @@ def test_a_wrong_trace_does_not_close(three_blocks: Any) -> None:
     """A trace 15 % too large is caught: the ratio is far from 1 in units of its error and no exit is named."""
     tokens = some_tokens(60, 8)
     fisher = measure_fisher(three_blocks, tokens, seed=0, samples=100)
-    wrong = Fisher(fisher.sums * 1.15, fisher.bos, fisher.counts, 0)
+    wrong = Fisher(fisher.sums * 1.15, fisher.left_out, fisher.counts, 0)
     effects = measure_noise(three_blocks, tokens, {"layer 1": (1,)}, [1e-3], SCALES, seed=0, draws=50)
     right, off = (compare(effects, f, SCALES, dtype="float64") for f in (fisher, wrong))
     assert abs(right.ratio[0, 0] - 1) < 4 * right.error[0, 0]
@@ -76,7 +77,8 @@ def test_noise_effects_match_a_slow_obvious_version(two_blocks: Any) -> None:
     from mspgt_tl.interventions import philox
 
     tokens = some_tokens(1, 6)
-    effects = measure_noise(two_blocks, tokens, {"layer 1": (1,)}, [0.3], {1: 2.0}, seed=9)
+    every = read_texts(two_blocks, tokens, every_token=True)
+    effects = measure_noise(two_blocks, every, {"layer 1": (1,)}, [0.3], {1: 2.0}, seed=9)
     epsilon = philox.normal(
         9,
         sample_ids=torch.zeros(6, dtype=torch.long),
@@ -107,8 +109,8 @@ def test_batches_change_nothing(two_blocks: Any) -> None:
     np.testing.assert_allclose(one.loss, many.loss, rtol=1e-9)
 
 
-def test_the_bos_is_left_alone(tiny_folder: Any) -> None:
-    """No noise on a leading BOS: a text of it and one token differs only by the noise on that token."""
+def test_the_first_token_is_left_alone(tiny_folder: Any) -> None:
+    """No noise on it and no prediction from it."""
     model = load(tiny_folder)
     ids = encode(model, ["the old river"], bos=True).ids
     effects = measure_noise(model, ids, {"first": (0,)}, [0.1], dict.fromkeys(range(8), 1.0), seed=0)

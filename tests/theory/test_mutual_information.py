@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mspgt_tl.errors import ConfigError, DataError
+from mspgt_tl.passes.readout import unembed
 from mspgt_tl.theory.mutual_information import (
     channel_information,
     gaussian_information,
@@ -18,7 +19,8 @@ from mspgt_tl.theory.mutual_information import (
     spectrum,
     v_information,
 )
-from mspgt_tl.theory.streams import collect_streams, split_texts, sum_by_text, unembed
+from mspgt_tl.theory.streams import collect_streams, split_texts, sum_by_text
+from mspgt_tl.theory.texts import read_texts
 
 CLASSES = 6
 
@@ -108,7 +110,7 @@ def measured_texts(n: int) -> np.ndarray:
 def test_streams_are_what_the_model_shows(two_blocks: Any) -> None:
     """Rows of unlike length keep their order, vectors and next tokens."""
     rows = [[1, 2, 3, 4], [5, 6], [7, 8, 9]]
-    streams = collect_streams(two_blocks, rows, batch_positions=4)
+    streams = collect_streams(two_blocks, read_texts(two_blocks, rows, every_token=True), batch_positions=4)
     assert streams.following.tolist() == [2, 3, 4, 6, 8, 9]
     assert streams.row.tolist() == [0, 0, 0, 1, 2, 2]
     _, cache = two_blocks.run_with_cache(torch.tensor([rows[2]]))
@@ -250,9 +252,9 @@ def test_refuses_too_few_samples() -> None:
 
 
 def test_nothing_to_predict_is_refused(two_blocks: Any) -> None:
-    """Texts of one token have no next one."""
+    """Texts whose only data token is the last have no next one."""
     with pytest.raises(DataError, match="nothing to predict"):
-        collect_streams(two_blocks, [[1], [2]])
+        collect_streams(two_blocks, [[1, 2], [2, 3]])
 
 
 def test_a_misleading_readout_is_mixed_away() -> None:
