@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mspgt_tl.errors import MspgtError
     from mspgt_tl.interventions import (
         Positions,
-        activation_scales,
+        activation_units,
         disturbance_hooks,
         generate,
         measure_activations,
@@ -41,7 +41,7 @@ __all__ = [
     "Intervention",
     "MspgtError",
     "Positions",
-    "activation_scales",
+    "activation_units",
     "compare",
     "detect",
     "disturbance_hooks",
@@ -67,7 +67,7 @@ _HOME = {
     "Intervention": "pipeline",
     "MspgtError": "errors",
     "Positions": "interventions",
-    "activation_scales": "interventions",
+    "activation_units": "interventions",
     "compare": "pipeline",
     "detect": "pipeline",
     "disturbance_hooks": "interventions",

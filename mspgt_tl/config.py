@@ -208,14 +208,14 @@ class InterveneConfig:
     """Doses that are looked at beside it, at one level."""
     kind: Literal["gaussian", "covariance", "resample", "skip"] = "gaussian"
     """How a block is disturbed."""
-    scale: Literal["robust", "std", "token"] = "robust"
-    """The activation scale that σ is relative to."""
+    unit: Literal["robust", "std", "token"] = "robust"
+    """The activation unit that σ is relative to."""
     controls: int = 5
     """Stretches of as many blocks at other depths, for each scale."""
     effect_sentences: int = 200
     """Sentences for the effects on the next token."""
-    scale_sentences: int = 1000
-    """Sentences that activation scales are measured on."""
+    unit_sentences: int = 1000
+    """Sentences that activation units are measured on."""
     dose_sentences: int = 60
     """Sentences that doses are solved and the ledger is measured on."""
     resamples: int = 2000
@@ -224,7 +224,7 @@ class InterveneConfig:
     metrics: MetricConfig = field(default_factory=MetricConfig)
 
     def __post_init__(self) -> None:
-        _check_positive(self, "samples", "scale_sentences", "effect_sentences", "dose_sentences")
+        _check_positive(self, "samples", "unit_sentences", "effect_sentences", "dose_sentences")
         if self.seed < 0 or self.controls < 0:
             raise ConfigError(f"seed and controls must not be negative, got {self.seed} and {self.controls}.")
         if not self.levels or not all(math.isfinite(s) and s > 0 for s in self.levels):
@@ -285,9 +285,9 @@ class TheoryConfig:
     exact_draws: int = 32
     """Draws of the noise in float64, at the smallest sigma only."""
     channel_sigmas: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
-    """Noise of the Gaussian channel, relative to each layer's activation scale."""
+    """Noise of the Gaussian channel, relative to each layer's activation unit."""
     rate_sigmas: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
-    """Noise of the rate-distortion curve, relative to each layer's activation scale."""
+    """Noise of the rate-distortion curve, relative to each layer's activation unit."""
     rate_texts: int = 60
     """Sentences on which distortion is measured."""
     resamples: int = 1000
@@ -329,9 +329,10 @@ def make_config(settings: Mapping[str, Any], kind: type[C] = DetectConfig) -> C:
     """
     import pydantic
 
-    _check_names(settings, kind, "")
+    current = _current_names(settings, kind)
+    _check_names(current, kind, "")
     try:
-        return pydantic.TypeAdapter(kind).validate_python(dict(settings))
+        return pydantic.TypeAdapter(kind).validate_python(current)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -367,6 +368,20 @@ def full_names(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         places[name][0] if name not in own and len(places.get(name, ())) == 1 else name: value
         for name, value in options.items()
+    }
+
+
+def _current_names(settings: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """Return settings of earlier versions, as stored plans hold them, under the names of today."""
+    names = (
+        {"sigmas": "levels", "scale": "unit", "scale_sentences": "unit_sentences"} if kind is InterveneConfig else {}
+    )
+    tables = {field.name: field.default_factory for field in dataclasses.fields(kind)}
+    return {
+        names.get(name, name): _current_names(value, tables[name])
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(tables.get(name))
+        else value
+        for name, value in settings.items()
     }
 
 

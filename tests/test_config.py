@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mspgt_tl.config import DetectConfig, hash_plain, make_config, override, read_settings, to_plain
+from mspgt_tl.config import DetectConfig, InterveneConfig, hash_plain, make_config, override, read_settings, to_plain
 from mspgt_tl.errors import ConfigError
 
 
@@ -57,3 +57,10 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 def test_hash_ignores_the_order_of_names() -> None:
     """Equal settings have equal hashes."""
     assert hash_plain({"a": 1, "b": 2}) == hash_plain({"b": 2, "a": 1}) != hash_plain({"a": 1, "b": 3})
+
+
+def test_settings_of_earlier_versions_are_read() -> None:
+    """A stored plan from before the words changed means what it meant."""
+    plain = {"intervene": {"sigmas": [0.1, 0.2], "scale": "std", "scale_sentences": 30}}
+    found = make_config(plain["intervene"], InterveneConfig)
+    assert (found.levels, found.unit, found.unit_sentences) == ((0.1, 0.2), "std", 30)

@@ -340,7 +340,7 @@ def _theory_section(found: Any, tables: Mapping[str, Shown]) -> Section | None:
 def closure_figure(parts: Mapping[str, Mapping[str, xr.Dataset]]) -> go.Figure:
     """Draw measured over predicted KL against sigma, one line a model."""
     figure = blank_figure(
-        height=400, x_title="σ, relative to the activation scale", y_title="measured over predicted KL"
+        height=400, x_title="σ, relative to the activation unit", y_title="measured over predicted KL"
     )
     figure.add_hline(y=1, line={"color": GREY, "width": 1, "dash": "dot"})
     for i, (model, found) in enumerate(parts.items()):

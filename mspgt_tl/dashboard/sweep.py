@@ -191,10 +191,11 @@ def render_sweep(result: SweepResult) -> str:
     if doubt := notes.get("scales_doubt"):
         sentences.insert(0, doubt)
     config = identity["config"]
+    unit = config.get("unit", config.get("scale"))  # as earlier versions called it
     intro = (
         f"{config['samples']:,} samples under {int(np.isfinite(result.conditions['sigma']).sum())} conditions; dose "
-        f"{config['dose']} ({_level_title(config['dose'])}), kind {config['kind']}, activation scale "
-        f"{config['scale']}, seed {config['seed']}. Changes are paired: every condition continues the same prompts "
+        f"{config['dose']} ({_level_title(config['dose'])}), kind {config['kind']}, activation unit "
+        f"{unit}, seed {config['seed']}. Changes are paired: every condition continues the same prompts "
         "with the same random numbers."
     )
     sections = [

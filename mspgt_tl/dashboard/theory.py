@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FISHER = (
     "s² tr F: the trace of the Fisher information of a text's whole output with respect to the stream after a block at "
-    "one position, mean over tokens, times the squared activation scale. Half of it times σ² is the KL that noise of "
+    "one position, mean over tokens, times the squared activation unit. Half of it times σ² is the KL that noise of "
     "relative size σ causes, for small σ. Eq. 29–30, P; sums per scale eq. 31. The band is a 95 % bootstrap interval "
     "over texts."
 )

@@ -4,13 +4,14 @@ from mspgt_tl.interventions.alternatives import disturbance_hooks, measure_activ
 from mspgt_tl.interventions.generation import Rows, generate
 from mspgt_tl.interventions.hooks import Positions
 from mspgt_tl.interventions.next_token import next_token_effects
-from mspgt_tl.interventions.noise import activation_scales, noise_hooks
+from mspgt_tl.interventions.noise import noise_hooks
 from mspgt_tl.interventions.scales import parse_scales
+from mspgt_tl.interventions.units import activation_units
 
 __all__ = [
     "Positions",
     "Rows",
-    "activation_scales",
+    "activation_units",
     "disturbance_hooks",
     "generate",
     "measure_activations",

@@ -23,8 +23,8 @@ from mspgt_tl.interventions import philox
 from mspgt_tl.interventions.hooks import Batch, Hook, HookList, Positions
 from mspgt_tl.interventions.noise import (
     Layers,
-    Scale,
     Scales,
+    Unit,
     check_layers,
     check_sigma,
     describe_layers,
@@ -118,7 +118,7 @@ def disturbance_hooks(
     seed: int = 0,
     sample_ids: Sequence[int] | Int[Tensor, "batch"] | None = None,
     positions: Positions | Int[Tensor, "batch pos"] | None = None,
-    scale: Scale = "token",
+    unit: Unit = "token",
     scales: Scales | None = None,
     bank: ActivationBank | None = None,
 ) -> HookList:
@@ -152,7 +152,7 @@ def disturbance_hooks(
         raise ConfigError(f"'{kind}' needs bank=measure_activations(model, sentences, seed=…).")
     if kind in ("gaussian", "covariance"):
         roots = bank.roots if bank is not None and kind == "covariance" else None
-        return noise_hooks(model, layers, sigma, scale=scale, scales=scales, roots=roots, **options)
+        return noise_hooks(model, layers, sigma, unit=unit, scales=scales, roots=roots, **options)
     chosen = check_layers(layers, int(model.cfg.n_layers), scales)
     batch = Batch(model, chosen, sample_ids, positions)
     share = _Share(batch, sigma, kind, bank, seed)
@@ -209,5 +209,5 @@ class _Share:
 
 
 def largest_sigma(kind: Kind) -> float:
-    """Return the largest σ of a kind: 1 where it is a share, infinity where it is relative to the activation scale."""
+    """Return the largest σ of a kind: 1 where it is a share, infinity where it is relative to the activation unit."""
     return math.inf if kind in ("gaussian", "covariance") else 1.0

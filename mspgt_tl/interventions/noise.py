@@ -16,21 +16,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from mspgt_tl.config import StreamConfig
-from mspgt_tl.contracts import CausalModel, TextCorpus
-from mspgt_tl.errors import ConfigError, CorpusError, DataError, unknown_name
+from mspgt_tl.contracts import CausalModel
+from mspgt_tl.errors import ConfigError, unknown_name
 from mspgt_tl.interventions import philox
 from mspgt_tl.interventions.hooks import Batch, HookList, Positions
 from mspgt_tl.interventions.scales import NAMES, describe_blocks, parse_scales
-from mspgt_tl.passes.corpus import stream, usable_sentences
-from mspgt_tl.passes.folds import Folds
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import Float, Int
     from torch import Tensor
 
-Scale: TypeAlias = "Literal['token'] | float | Mapping[int, float]"
+Unit: TypeAlias = "Literal['token'] | float | Mapping[int, float]"
 Layers: TypeAlias = Iterable[int] | str
 
 
@@ -43,8 +39,6 @@ class HasScales(Protocol):
 Scales: TypeAlias = Mapping[str, Iterable[int]] | HasScales
 
 MAX_LAYER = 0xFFFF
-MANTISSA_BITS = 10
-"""Of a norm's float32 pattern, as many decide its bin: bins are at most 0.1 % wide."""
 
 
 def noise_hooks(
@@ -55,7 +49,7 @@ def noise_hooks(
     seed: int = 0,
     sample_ids: Sequence[int] | Int[Tensor, "batch"] | None = None,
     positions: Positions | Int[Tensor, "batch pos"] | None = None,
-    scale: Scale = "token",
+    unit: Unit = "token",
     scales: Scales | None = None,
     roots: Mapping[int, Float[Tensor, "d_model d_model"]] | None = None,
 ) -> HookList:
@@ -72,20 +66,20 @@ def noise_hooks(
         sample_ids: which sample each row is, its number in the batch by default. Rows with equal ids get equal ε.
         positions: where the tokens of a pass lie, padding being -1. None: found in every pass, whether it is padded
             or goes on over a KV cache; see `Positions` for when to give them.
-        scale: what σ is relative to. `token`: the token's own ‖h‖/√d_model, the root mean square of its entries. A
-            number, or one for each layer as from `activation_scales`: the same for all tokens.
+        unit: what σ is relative to. `token`: the token's own ‖h‖/√d_model, the root mean square of its entries. A
+            number, or one for each layer as from `activation_units`: the same for all tokens.
         scales: a detection with two boundaries, or stretches of blocks by name, if `layers` is a name.
         roots: one matrix for each layer, by which ε is multiplied: `ActivationBank.roots` gives the noise the
             directions of the activations themselves instead of all directions alike (N).
 
     Raises:
-        ConfigError: a layer does not exist, or sigma, scale or seed is unusable.
+        ConfigError: a layer does not exist, or sigma, unit or seed is unusable.
         DataError: sample ids or positions do not fit the rows; or `scales` has no supported boundaries. In the pass
             itself: positions cannot be found there.
 
     See Also:
         disturbance_hooks: other kinds than Gaussian noise.
-        activation_scales: for `scale`.
+        activation_units: for `unit`.
         generate: decodes with hooks.
 
     Example:
@@ -98,7 +92,7 @@ def noise_hooks(
     """
     chosen = check_layers(layers, int(model.cfg.n_layers), scales)
     batch = Batch(model, chosen, sample_ids, positions)
-    noise = _Noise(batch, sigma, seed, _check_scale(scale, chosen), _check_roots(roots, chosen))
+    noise = _Noise(batch, sigma, seed, _check_unit(unit, chosen), _check_roots(roots, chosen))
     told = f"noise of {describe_sigma(sigma)} {describe_layers(chosen)}, seed {seed}"
     after = [(f"blocks.{layer}.hook_resid_post", partial(noise.add, layer=layer)) for layer in chosen]
     return HookList([*batch.hooks(), *after], [told])
@@ -112,11 +106,11 @@ class _Noise:
         batch: Batch,
         sigma: Any,
         seed: int,
-        scale: Literal["token"] | dict[int, float],
+        unit: Literal["token"] | dict[int, float],
         roots: Mapping[int, Tensor] | None,
     ) -> None:
         philox.check_seed(seed)
-        self.batch, self.seed, self.scale, self.roots = batch, seed, scale, roots
+        self.batch, self.seed, self.unit, self.roots = batch, seed, unit, roots
         self._asked, self.n_rows = check_sigma(sigma, batch.n_rows), -1
         self._drawn_for: Tensor | None = None
 
@@ -142,10 +136,10 @@ class _Noise:
         if self._shared:
             epsilon = epsilon[self.group]
         size = self.sigma.to(exact)
-        if isinstance(self.scale, str):
+        if isinstance(self.unit, str):
             size = size * (torch.linalg.vector_norm(clean, dim=-1, keepdim=True) / math.sqrt(width))
         else:
-            size = size * self.scale[layer]
+            size = size * self.unit[layer]
         # Padding may hold anything, so it is not multiplied by zero but left out.
         noised = torch.where(self._real, torch.addcmul(clean, size, epsilon), clean).to(resid.dtype)
         if everyone:
@@ -185,99 +179,6 @@ class _Noise:
         self._at = here[drawn].clamp(min=0).flatten()
         self._ids = self.ids[drawn, None].expand(-1, here.shape[1]).flatten()
         self._drawn_for = given
-
-
-def activation_scales(
-    model: CausalModel,
-    corpus: TextCorpus | Sequence[str],
-    kind: Literal["robust", "std"] = "robust",
-    *,
-    config: StreamConfig | None = None,
-) -> dict[int, float]:
-    """Measure the activation scale s of every layer on a corpus, for `noise_hooks(scale=…)`.
-
-    Args:
-        kind: `robust` (N): the median over tokens, BOS left out, of ‖h‖/√d_model. It is read off a histogram whose bins
-            are 0.1 % wide at most, so memory does not grow with the corpus, and it is within 0.1 % of the exact one.
-            `std` (P): the standard deviation over all entries of the same tokens; a single outlier dimension sets it.
-
-    Raises:
-        ConfigError: unknown kind.
-        CorpusError: no sentence has two tokens.
-
-    See Also:
-        noise_hooks: takes them as `scale`.
-
-    Example:
-        >>> import mspgt_tl
-        >>> scales = activation_scales(mspgt_tl.load("planted:8:3,6"), mspgt_tl.sample_sentences(20))
-        >>> list(scales) == list(range(8)), min(scales.values()) > 0
-        (True, True)
-    """
-    import numpy as np
-
-    if kind not in ("robust", "std"):
-        raise ConfigError(unknown_name("activation scale", str(kind), ("robust", "std")))
-    settings = config or StreamConfig()
-    given = corpus.sentences if isinstance(corpus, TextCorpus) else corpus
-    if isinstance(given, str):
-        raise DataError("A sequence of sentences is needed, not one string.")
-    sentences = usable_sentences(model, list(given), settings)
-    if not sentences:
-        raise CorpusError("No sentence of the corpus has two tokens, so there is no activation to measure.")
-    n_layers = int(model.cfg.n_layers)
-    state = _NormHistogram(n_layers) if kind == "robust" else _Moments(n_layers)
-    order = Folds(np.arange(len(sentences)), 1)
-    for batch in stream(model, sentences, needs=frozenset({"resid"}), folds=order, seed=0, config=settings):
-        for layer, resid in enumerate(batch.resid):
-            state.observe(layer, resid[batch.is_data])
-    return dict(enumerate(state.finish()))
-
-
-class _NormHistogram:
-    """Counts of ‖h‖/√d_model in bins of its leading float32 bits, which order positive numbers as their values do."""
-
-    SHIFT = 23 - MANTISSA_BITS
-
-    def __init__(self, n_layers: int) -> None:
-        import numpy as np
-
-        self.counts = np.zeros((n_layers, 1 << (31 - self.SHIFT)), np.int64)
-
-    def observe(self, layer: int, vectors: Float[Tensor, "token d_model"]) -> None:
-        import numpy as np
-
-        norms = vectors.float().norm(dim=-1) / math.sqrt(vectors.shape[-1])
-        bins, counts = np.unique(norms.cpu().numpy().view(np.int32) >> self.SHIFT, return_counts=True)
-        self.counts[layer, bins] += counts
-
-    def finish(self) -> list[float]:
-        return [self._median(row) for row in self.counts]
-
-    def _median(self, counts: np.ndarray) -> float:
-        """Return the value at half of the count, bins taken as evenly filled."""
-        import numpy as np
-
-        total = counts.cumsum()
-        half = int(total[-1]) / 2
-        where = int(np.searchsorted(total, half))
-        low, high = (np.array([where, where + 1], np.int32) << self.SHIFT).view(np.float32).tolist()
-        return low + (high - low) * (half - int(total[where] - counts[where])) / int(counts[where])
-
-
-class _Moments:
-    """Sums of entries and of their squares."""
-
-    def __init__(self, n_layers: int) -> None:
-        self.sums = [(0, 0.0, 0.0)] * n_layers
-
-    def observe(self, layer: int, vectors: Float[Tensor, "token d_model"]) -> None:
-        exact = vectors.double()
-        n, first, second = self.sums[layer]
-        self.sums[layer] = n + exact.numel(), first + float(exact.sum()), second + float(exact.square().sum())
-
-    def finish(self) -> list[float]:
-        return [math.sqrt(max(0.0, second / n - (first / n) ** 2)) for n, first, second in self.sums]
 
 
 def check_hooked(model: CausalModel, purpose: str) -> None:
@@ -344,24 +245,24 @@ def _check_roots(roots: Mapping[int, Tensor] | None, layers: Sequence[int]) -> M
     return roots
 
 
-def _check_scale(scale: Any, layers: Sequence[int]) -> Literal["token"] | dict[int, float]:
-    if isinstance(scale, str):
-        if scale != "token":
-            raise ConfigError(unknown_name("scale", scale, ("token",)) + " Numbers and mappings from layers also go.")
+def _check_unit(unit: Any, layers: Sequence[int]) -> Literal["token"] | dict[int, float]:
+    if isinstance(unit, str):
+        if unit != "token":
+            raise ConfigError(unknown_name("unit", unit, ("token",)) + " Numbers and mappings from layers also go.")
         return "token"
-    if isinstance(scale, Mapping):
-        missing = [layer for layer in layers if layer not in scale]
+    if isinstance(unit, Mapping):
+        missing = [layer for layer in layers if layer not in unit]
         if missing:
-            raise ConfigError(f"The scales lack layers {missing}. Measure them with activation_scales.")
-        found: dict[int, Any] = {layer: scale[layer] for layer in layers}
+            raise ConfigError(f"The units lack layers {missing}. Measure them with activation_units.")
+        found: dict[int, Any] = {layer: unit[layer] for layer in layers}
     else:
-        found = dict.fromkeys(layers, scale)
+        found = dict.fromkeys(layers, unit)
     try:
         numbers = {layer: float(value) for layer, value in found.items()}
     except (TypeError, ValueError):
-        raise ConfigError(f"A scale is 'token', a number or a mapping from layers to numbers, got {scale!r}.") from None
+        raise ConfigError(f"A unit is 'token', a number or a mapping from layers to numbers, got {unit!r}.") from None
     if not all(math.isfinite(value) and value > 0 for value in numbers.values()):
-        raise ConfigError(f"Scales are finite and above 0, got {list(numbers.values())}.")
+        raise ConfigError(f"Units are finite and above 0, got {list(numbers.values())}.")
     return numbers
 
 

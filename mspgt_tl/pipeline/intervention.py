@@ -1,4 +1,4 @@
-"""The stages of a sweep: activation scales, doses, effects on the next token, text, metrics, statistics."""
+"""The stages of a sweep: activation units, doses, effects on the next token, text, metrics, statistics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from mspgt_tl.errors import ConfigError, CorpusError
 from mspgt_tl.escape import read_csv, to_csv
 from mspgt_tl.interventions.alternatives import disturbance_hooks, largest_sigma, measure_activations
 from mspgt_tl.interventions.next_token import HookMaker, clean_passes, measure_ledger, next_token_effects
-from mspgt_tl.interventions.noise import activation_scales
 from mspgt_tl.interventions.scales import MIN_LAYERS
 from mspgt_tl.interventions.sweep import (
     CLEAN,
@@ -28,6 +27,7 @@ from mspgt_tl.interventions.sweep import (
     solve_conditions,
 )
 from mspgt_tl.interventions.token_effects import token_kl
+from mspgt_tl.interventions.units import activation_units
 from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode
@@ -166,7 +166,7 @@ def intervene(
     Example:
         Few prompts and one level, to be fast:
 
-        >>> few = {"samples": 2, "new_tokens": 2, "effect_sentences": 4, "scale_sentences": 20, "resamples": 100}
+        >>> few = {"samples": 2, "new_tokens": 2, "effect_sentences": 4, "unit_sentences": 20, "resamples": 100}
         >>> sweep = intervene(
         ...     "planted:8:3,6", scales="0-2,3-5,6-7", levels=(0.1,), metrics=("type_token_ratio",), **few
         ... )
@@ -180,7 +180,7 @@ def intervene(
     given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
     with telling(progress) as told:
-        most = max(SEARCHED * settings.samples, settings.scale_sentences, settings.effect_sentences)
+        most = max(SEARCHED * settings.samples, settings.unit_sentences, settings.effect_sentences)
         with told.doing("reading"):
             text = open_corpus(corpus, most)
         with told.doing("loading"):
@@ -294,11 +294,11 @@ class _Stages:
     def make_hooks(self) -> HookMaker:
         """Makes the hooks of a condition."""
         config = self.config
-        scale: Any = "token"
-        if config.scale != "token":
-            scale = dict(enumerate(self.activations()[config.scale].values.tolist()))
+        unit: Any = "token"
+        if config.unit != "token":
+            unit = dict(enumerate(self.activations()[config.unit].values.tolist()))
         needs_bank = config.kind in ("covariance", "resample")
-        chosen = self.sentences[: config.scale_sentences]
+        chosen = self.sentences[: config.unit_sentences]
         bank = measure_activations(self.model, chosen, seed=config.seed) if needs_bank else None
 
         def make(layers: Any, sigma: Any, ids: Any, positions: Any) -> list[Any]:
@@ -310,7 +310,7 @@ class _Stages:
                 seed=config.seed,
                 sample_ids=ids,
                 positions=positions,
-                scale=scale,
+                unit=unit,
                 bank=bank,
             )
 
@@ -318,12 +318,12 @@ class _Stages:
 
     @stage("activations")
     def activations(self) -> xr.Dataset:
-        """Return both activation scales of every layer."""
+        """Return both activation units of every layer."""
         import xarray as xr
 
         kinds: tuple[Any, ...] = ("robust", "std")
-        chosen = self.sentences[: self.config.scale_sentences]
-        measured = {kind: activation_scales(self.model, chosen, kind) for kind in kinds}
+        chosen = self.sentences[: self.config.unit_sentences]
+        measured = {kind: activation_units(self.model, chosen, kind) for kind in kinds}
         return xr.Dataset({kind: ("layer", list(values.values())) for kind, values in measured.items()})
 
     def _clean(self) -> list[Any]:

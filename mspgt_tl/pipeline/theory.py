@@ -14,8 +14,8 @@ import numpy as np
 from mspgt_tl.config import TheoryConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import CorpusError, DataError
-from mspgt_tl.interventions.noise import activation_scales
 from mspgt_tl.interventions.scales import NAMES
+from mspgt_tl.interventions.units import activation_units
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load
 from mspgt_tl.passes.corpus import usable_sentences
@@ -250,8 +250,8 @@ class _Stages:
 
     @stage("scales")
     def activations(self) -> xr.Dataset:
-        """Return the activation scale of every layer."""
-        norms = activation_scales(self.model, list(self.sentences), config=self.settings.stream)
+        """Return the activation unit of every layer."""
+        norms = activation_units(self.model, list(self.sentences), config=self.settings.stream)
         return labelled.label_scales(norms, self.texts)
 
     @stage("fisher")

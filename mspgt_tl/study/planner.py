@@ -153,7 +153,7 @@ def work(
         written = config.samples * len(conditions)
         texts, whole, one = written * (prompt + new), passed + logits, text.words
         found = {
-            "activations": config.scale_sentences * one * passed,
+            "activations": config.unit_sentences * one * passed,
             "conditions": config.dose_sentences * one * (len(searched) + 1) * whole,
             "ledger": config.dose_sentences * one * len(disturbed) * passed,
             "effects": config.effect_sentences * one * targets * levels * whole,
@@ -196,7 +196,7 @@ def rehearsal(config: Any, shape: Shape) -> Any:
         decode = replace(config.decode, prompt_tokens=PROMPT_SEARCH, new_tokens=min(8, config.decode.new_tokens))
         names = [name for name in choose_metrics(config) if "coherence" not in name and name != "languagetool"]
         # Whole batches: what a step of a narrow one takes is mostly Python.
-        few: dict[str, Any] = {"samples": 25, "scale_sentences": 60, "effect_sentences": 60, "dose_sentences": 60}
+        few: dict[str, Any] = {"samples": 25, "unit_sentences": 60, "effect_sentences": 60, "dose_sentences": 60}
         metrics = replace(config.metrics, names=tuple(names))
         return replace(
             config, levels=(one,), level=None, controls=1, resamples=100, decode=decode, metrics=metrics, **few

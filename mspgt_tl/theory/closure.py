@@ -61,7 +61,7 @@ class Closure:
 def measure_closure(
     model: CausalModel,
     tokens: Any,
-    scales: Mapping[int, float],
+    units: Mapping[int, float],
     *,
     seed: int,
     sets: Mapping[str, Sequence[int]] | None = None,
@@ -76,13 +76,13 @@ def measure_closure(
 
     Args:
         tokens: as `fisher_trace`.
-        scales: s_l of every layer, as from `activation_scales`.
+        units: s_l of every layer, as from `activation_units`.
         sets: further layers to disturb together, by name, such as the scales.
         samples: draws of the labels, at least 2.
         draws: draws of the noise, at least 2.
 
     Raises:
-        ConfigError: unusable sigmas, scales, sets or draws.
+        ConfigError: unusable sigmas, units, sets or draws.
         DataError: unusable tokens.
     """
     if samples < 2 or draws < 2:
@@ -94,7 +94,7 @@ def measure_closure(
         texts,
         every,
         sigmas,
-        scales,
+        units,
         seed=seed,
         draws=draws,
         batch_positions=batch_positions,
@@ -102,10 +102,10 @@ def measure_closure(
         stage=stage,
     )
     fisher = measure_fisher(model, texts, seed=seed, samples=samples, batch_positions=batch_positions)
-    return compare(effects, fisher, scales, dtype=str(model.cfg.dtype).removeprefix("torch."))
+    return compare(effects, fisher, units, dtype=str(model.cfg.dtype).removeprefix("torch."))
 
 
-def compare(effects: NoiseEffects, fisher: Fisher, scales: Mapping[int, float], *, dtype: str) -> Closure:
+def compare(effects: NoiseEffects, fisher: Fisher, units: Mapping[int, float], *, dtype: str) -> Closure:
     """Return the closure of noise effects and a Fisher trace measured on the same texts.
 
     Raises:
@@ -115,7 +115,7 @@ def compare(effects: NoiseEffects, fisher: Fisher, scales: Mapping[int, float], 
         raise DataError("Noise effects and Fisher trace were measured on different texts.")
     n = int(effects.counts.sum())
     traces = fisher.sums.sum(axis=1) / n
-    weighted = np.stack([sum(scales[i] ** 2 * traces[:, i] for i in layers) for layers in effects.layers])
+    weighted = np.stack([sum(units[i] ** 2 * traces[:, i] for i in layers) for layers in effects.layers])
     predicted = 0.5 * weighted.mean(axis=1)[:, None] * effects.sigmas**2
     by_draw = effects.kl.sum(axis=-1) / n
     measured = by_draw.mean(axis=-1)

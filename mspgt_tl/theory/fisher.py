@@ -90,14 +90,14 @@ class Fisher:
         """Return the 95 % bootstrap interval over texts of every layer's trace."""
         return np.quantile(self.resample(resamples), [0.025, 0.975], axis=0)
 
-    def predicted_kl(self, sigma: float, layers: Iterable[int], scales: Mapping[int, float]) -> float:
+    def predicted_kl(self, sigma: float, layers: Iterable[int], units: Mapping[int, float]) -> float:
         """Return ½ σ² Σ s_l² tr F_l over `layers` (eq. 30), in nats per token.
 
         >>> fisher = Fisher(np.array([[[3.0, 5.0]]]), np.zeros((1, 2)), np.array([1]), seed=0)
         >>> round(fisher.predicted_kl(0.1, [0, 1], {0: 1.0, 1: 2.0}), 6)
         0.115
         """
-        return 0.5 * sigma**2 * float(sum(scales[layer] ** 2 * self.trace[layer] for layer in layers))
+        return 0.5 * sigma**2 * float(sum(units[layer] ** 2 * self.trace[layer] for layer in layers))
 
 
 @dataclass(frozen=True)
@@ -235,19 +235,19 @@ def _draw_labels(
 
 
 def scale_sensitivity(
-    fisher: Fisher, layers: Sequence[int], scales: Mapping[int, float], *, resamples: int = 1000
+    fisher: Fisher, layers: Sequence[int], units: Mapping[int, float], *, resamples: int = 1000
 ) -> Sensitivity:
     """Return Σ_{l∈layers} s_l² tr F_l with its interval (eq. 30–31, P).
 
     Args:
         layers: the blocks of a scale.
-        scales: s_l of every layer, as from `activation_scales`; taken as known.
+        units: s_l of every layer, as from `activation_units`; taken as known.
 
     Raises:
         ConfigError: a layer does not exist or has no scale.
         DataError: fewer than 20 texts.
     """
-    weights = np.array([scales.get(layer, np.nan) ** 2 for layer in layers])
+    weights = np.array([units.get(layer, np.nan) ** 2 for layer in layers])
     n_layers = fisher.sums.shape[-1]
     if not len(weights) or not np.isfinite(weights).all() or not all(0 <= layer < n_layers for layer in layers):
         raise ConfigError(f"Layers from 0 to {n_layers - 1} with a scale each are needed, got {list(layers)}.")

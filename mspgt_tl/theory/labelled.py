@@ -25,7 +25,7 @@ ENDS = {BOUND: ["low", "high"]}
 
 
 def label_scales(norms: Mapping[int, float], texts: Texts) -> xr.Dataset:
-    """Return the activation scale of every layer."""
+    """Return the activation unit of every layer."""
     import xarray as xr
 
     return xr.Dataset(

@@ -62,7 +62,7 @@ def measure_noise(
     tokens: Any,
     sets: Mapping[str, Sequence[int]],
     sigmas: Sequence[float],
-    scales: Mapping[int, float],
+    units: Mapping[int, float],
     *,
     seed: int,
     draws: int = 1,
@@ -79,7 +79,7 @@ def measure_noise(
         tokens: as `fisher_trace`.
         sets: layers to disturb together, by name.
         sigmas: relative sizes, above 0.
-        scales: s_l of every layer named, as from `activation_scales`.
+        units: s_l of every layer named, as from `activation_units`.
         draws: of the noise.
 
     Raises:
@@ -110,7 +110,7 @@ def measure_noise(
                 seed=seed,
                 sample_ids=(batch.rows + draw * len(texts)).tolist(),
                 positions=batch.positions(),
-                scale=scales,
+                unit=units,
             )
             kl[i, j, draw, batch.rows], loss[i, j, draw, batch.rows] = runner.disturb(min(layers), hooks)
             done += len(batch.rows)

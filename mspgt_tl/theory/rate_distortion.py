@@ -59,7 +59,7 @@ class RateDistortion:
 def rate_distortion(
     effects: NoiseEffects,
     eigenvalues: Mapping[int, Float[np.ndarray, "eigenvalue"]],
-    scales: Mapping[int, float],
+    units: Mapping[int, float],
     *,
     resamples: int = 1000,
 ) -> RateDistortion:
@@ -68,7 +68,7 @@ def rate_distortion(
     Args:
         effects: measured noise, at two σ or more.
         eigenvalues: of each layer's covariance, in squared units of the stream.
-        scales: the s_l that the noise was relative to.
+        units: the s_l that the noise was relative to.
 
     Raises:
         DataError: one σ only, fewer than 20 texts, or no text with a token to predict.
@@ -80,7 +80,7 @@ def rate_distortion(
     rates = np.array(
         [
             [
-                min(float(channel_information(eigenvalues[i], sigma * scales[i])) for i in layers)
+                min(float(channel_information(eigenvalues[i], sigma * units[i])) for i in layers)
                 for sigma in effects.sigmas
             ]
             for layers in effects.layers

@@ -34,7 +34,7 @@ SHORT = {
     "samples": 4,
     "levels": (0.1,),
     "effect_sentences": 10,
-    "scale_sentences": 20,
+    "unit_sentences": 20,
     "dose_sentences": 10,
     "resamples": 100,
     "new_tokens": 4,

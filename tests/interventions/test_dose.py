@@ -42,7 +42,7 @@ def clean(model: Any) -> list[Any]:
 def maker(model: Any, scale: Any = 1.0) -> Any:
     """Return noise hooks of an absolute size."""
     return lambda layers, sigma, ids, at: noise_hooks(
-        model, layers, sigma, seed=4, sample_ids=ids, positions=at, scale=scale
+        model, layers, sigma, seed=4, sample_ids=ids, positions=at, unit=scale
     )
 
 
@@ -53,7 +53,7 @@ def test_effects_equal_plain_forward_passes(model: Any) -> None:
     ids = torch.tensor(encode(model, SENTENCES[:1]).ids)
     with torch.inference_mode():
         before = model(ids)[0, :-1].double().log_softmax(-1)
-        hooks = noise_hooks(model, layers, sigma, seed=4, sample_ids=[0], scale=1.0)
+        hooks = noise_hooks(model, layers, sigma, seed=4, sample_ids=[0], unit=1.0)
         after = model.run_with_hooks(ids, fwd_hooks=hooks)[0, :-1].double().log_softmax(-1)
     kl = torch.nn.functional.kl_div(after, before, log_target=True, reduction="sum") / len(before)
     target = ids[0, 1:, None]

@@ -12,6 +12,7 @@ import pytest
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import Positions, generate, generation, noise_hooks, philox
 from mspgt_tl.interventions.generation import Rows, Sampling
+from mspgt_tl.interventions.kv_cache import KvCache
 from mspgt_tl.models.pretrained import encode, load
 from mspgt_tl.models.tokens import pad
 
@@ -191,7 +192,7 @@ def test_logits_equal_those_over_transformerlens_own_cache(tiny_folder, model):
         hooks = [(name, lambda x, hook, into=seen[-1]: into.append(x.clone())) for name in names]
         with model.hooks(fwd_hooks=hooks):
             if make == "ours":
-                cache = generation._Cache(model, 4, 9, 5)
+                cache = KvCache(model, 4, 9, 5)
                 with cache.attached(model):
                     decode(cache)
             else:
@@ -307,7 +308,7 @@ def test_other_families_decode_too(tmp_path):
             assert whole[len(prompt) - 1 : -1].argmax(-1).tolist() == row
         tokens, mask = torch.tensor([prompts[0]]), torch.ones(1, 5, dtype=torch.long)
         with torch.inference_mode():
-            ours = generation._next_logits(model, tokens, mask, generation._Cache(model, 1, 5, 1))
+            ours = generation._next_logits(model, tokens, mask, KvCache(model, 1, 5, 1))
             assert torch.allclose(ours, reference(tokens).logits[:, -1], atol=1e-4)
 
 

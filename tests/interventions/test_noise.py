@@ -1,4 +1,4 @@
-"""Noise hooks: the same noise however rows are batched, padded or decoded; its size; and measured activation scales."""
+"""Noise hooks: the same noise however rows are batched, padded or decoded; its size; and measured activation units."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import TextCorpus
 from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError
-from mspgt_tl.interventions import Positions, activation_scales, noise_hooks, philox
+from mspgt_tl.interventions import Positions, activation_units, noise_hooks, philox
 from mspgt_tl.models.pretrained import encode, load
 from mspgt_tl.models.tokens import pad
 
@@ -44,7 +44,7 @@ def resid_posts(model, tokens, hooks=(), **options):
 def added_noise(model, mask, ids, *, layer=2, seed=3, sigma=0.5, positions="mask"):
     """What the hook adds to a stream of zeros, `[batch, pos, d_model]`: σ times ε itself."""
     given = Positions.from_mask(mask).current if isinstance(positions, str) else positions
-    ((_, add),) = noise_hooks(model, [layer], sigma, seed=seed, sample_ids=ids, positions=given, scale=1.0)
+    ((_, add),) = noise_hooks(model, [layer], sigma, seed=seed, sample_ids=ids, positions=given, unit=1.0)
     return add(torch.zeros(*mask.shape, model.cfg.d_model), hook=None)
 
 
@@ -159,9 +159,9 @@ def test_sigma_zero_is_the_clean_run_bit_for_bit(scale, backend, models):
     """For a whole batch, and for one row among noised ones."""
     model, tokens = models[backend], torch.tensor([ROWS[0], ROWS[0]])
     clean, _ = resid_posts(model, tokens)
-    hooks = noise_hooks(model, LAYERS, 0, seed=3, sample_ids=[1, 2], scale=scale)
+    hooks = noise_hooks(model, LAYERS, 0, seed=3, sample_ids=[1, 2], unit=scale)
     assert torch.equal(resid_posts(model, tokens, hooks)[0], clean)
-    hooks = noise_hooks(model, LAYERS, [0.3, 0.0], seed=3, sample_ids=[1, 2], scale=scale)
+    hooks = noise_hooks(model, LAYERS, [0.3, 0.0], seed=3, sample_ids=[1, 2], unit=scale)
     mixed, _ = resid_posts(model, tokens, hooks)
     assert torch.equal(mixed[1], clean[1])
     assert not torch.equal(mixed[0], clean[0])
@@ -224,7 +224,7 @@ def test_hooks_mix_with_ones_own(models):
 @pytest.mark.parametrize("scale", [1.5, {2: 1.5}])
 def test_given_scales_set_the_size(scale, model):
     """The same for all tokens, whatever their norms."""
-    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1], scale=scale, positions=torch.arange(5)[None])
+    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1], unit=scale, positions=torch.arange(5)[None])
     resid = torch.randn(1, 5, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     (epsilon,) = expected_noise(model, [1], [5], sigma=1.0)
     assert torch.allclose(add(resid, hook=None) - resid, 0.15 * epsilon, atol=1e-6)
@@ -233,7 +233,7 @@ def test_given_scales_set_the_size(scale, model):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_dtype_is_kept(dtype, model):
     """Narrow streams are added to in float32 and rounded once."""
-    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1], scale=1.0, positions=torch.arange(5)[None])
+    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1], unit=1.0, positions=torch.arange(5)[None])
     resid = torch.randn(1, 5, model.cfg.d_model, generator=torch.Generator().manual_seed(0)).to(dtype)
     before, found = resid.clone(), add(resid, hook=None)
     (epsilon,) = expected_noise(model, [1], [5], sigma=1.0)
@@ -265,7 +265,7 @@ def test_gpu_equals_cpu(model):
 def test_gradients_pass_through(model):
     """The noise is a constant; hooks that have run in inference mode serve a pass with gradients."""
     where = torch.arange(5).expand(2, -1)
-    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1, 1], scale=1.0, positions=where)
+    ((_, add),) = noise_hooks(model, [2], 0.1, seed=3, sample_ids=[1, 1], unit=1.0, positions=where)
     resid = torch.randn(2, 5, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         add(resid, hook=None)
@@ -294,10 +294,10 @@ def test_unusable_sigmas_are_refused(sigma, model):
         noise_hooks(model, [1], sigma, seed=0, sample_ids=[0, 1])
 
 
-@pytest.mark.parametrize("scale", ["tokens", {2: 1.0}, 0.0, -1, float("nan"), None, [1.0]])
-def test_unusable_scales_are_refused(scale, model):
-    with pytest.raises(ConfigError, match=r"[Ss]cale"):
-        noise_hooks(model, [1], 0.1, seed=0, sample_ids=[0], scale=scale)
+@pytest.mark.parametrize("unit", ["tokens", {2: 1.0}, 0.0, -1, float("nan"), None, [1.0]])
+def test_unusable_units_are_refused(unit, model):
+    with pytest.raises(ConfigError, match=r"[Uu]nit"):
+        noise_hooks(model, [1], 0.1, seed=0, sample_ids=[0], unit=unit)
 
 
 @pytest.mark.parametrize("ids", [[], [-1], [2**32], [0.5], [[0]], 3])
@@ -348,20 +348,20 @@ def test_scales_equal_their_definitions(backend, models):
     """`robust` to the width of its bins, `std` to rounding; batches change nothing."""
     model = models[backend]
     vectors = token_vectors(model)
-    robust = activation_scales(model, TextCorpus("toy", SENTENCES, ""))
-    std = activation_scales(model, list(SENTENCES), kind="std")
+    robust = activation_units(model, TextCorpus("toy", SENTENCES, ""))
+    std = activation_units(model, list(SENTENCES), kind="std")
     assert list(robust) == list(std) == list(range(8))
     assert {type(value) for value in (*robust.values(), *std.values())} == {float}
     for layer, h in enumerate(vectors):
         assert robust[layer] == pytest.approx(float(h.norm(dim=-1).median()) / model.cfg.d_model**0.5, rel=2e-3)
         assert std[layer] == pytest.approx(float(h.std(correction=0)), rel=1e-5)
     small = StreamConfig(batch_positions=64, chunk_sentences=7)
-    assert activation_scales(model, SENTENCES, config=small) == pytest.approx(robust, rel=1e-4)
+    assert activation_units(model, SENTENCES, config=small) == pytest.approx(robust, rel=1e-4)
 
 
 def test_median_is_read_off_the_histogram():
     """Against numpy, on norms over ten orders of magnitude, in several pieces."""
-    from mspgt_tl.interventions.noise import _NormHistogram
+    from mspgt_tl.interventions.units import _NormHistogram
 
     values = np.random.default_rng(0).lognormal(0, 4, 5001).astype(np.float32)
     histogram = _NormHistogram(1)
@@ -372,7 +372,7 @@ def test_median_is_read_off_the_histogram():
 
 def test_one_outlier_dimension_moves_std_but_not_the_noise_of_robust(model):
     """Why `robust` is the default: one token at 1000 × sets the standard deviation and hardly the median."""
-    from mspgt_tl.interventions.noise import _Moments, _NormHistogram
+    from mspgt_tl.interventions.units import _Moments, _NormHistogram
 
     h = torch.randn(500, 32, generator=torch.Generator().manual_seed(0))
     h[0, 0] = 1000
@@ -382,16 +382,16 @@ def test_one_outlier_dimension_moves_std_but_not_the_noise_of_robust(model):
 
 
 def test_scales_serve_the_hooks(model):
-    scales = activation_scales(model, SENTENCES)
-    ((_, add),) = noise_hooks(model, [4], 0.1, seed=3, sample_ids=[1], scale=scales, positions=torch.arange(100)[None])
+    scales = activation_units(model, SENTENCES)
+    ((_, add),) = noise_hooks(model, [4], 0.1, seed=3, sample_ids=[1], unit=scales, positions=torch.arange(100)[None])
     delta = add(torch.zeros(1, 100, 32), hook=None)
     assert float(delta.std()) == pytest.approx(0.1 * scales[4], rel=0.1)
 
 
 def test_unusable_corpora_and_kinds_are_refused(model):
     with pytest.raises(ConfigError, match="Did you mean 'robust'"):
-        activation_scales(model, SENTENCES, kind="robuts")
+        activation_units(model, SENTENCES, kind="robuts")
     with pytest.raises(CorpusError, match="two tokens"):
-        activation_scales(model, [])
+        activation_units(model, [])
     with pytest.raises(DataError, match="not one string"):
-        activation_scales(model, "the cat")
+        activation_units(model, "the cat")

@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "controls": 2,
     "effect_sentences": 10,
     "dose_sentences": 8,
-    "scale_sentences": 40,
+    "unit_sentences": 40,
     "resamples": 100,
     "prompt_tokens": 6,
     "new_tokens": 8,
@@ -143,7 +143,7 @@ def test_killed_sweep_resumes_to_the_same_bytes(sweep: Intervention, tiny_folder
     command = [sys.executable, "-m", "mspgt_tl.cli", "intervene", str(tiny_folder), "--out", str(folder)]
     command += ["--scales", "0-2,3-5,6-7", "--samples", "12", "--levels", "0.1,0.3", "--new-tokens", "8"]
     command += ["--metrics", ",".join(SETTINGS["metrics"]), "--sbert", SETTINGS["sbert"]]
-    for name in ("controls", "effect_sentences", "dose_sentences", "scale_sentences", "resamples"):
+    for name in ("controls", "effect_sentences", "dose_sentences", "unit_sentences", "resamples"):
         command += ["--set", f"{name}={SETTINGS[name]}"]
     command += ["--set", "decode.prompt_tokens=6", "--set", "decode.chunk_samples=4"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

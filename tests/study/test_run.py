@@ -58,7 +58,7 @@ levels = [0.1]
 other_doses = []
 controls = 2
 effect_sentences = 12
-scale_sentences = 20
+unit_sentences = 20
 dose_sentences = 6
 resamples = 100
 [intervene.decode]
