@@ -121,7 +121,7 @@ def open_page(browser: Any) -> Callable[[Path, int], Any]:
         browser.get(path.as_uri())
         drawn = "return [...document.querySelectorAll('.plotly-graph-div')].every(d => d.querySelector('.main-svg'))"
         WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(drawn))
-        fits = """return [...document.querySelectorAll('.js-plotly-plot')].every(
+        fits = """return [...document.querySelectorAll('.js-plotly-plot')].filter(d => d.clientWidth).every(
             d => Math.abs(d._fullLayout.width - d.clientWidth) < 2
               && Math.abs(d._fullLayout.height - d.clientHeight) < 2)"""
         WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(fits))

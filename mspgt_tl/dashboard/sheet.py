@@ -61,6 +61,8 @@ class Section:
     """Markup of a part that is neither figure nor table."""
     short: str = ""
     """Its name among the contents; the title by default."""
+    controls: Any = ""
+    """Markup above its figures, to choose among them."""
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,12 @@ def _next_token_figure(effects: xr.Dataset, measure: str) -> go.Figure:
         own = next((s for s in scales if str(name).startswith(f"{s} control")), None)
         row = effects.sel(target=name)
         colour = RUN_COLOURS[scales.index(own) % len(RUN_COLOURS)] if own else GREY
-        _draw_line(figure, levels, row[measure].values, str(name), colour, faint=True)
+        _draw_line(figure, levels, row[measure].values, str(name), colour, faint=True, scale=own or "")
     for i, name in enumerate(scales):
         row, colour = effects.sel(target=name), RUN_COLOURS[i % len(RUN_COLOURS)]
-        _band(figure, levels, row[f"{measure}_low"].values, row[f"{measure}_high"].values, colour)
-        _draw_line(figure, levels, row[measure].values, _scale_label(effects, name), colour, symbol=SYMBOLS[i % 6])
+        label, symbol = _scale_label(effects, name), SYMBOLS[i % 6]
+        _band(figure, levels, row[f"{measure}_low"].values, row[f"{measure}_high"].values, colour, scale=name)
+        _draw_line(figure, levels, row[measure].values, label, colour, symbol=symbol, scale=name)
     figure.update_xaxes(type="log", tickvals=levels, ticktext=[f"{level:g}" for level in levels])
     if measure == "kl":
         figure.update_yaxes(type="log", exponentformat="power")
@@ -98,8 +99,8 @@ def _metric_figure(result: SweepResult, metric: str) -> go.Figure:
         colour, rows = RUN_COLOURS[i % len(RUN_COLOURS)], main[main["scale"] == scale].sort_values("level")
         controls = table[table["is_control"] & (table["scale"] == scale)]
         levels = rows["level"].to_numpy()
-        _band(figure, levels, rows["change_low"].to_numpy(), rows["change_high"].to_numpy(), colour)
-        _draw_line(figure, levels, rows["change"].to_numpy(), scale, colour, symbol=SYMBOLS[i % 6])
+        _band(figure, levels, rows["change_low"].to_numpy(), rows["change_high"].to_numpy(), colour, scale=scale)
+        _draw_line(figure, levels, rows["change"].to_numpy(), scale, colour, symbol=SYMBOLS[i % 6], scale=scale)
         if len(controls):
             figure.add_scatter(
                 x=controls["level"],
@@ -110,6 +111,7 @@ def _metric_figure(result: SweepResult, metric: str) -> go.Figure:
                 text=controls["condition"],
                 hovertemplate="%{text}: %{y:+.2f} %<extra></extra>",
                 showlegend=False,
+                meta={"scale": scale, "control": True},
             )
     figure.add_hline(y=0, line={"color": GREY, "width": 1, "dash": "dot"})
     levels = sorted(set(main["level"]))
@@ -117,15 +119,24 @@ def _metric_figure(result: SweepResult, metric: str) -> go.Figure:
     return figure
 
 
-def _band(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> None:
+def _band(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, *, scale: str = "") -> None:
     known = np.isfinite(low) & np.isfinite(high)
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     shade = f"rgba({red}, {green}, {blue}, 0.15)"
-    draw_band(figure, x[known], low[known], high[known], colour=shade, name="95 %", showlegend=False)
+    meta = {"scale": scale, "control": False}
+    draw_band(figure, x[known], low[known], high[known], colour=shade, name="95 %", showlegend=False, meta=meta)
 
 
 def _draw_line(
-    figure: go.Figure, x: Any, y: Any, name: str, colour: str, *, faint: bool = False, symbol: str = "circle"
+    figure: go.Figure,
+    x: Any,
+    y: Any,
+    name: str,
+    colour: str,
+    *,
+    faint: bool = False,
+    symbol: str = "circle",
+    scale: str = "",
 ) -> None:
     figure.add_scatter(
         x=x,
@@ -137,6 +148,7 @@ def _draw_line(
         opacity=0.55 if faint else 1,
         showlegend=not faint,
         hovertemplate="%{x:g}: %{y:.4g}<extra>" + name + "</extra>",
+        meta={"scale": scale, "control": faint},
     )
 
 
@@ -203,7 +215,6 @@ def render_sweep(result: SweepResult) -> str:
         _browser_section(result, level),
         _table_section(result, level),
         _layer_section(result),
-        _metric_section(result),
         _ledger_section(result, level),
         Section("All comparisons", "", tables=[_statistics_table(result)], folded=True),
     ]
@@ -279,16 +290,37 @@ def _table_section(result: SweepResult, level: float) -> Section:
 
 
 def _response_section(result: SweepResult) -> Section:
+    """Every measure's figure, one shown at a time: measure, scale and controls are the reader's to choose."""
+    from markupsafe import Markup
+
     plots = [
         Plot(_next_token_figure(result.effects, name), f"{title} by level, one curve a scale.", title)
         for name, (title, _) in NEXT_TOKEN.items()
     ]
+    missing = []
+    for metric in dict.fromkeys(result.statistics["metric"]):
+        rows = result.statistics[result.statistics["metric"] == metric]
+        if np.isfinite(rows["change"]).any():
+            title = metric.replace("_", " ")
+            plots.append(Plot(_metric_figure(result, metric), f"Change of {metric} by level.", title))
+        else:
+            missing.append(f"{metric}: {rows['reason'].iloc[0]}")
+    effects = result.effects
+    scales = [str(name) for name in effects["target"].values[effects["group"].values == "scale"]]
+    form = Markup(RESPONSE_HTML).format(
+        Markup("").join(Markup("<option>{}</option>").format(plot.title) for plot in plots),
+        Markup("").join(Markup("<option>{}</option>").format(scale) for scale in scales),
+    )
     return Section(
-        "Dose and response: the next token",
-        "Bands hold 95 % of bootstrap resamples over sentences. Dotted lines are controls: as many contiguous blocks "
-        "at other depths. Where they lie among the scales, the scale is not what matters.",
+        "Dose and response",
+        "Bands hold 95 % of bootstrap resamples: of the next token's measures over sentences, of the text's over "
+        "samples, as relative changes paired by sample. Dotted lines and dashes are controls: as many contiguous "
+        "blocks at other depths. Where they lie among the scales, the scale is not what matters.",
         plots,
         "KL and loss change in nats per predicted token (N).",
+        notes=missing,
+        controls=form,
+        short="Response",
     )
 
 
@@ -297,25 +329,6 @@ def _layer_section(result: SweepResult) -> Section:
         "One block at a time",
         "KL when a single block is disturbed, one line a level.",
         [Plot(layer_figure(result.effects), "KL by disturbed block, one line a level.")],
-    )
-
-
-def _metric_section(result: SweepResult) -> Section:
-    statistics = result.statistics
-    plots, missing = [], []
-    for metric in dict.fromkeys(statistics["metric"]):
-        rows = statistics[statistics["metric"] == metric]
-        if np.isfinite(rows["change"]).any():
-            plots.append(
-                Plot(_metric_figure(result, metric), f"Change of {metric} by level.", metric.replace("_", " "))
-            )
-        else:
-            missing.append(f"{metric}: {rows['reason'].iloc[0]}")
-    return Section(
-        "Dose and response: the text",
-        "Relative change of each metric against the undisturbed model, paired by sample. Dashes are the controls.",
-        plots,
-        notes=missing,
     )
 
 
@@ -417,6 +430,11 @@ def _browsed(samples: pd.DataFrame, tokens: xr.Dataset | None) -> list[dict[str,
     return found
 
 
+RESPONSE_HTML = """
+<form id="response"><label>metric <select name="metric">{}</select></label>
+<label>scale <select name="scale"><option value="">all</option>{}</select></label>
+<label><input type="checkbox" name="controls" checked> controls</label></form>
+"""
 BROWSER_HTML = """
 <form id="browser"><label>sample <input type="number" name="sample" min="1" value="1"></label>
 <label>dose <select name="dose"></select></label>

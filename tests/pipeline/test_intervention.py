@@ -241,3 +241,41 @@ def test_browser_draws_the_page_and_the_slider_changes_the_texts(
     assert browser.execute_script(strips) > 0
     move("sample", 3)
     assert shown()[0] != first[0]
+
+
+@pytest.mark.browser
+def test_metric_scale_and_controls_are_chosen(sweep: Intervention, open_page: Callable[[Path, int], Any]) -> None:
+    """One figure at a time, of all scales or of one, with controls or without; a change of theme keeps the choice."""
+    browser = open_page(sweep.folder / "report.html", 1200)
+
+    def choose(name: str, value: str) -> None:
+        browser.execute_script(
+            f"const e = document.querySelector('#response [name={name}]'); {value};"
+            "e.dispatchEvent(new Event('input', {bubbles: true}))"
+        )
+
+    def drawn() -> list[Any]:
+        """Scale and kind of every trace that is seen, in the one figure that is seen."""
+        return browser.execute_script(
+            "return [...document.querySelectorAll('#response + .pair [data-figure]')].filter(d => d.clientWidth)"
+            ".map(d => d.data.filter(t => t.visible !== false && t.meta).map(t => [t.meta.scale, t.meta.control]))"
+        )
+
+    (shown,) = drawn()
+    scales = {scale for scale, _ in shown}
+    assert scales == set(sweep.manifest["identity"]["scales"]) and any(control for _, control in shown)
+    choose("scale", "e.selectedIndex = 1")
+    (shown,) = drawn()
+    assert len({scale for scale, _ in shown}) == 1 and any(control for _, control in shown)
+    choose("controls", "e.checked = false")
+    browser.execute_script("document.getElementById('theme').click()")
+    (shown,) = drawn()
+    assert shown and not any(control for _, control in shown)
+    names = browser.execute_script(
+        "return [...document.querySelector('#response [name=metric]').options].map(o => o.text)"
+    )
+    for number, _ in enumerate(names):
+        choose("metric", f"e.selectedIndex = {number}")
+        (shown,) = drawn()
+        assert {scale for scale, _ in shown} == {next(iter(sweep.manifest["identity"]["scales"]))}
+    assert browser.get_log("browser") == []

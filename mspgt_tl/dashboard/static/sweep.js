@@ -1,3 +1,19 @@
+// Dose and response: one measure's figure at a time, of all scales or of one, with or without the controls.
+(() => {
+  const form = document.getElementById("response"), field = name => form.elements[name];
+  const parts = [...form.nextElementSibling.children];
+  const show = () => {
+    parts.forEach((part, i) => { part.hidden = i !== field("metric").selectedIndex; });
+    const place = parts[field("metric").selectedIndex].querySelector("[data-figure]"), scale = field("scale").value;
+    const visible = place.data.map(({ meta }) => !meta || ((!scale || meta.scale === scale) && (field("controls").checked || !meta.control)));
+    Plotly.restyle(place, { visible });
+  };
+  form.addEventListener("input", show);
+  form.addEventListener("submit", event => event.preventDefault());
+  document.addEventListener("mspgt-theme", show);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+  show();
+})();
 
 // The texts of a sweep side by side: dose and level to choose, changed words marked, tokens coloured by their KL.
 (() => {
