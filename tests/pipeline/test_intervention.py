@@ -244,8 +244,9 @@ def test_browser_draws_the_page_and_the_slider_changes_the_texts(
 
 
 @pytest.mark.browser
-def test_metric_scale_and_controls_are_chosen(sweep: Intervention, open_page: Callable[[Path, int], Any]) -> None:
+def test_metric_scale_and_controls_are_chosen(sweep: Intervention, open_page: Any) -> None:
     """One figure at a time, of all scales or of one, with controls or without; a change of theme keeps the choice."""
+    assert sweep.folder is not None
     browser = open_page(sweep.folder / "report.html", 1200)
 
     def choose(name: str, value: str) -> None:
