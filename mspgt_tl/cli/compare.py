@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from mspgt_tl.cli.console import app, mark, out
-from mspgt_tl.cli.format import make_table, number, span
+from mspgt_tl.cli.format import make_table, number, plain, span
 from mspgt_tl.cli.options import JsonFlag
 from mspgt_tl.cli.results import say
 

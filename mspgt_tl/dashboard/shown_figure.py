@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import uuid4
 
 import plotly.graph_objects as go
@@ -61,7 +61,7 @@ class ShownFigure(go.Figure):
 def figure_html(figure: go.Figure, *, with_library: bool) -> str:
     """Return a figure as HTML that draws it once the library is there, which it brings itself or waits for."""
     place = f"mspgt-{uuid4().hex[:12]}"
-    height = int(figure.layout["height"] or 450)
+    height = int(cast(Any, figure.layout)["height"] or 450)
     library = base64.b64encode(gzip.compress(plotly_source().encode(), mtime=0)).decode() if with_library else ""
     drawn = str(figure.to_json()).replace("<", "\\u003c")
     return (

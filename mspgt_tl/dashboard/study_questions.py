@@ -84,8 +84,10 @@ def onset_figure(panels: Mapping[str, xr.Dataset]) -> go.Figure:
     for row, data in enumerate(panels.values(), 1):
         gaps = data[GAP].values
         for gap in gaps[data["onset"].values != 0]:
+            # plotly annotates rows and columns as text, and takes numbers.
+            place: dict[str, Any] = {"row": row, "col": 1}
             figure.add_vrect(
-                x0=gap - 0.5, x1=gap + 0.5, fillcolor=GREY, opacity=0.3, line_width=0, layer="below", row=row, col=1
+                x0=gap - 0.5, x1=gap + 0.5, fillcolor=GREY, opacity=0.3, line_width=0, layer="below", **place
             )
         curves = {
             "first tokens among the rows": (data["audit_curve"].sel(variant=KEPT).values, BOUNDARY, "dash"),

@@ -146,13 +146,15 @@ def probe_curve(
     if unknown := [task for task in wanted if task not in TASKS]:
         raise DataError(unknown_name("probe task", unknown[0], TASKS))
     settings, stage = stream or StreamConfig(), ("words (train)", "words (test)")
-    data = []
-    for split, name in zip(pair, stage, strict=True):
+
+    def read(split: Sequence[Tree], name: str) -> ProbeData:
         words = word_vectors(model, split, config=settings, progress=progress, stage=name)
-        data.append(ProbeData(words.features, split, words.rows, np.zeros(len(split), dtype=np.int64)))
+        return ProbeData(words.features, split, words.rows, np.zeros(len(split), dtype=np.int64))
+
     chosen = probe or ProbeConfig()
     sums, details = fit_probes(
-        *data,
+        read(pair[0], stage[0]),
+        read(pair[1], stage[1]),
         wanted,
         replace(chosen, seed=chosen.seed + seed),
         n_folds=1,
@@ -233,7 +235,7 @@ def _read(
 
 def _layers(cache: Any, hook: str) -> list[Tensor]:
     """Return what a hook showed at every block."""
-    numbers = [int(found[1]) for name in cache.keys() if (found := re.match(r"blocks\.(\d+)\.", str(name)))]  # noqa: SIM118
+    numbers = [int(match[1]) for name in cache.keys() if (match := re.match(r"blocks\.(\d+)\.", str(name)))]  # noqa: SIM118
     found: list[Tensor] = []
     for layer in range(max(numbers, default=-1) + 1):
         name = f"blocks.{layer}.{hook}"

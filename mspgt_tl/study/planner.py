@@ -86,7 +86,7 @@ class Estimate:
     def total(self) -> Cost:
         """Seconds and disk of all steps together, memory and scratch space of the largest."""
         costs = list(self.costs.values())
-        largest = {
+        largest: dict[str, Any] = {
             name: float(np.max([getattr(cost, name) for cost in costs], initial=0))  # nan stays nan
             for name in ("memory_bytes", "scratch_bytes", "device_bytes")
         }
@@ -189,8 +189,8 @@ def rehearsal(config: Any, shape: Shape) -> Any:
     """Return the same settings for as little work as shows what each unit of it takes."""
     if isinstance(config, DetectConfig):
         probe = replace(config.probe, min_items=1, epochs=min(2, config.probe.epochs), repeats=1)
-        few = replace(config.boundaries, resamples=100, null_curves=min(100, config.boundaries.null_curves))
-        return replace(config, sentences=SENTENCES, train_trees=TREES, probe=probe, boundaries=few)
+        fusion = replace(config.boundaries, resamples=100, null_curves=min(100, config.boundaries.null_curves))
+        return replace(config, sentences=SENTENCES, train_trees=TREES, probe=probe, boundaries=fusion)
     if isinstance(config, InterveneConfig):
         one = config.compared_level
         decode = replace(config.decode, prompt_tokens=PROMPT_SEARCH, new_tokens=min(8, config.decode.new_tokens))
@@ -338,7 +338,7 @@ def _cost(
     return Cost(sum(parts.values()), **sizes, parts=parts)
 
 
-def _sizes(shape: Shape, config: Any, text: Text, place: Rehearsals, *, twin: bool, trains: bool) -> dict[str, float]:
+def _sizes(shape: Shape, config: Any, text: Text, place: Rehearsals, *, twin: bool, trains: bool) -> dict[str, Any]:
     """Return bytes in memory, kept and only meanwhile; what the model works on lies on its device."""
     layers, width, number = shape.n_layers, shape.d_model, WEIGHT_BYTES[place.dtype]
     weights, stream = shape.weights * number, getattr(config, "stream", None)
