@@ -5,8 +5,8 @@
 Without a treebank, so on two signals, 1 − CKA and attention drift. Three readings of each column: the published rule on
 all tokens (first tokens and sinks among rows and keys, rows as long as they are), the published rule on the curves of
 this package, and this package's verdict. Beside each: how many boundaries lie within one gap of the onset or end of a
-massive activation or sink in that column, and how many gaps do. Columns in OUT.csv are not measured again. Sentences are
-drawn evenly from the documents.
+massive activation or sink in that column, and how many gaps do. Columns in OUT.csv are not measured again. Sentences
+are drawn evenly from the documents.
 """
 
 from __future__ import annotations
