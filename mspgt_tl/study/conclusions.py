@@ -5,11 +5,21 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mspgt_tl.dashboard.words import p_text
 from mspgt_tl.study.findings import Findings
+from mspgt_tl.study.questions import READINGS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+DOSE_WORDS = {
+    "per_layer": "equal σ",
+    "per_scale": "equal power",
+    "exit_norm": "equal change of the stream",
+    "kl": "equal KL",
+}
 
 
 def conclusions(findings: Findings) -> list[str]:
@@ -20,10 +30,12 @@ def conclusions(findings: Findings) -> list[str]:
             _on_existence,
             _on_chance,
             _on_published_rule,
+            _on_onsets,
             _on_corpora,
             _on_curves,
             _on_families,
             _on_noise,
+            _on_doses,
             _on_predictions,
         )
         if (sentence := make(findings))
@@ -77,6 +89,29 @@ def _on_published_rule(findings: Findings) -> str:
     if len(twins):
         text += f" and in {int(twins.sum())} of {len(twins)} with random weights"
     return text + "."
+
+
+def _on_onsets(findings: Findings) -> str:
+    table = findings.rules
+    table = table[(table["kind"] == "trained") & (table["reading"] == next(iter(READINGS)))]
+    count, near = int(table["count"].sum()), int(table["near"].sum())
+    if not count:
+        return ""
+    chance = float((table["chance"] * table["count"]).sum() / count)
+    return (
+        f"With first tokens and sinks among the data, {near} of {_count(count, 'boundary', 'boundaries')} that the "
+        f"published rule accepts in trained models {'lies' if near == 1 else 'lie'} within one gap of the onset or end "
+        f"of a massive activation or a sink (random gaps: {chance:.0%})."
+    )
+
+
+def _on_doses(findings: Findings) -> str:
+    table = findings.ratios
+    largest = table[np.isfinite(table["ratio"])].groupby("dose", sort=False)["ratio"].max() if len(table) else table
+    if len(largest) == 0:
+        return ""
+    told = [f"{ratio:.3g} ({DOSE_WORDS.get(str(dose), dose)})" for dose, ratio in largest.items()]
+    return f"Scales and models differ in brittleness at most {', '.join(told)} times, by how noise is dosed."
 
 
 def _on_corpora(findings: Findings) -> str:

@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 from mspgt_tl.dashboard.study_questions import dose_figure, onset_figure, rules_figure
+from mspgt_tl.study.conclusions import _on_doses, _on_onsets
 from mspgt_tl.study.questions import DOSE_COLUMNS, OURS, dose_rows, ratio_rows, read_off, rule_rows
 
 SIGNALS = ["cka", "probe", "attention_jsd"]
@@ -127,3 +128,22 @@ def test_the_pictures_hold_the_tables():
     table = pd.DataFrame(dose_rows("m", sweep({"local": 8.0, "global": 1.0})), columns=list(DOSE_COLUMNS))
     drawn = [trace for trace in dose_figure(table).data if trace["mode"] == "markers"]
     assert sorted(x for trace in drawn for x in trace["x"]) == pytest.approx(sorted(table["kl"]))
+
+
+def findings(kind: str = "trained") -> Any:
+    """What conclusions are drawn from."""
+    doses = pd.DataFrame(dose_rows("m", sweep({"local": 8.0, "global": 1.0})), columns=list(DOSE_COLUMNS))
+    return SimpleNamespace(
+        rules=pd.DataFrame(rule_rows("m", kind, result(4, 9))), ratios=pd.DataFrame(ratio_rows(doses))
+    )
+
+
+def test_conclusions_count_onsets_and_name_doses():
+    """One of the two boundaries is at the onset; ratios come with what was made equal."""
+    assert _on_onsets(findings()) == (
+        "With first tokens and sinks among the data, 1 of 2 boundaries that the published rule accepts in trained "
+        "models lies within one gap of the onset or end of a massive activation or a sink (random gaps: 27%)."
+    )
+    assert _on_onsets(findings("random weights")) == ""
+    told = _on_doses(findings())
+    assert "8 (equal σ), 8 (equal power), 1 (equal KL) times" in told
