@@ -15,7 +15,6 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
-from scipy.signal import find_peaks
 
 from mspgt_tl.contracts import VERDICTS
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
@@ -146,6 +145,8 @@ def rank_peaks(fused: Float[np.ndarray, "gap"], *, prominence: float = PROMINENC
 
     The ends are padded with the curve's minimum, so the first and last gap can be peaks.
     """
+    from scipy.signal import find_peaks
+
     padded = np.concatenate([[fused.min()], fused, [fused.min()]])
     peaks, found = find_peaks(padded, prominence=prominence)
     return peaks[np.argsort(-found["prominences"], kind="stable")] - 1

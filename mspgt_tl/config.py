@@ -339,10 +339,66 @@ def make_config(settings: Mapping[str, Any], kind: type[C] = DetectConfig) -> C:
         raise ConfigError(f"Option '{where}': {first['msg']}, got {first['input']!r}.") from error
 
 
-def settings_of(kind: type[C], config: C | Mapping[str, Any] | None, options: Mapping[str, Any]) -> C:
+QUICK: Mapping[type, Mapping[str, Any]] = {
+    DetectConfig: {"sentences": 300, "train_trees": 300, "probe.repeats": 1, "signals.tasks": ("pos", "deprel")},
+    InterveneConfig: {
+        "samples": 40,
+        "levels": (0.05, 0.1, 0.2),
+        "other_doses": (),
+        "controls": 2,
+        "effect_sentences": 40,
+        "scale_sentences": 200,
+        "dose_sentences": 20,
+        "decode.new_tokens": 60,
+        "metrics.names": ("mattr", "repetition_rate", "self_bleu", "sentence_length_variance", "type_token_ratio"),
+    },
+    TheoryConfig: {
+        "sentences": 300,
+        "label_samples": 1,
+        "closure_texts": 6,
+        "closure_sigmas": (1e-3, 1e-2, 0.1, 1.0),
+        "closure_samples": 16,
+        "noise_draws": 2,
+        "exact_draws": 8,
+        "rate_texts": 20,
+        "rate_sigmas": (0.2, 0.5, 1.0),
+        "hvib.betas": (0.1, 1.0),
+        "hvib.steps": 100,
+    },
+}
+"""The profile of a quick look: about as much work as a thousand sentences through the model."""
+QUICK_DEV_TREES = 300
+"""Trees that a quick look measures probes on."""
+
+
+def quicken(kind: type[C], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with no more work in them than a quick look does.
+
+    >>> quicken(DetectConfig, {"sentences": 250, "signals": {"tasks": ["ner", "pos"]}})["signals"]["tasks"]
+    ('pos',)
+    """
+    own, smaller = to_plain(make_config(settings, kind)), {}
+    for dotted, least in QUICK[kind].items():
+        value: Any = own
+        for part in dotted.split("."):
+            value = value[part]
+        if isinstance(least, tuple) and value is not None:
+            # What was not chosen does not come in; where nothing is left of a choice, its first two stand in.
+            smaller[dotted] = tuple(one for one in least if one in value) or (tuple(value[:2]) if least else ())
+        else:
+            smaller[dotted] = least if value is None else min(value, least)
+    if kind is InterveneConfig and own["level"] not in (None, *smaller["levels"]):
+        smaller["levels"] = tuple(sorted({*smaller["levels"], own["level"]}))
+    return override(settings, smaller)
+
+
+def settings_of(
+    kind: type[C], config: C | Mapping[str, Any] | None, options: Mapping[str, Any], *, quick: bool = False
+) -> C:
     """Build a config from another one or from nested settings, with options over it.
 
     Args:
+        quick: no more work than a quick look does, but for what the options ask.
         options: by dotted name, or by the plain name of a setting that stands in one table alone; None changes nothing.
 
     >>> settings_of(DetectConfig, None, {"sentences": 500, "epochs": 3, "stream.bos": None}).probe.epochs
@@ -352,6 +408,8 @@ def settings_of(kind: type[C], config: C | Mapping[str, Any] | None, options: Ma
         ConfigError: as `make_config`.
     """
     plain = dict(config) if isinstance(config, Mapping) else {} if config is None else to_plain(config)
+    if quick:
+        plain = quicken(kind, plain)
     given = {name: value for name, value in options.items() if value is not None}
     return make_config(override(plain, full_names(kind, given)), kind)
 

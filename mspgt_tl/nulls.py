@@ -25,7 +25,6 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 
 WINDOW = 4
 """Neighbours that the local line is fitted to; more would reach across boundaries three gaps away."""
@@ -143,6 +142,8 @@ def _two_highest(curves: Float[np.ndarray, "null gap"]) -> Float[np.ndarray, "2 
 
 def _peak_p_values(observed: Float[np.ndarray, "2"], null: Float[np.ndarray, "2 null"]) -> tuple[float, float]:
     """Return p-values of "any boundary", and of the second one, not nested yet."""
+    from scipy.stats import rankdata
+
     n = null.shape[1]
     # Sums in another order differ in the last digits; a tie must count as reaching the observed height.
     reached = (null >= observed[:, None] - 1e-12).sum(axis=1)

@@ -48,6 +48,8 @@ FORMAT = 1
 MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
 JOURNAL_FROM = 65_536
 """Size of a manifest in bytes from which on a journal is kept."""
+QUICK = "quick"
+"""Folder of a quick look, within that of the full run."""
 LOCK = ".lock"
 """File whose lock the process that works in a folder holds."""
 PACKAGES = ("mspgt-tl", "torch", "transformer-lens", "transformers", "numpy", "scipy", "scikit-learn", "xarray")
@@ -117,9 +119,7 @@ class Run:
         """
         identity = anonymous(json.loads(json.dumps(identity)))  # as it will be read back
         fingerprint = hash_plain(identity)
-        known = (folder / MANIFEST).exists()
-        if not known and folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
-            raise StoreError(f"{folder} exists and is no run folder. Choose an empty or new folder.")
+        refuse_other_run(folder, identity)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = _lock(folder)
@@ -127,10 +127,7 @@ class Run:
                 run = cls.read(folder)
                 run._lock = lock
                 if hash_plain(anonymous(run.manifest["identity"])) != fingerprint:
-                    changed = _differences(run.manifest["identity"], identity)
-                    raise StoreError(
-                        f"{folder} holds another run ({changed}). Choose another --out, or remove the folder."
-                    )
+                    raise _other_run(folder, run.manifest["identity"], identity)
                 # Runs of earlier versions recorded nothing: what is there when they go on is what later readings find.
                 if "files" not in run.manifest:
                     run.manifest["files"] = {name: describe_file(folder / name) for name in run._results()}
@@ -405,9 +402,38 @@ class Run:
         self._size, self._journal_size = len(text), 0
 
 
+def refuse_other_run(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Raise if a folder cannot be that of a run of which this much of the identity is known.
+
+    Raises:
+        StoreError: it holds another run, and in what they differ; or it is no run's folder.
+    """
+    if not (folder / MANIFEST).exists():
+        if folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
+            raise StoreError(f"{folder} exists and is no run folder. Choose an empty or new folder.")
+        return
+    now = anonymous(json.loads(json.dumps(identity)))  # as it would be read back
+    there = _known_part(anonymous(Run.read(folder).manifest["identity"]), now)
+    if there != now:
+        raise _other_run(folder, there, now)
+
+
+def _known_part(there: Any, now: Any) -> Any:
+    """Return as much of a table as is known of another one."""
+    if isinstance(there, Mapping) and isinstance(now, Mapping):
+        return {name: _known_part(there.get(name), value) for name, value in now.items()}
+    return there
+
+
+def _other_run(folder: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> StoreError:
+    return StoreError(
+        f"{folder} holds another run ({_differences(there, now)}). Choose another --out, or remove the folder."
+    )
+
+
 def _is_foreign(path: Path) -> bool:
     """Return whether a file in a folder without a manifest is somebody's, and not a killed run's."""
-    return path.name != LOCK and not (path.name.startswith(f".{MANIFEST}.") and path.suffix == PARTIAL)
+    return path.name not in (LOCK, QUICK) and not (path.name.startswith(f".{MANIFEST}.") and path.suffix == PARTIAL)
 
 
 def _new_manifest(identity: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:

@@ -163,6 +163,7 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(monkeypatch, capsys) -> None
     kept.unlink()
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tiny_folder: Path, tmp_path: Path) -> None:
     """One line with the whole command, the folder in it though none was given, and no traceback; it works."""
     arguments = ["detect", str(tiny_folder), *QUICK, "--tasks", "pos,deprel", "--set", "boundaries.resamples=100"]

@@ -20,7 +20,7 @@ from rich.text import Text
 from mspgt_tl.cli.format import plain
 from mspgt_tl.errors import ConfigError, MspgtError
 from mspgt_tl.escape import one_line, without_secrets
-from mspgt_tl.store import MANIFEST
+from mspgt_tl.store import MANIFEST, QUICK
 
 app = typer.Typer(
     name="mspgt",
@@ -103,8 +103,9 @@ def resumable(folder: Path, *, given: Path | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        out = folder.parent if folder.name == QUICK else folder
         if (folder / MANIFEST).is_file():
-            command = ["mspgt", *sys.argv[1:], *([] if given else ["--out", str(folder)])]
+            command = ["mspgt", *sys.argv[1:], *([] if given else ["--out", str(out)])]
             told = f"Stopped. What has finished is kept; go on with: {shlex.join(command)}"
         else:
             told = "Stopped before anything was kept."

@@ -22,6 +22,7 @@ from mspgt_tl.cli.options import (
     ModelArgument,
     NoParityFlag,
     OutOption,
+    QuickFlag,
     RemoteCodeFlag,
     SeedOption,
     SentencesOption,
@@ -74,6 +75,7 @@ def detect(
     config: ConfigOption = None,
     set_: SetOption = None,
     seed: SeedOption = None,
+    quick: QuickFlag = False,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -130,17 +132,18 @@ def detect(
 ) -> None:
     """Find the boundaries of a model, and say whether they are there at all."""
     from mspgt_tl import pipeline
-    from mspgt_tl.store import default_folder
+    from mspgt_tl.store import QUICK, default_folder
 
     settings = gather_settings(config, set_)
     folder = choose_folder(out_folder, default_folder(Path(model).name), force=force)
-    with resumable(folder, given=out_folder):
+    with resumable(folder / QUICK if quick else folder, given=out_folder):
         result = pipeline.detect(
             model,
             corpus,
             treebank,
             seed=seed,
             out=folder,
+            quick=quick,
             config=settings,
             nulls=null or [],
             rivals=rivals,

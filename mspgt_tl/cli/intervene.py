@@ -21,6 +21,7 @@ from mspgt_tl.cli.options import (
     ModelOrRunArgument,
     NoParityFlag,
     OutOption,
+    QuickFlag,
     RemoteCodeFlag,
     ScalesOption,
     SeedOption,
@@ -54,6 +55,7 @@ def intervene(
     config: ConfigOption = None,
     set_: SetOption = None,
     seed: SeedOption = None,
+    quick: QuickFlag = False,
     dose: Annotated[
         str | None,
         typer.Option(
@@ -125,17 +127,18 @@ def intervene(
 ) -> None:
     """Add noise to one scale at a time, and measure what changes in the next token and in generated text."""
     from mspgt_tl.pipeline import intervention
-    from mspgt_tl.store import default_folder
+    from mspgt_tl.store import QUICK, default_folder
 
     settings = gather_settings(config, set_)
     folder = choose_folder(out_folder, default_folder(f"intervene-{Path(model).name}"), force=force)
-    with resumable(folder, given=out_folder):
+    with resumable(folder / QUICK if quick else folder, given=out_folder):
         result = intervention.intervene(
             model,
             corpus,
             scales=scales,
             seed=seed,
             out=folder,
+            quick=quick,
             config=settings,
             backend=cast(Any, backend),
             device=device,

@@ -101,6 +101,14 @@ ForceFlag = Annotated[
         rich_help_panel=WORK,
     ),
 ]
+QuickFlag = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        help="A first answer with little data, marked as such; the full run in the same --out takes over what it can.",
+        rich_help_panel=WORK,
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON instead of tables.")]
 
 

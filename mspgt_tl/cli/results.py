@@ -48,6 +48,7 @@ def show(result: Any, *, as_json: bool) -> None:
     summary: Summary = json_values(
         printer.summarise(result)
         | {
+            "quick": result.manifest["notes"].get("quick"),
             "doubt": result.manifest["notes"].get("scales_doubt") or None,
             "reading": reading(result.manifest),
             "run": str(result.folder) if result.folder else None,
@@ -57,6 +58,8 @@ def show(result: Any, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, indent=1))
         return
+    if summary["quick"]:
+        out.print(f"[bold yellow]·[/] {plain(summary['quick'])}", highlight=False)
     printer.print_tables(summary)
     if summary["doubt"]:
         out.print(mark("·", "bold yellow", summary["doubt"]), highlight=False)

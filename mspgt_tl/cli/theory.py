@@ -18,6 +18,7 @@ from mspgt_tl.cli.options import (
     ModelOrRunArgument,
     NoParityFlag,
     OutOption,
+    QuickFlag,
     RemoteCodeFlag,
     ScalesOption,
     SeedOption,
@@ -48,6 +49,7 @@ def theory(
     config: ConfigOption = None,
     set_: SetOption = None,
     seed: SeedOption = None,
+    quick: QuickFlag = False,
     backend: BackendOption = "hooked",
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -61,17 +63,18 @@ def theory(
     Three scales that cover all blocks are needed; equal thirds stand in where none are given or detected.
     """
     from mspgt_tl.pipeline.theory import run_theory
-    from mspgt_tl.store import default_folder
+    from mspgt_tl.store import QUICK, default_folder
 
     settings = gather_settings(config, set_)
     folder = choose_folder(out_folder, default_folder(f"theory-{Path(model).name}"), force=force)
-    with resumable(folder, given=out_folder):
+    with resumable(folder / QUICK if quick else folder, given=out_folder):
         result = run_theory(
             model,
             corpus,
             scales=scales,
             seed=seed,
             out=folder,
+            quick=quick,
             config=settings,
             backend=cast(Any, backend),
             device=device,

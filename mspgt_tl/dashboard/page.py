@@ -24,7 +24,17 @@ from mspgt_tl.dashboard.definitions import (
 from mspgt_tl.dashboard.explorer import explorer_data
 from mspgt_tl.dashboard.layers import cka_figure, probe_figure, probed_tasks
 from mspgt_tl.dashboard.rivals import rivals_section
-from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, embed_json, list_facts, render_sheet, static_text
+from mspgt_tl.dashboard.sheet import (
+    Plot,
+    Section,
+    Sheet,
+    Table,
+    embed_json,
+    list_facts,
+    mark_quick,
+    render_sheet,
+    static_text,
+)
 from mspgt_tl.dashboard.words import (
     MISSING,
     boundary_label,
@@ -66,7 +76,7 @@ def render_report(
     """
     from markupsafe import Markup
 
-    headline, sentences = verdict_words(data)
+    headline, sentences = mark_quick(*verdict_words(data), manifest)
     identity = manifest.get("identity", {})
     model, n_layers = Path(identity.get("model", {}).get("name", "a model")).name, int(data.attrs["n_layers"])
     intro = (

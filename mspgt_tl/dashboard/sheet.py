@@ -141,6 +141,12 @@ def _embed(plot: Plot) -> dict[str, Any]:
     return {**vars(plot), "json": Markup(text), "height": height}
 
 
+def mark_quick(headline: str, sentences: Sequence[str], manifest: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return a page's headline and sentences, marked where they come from a quick look."""
+    quick = manifest.get("notes", {}).get("quick")
+    return (f"Quick look: {headline}", [quick, *sentences]) if quick else (headline, list(sentences))
+
+
 def list_facts(manifest: Mapping[str, Any]) -> list[Table]:
     """List what the manifest says, group by group: name, value as shown, and the whole of a shortened value."""
     identity = manifest.get("identity", {})

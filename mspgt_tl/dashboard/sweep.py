@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mspgt_tl.dashboard.drawing import GREY, RUN_COLOURS, SYMBOLS, blank_figure, draw_band
-from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, embed_json, list_facts, render_sheet, static_text
+from mspgt_tl.dashboard.sheet import (
+    Plot,
+    Section,
+    Sheet,
+    Table,
+    embed_json,
+    list_facts,
+    mark_quick,
+    render_sheet,
+    static_text,
+)
 from mspgt_tl.dashboard.words import MISSING, number, p_text
 from mspgt_tl.errors import ConfigError, unknown_name
 
@@ -202,6 +212,7 @@ def render_sweep(result: SweepResult) -> str:
     headline, sentences = _verdict(result, level)
     if doubt := notes.get("scales_doubt"):
         sentences.insert(0, doubt)
+    headline, sentences = mark_quick(headline, sentences, result.manifest)
     config = identity["config"]
     unit = config.get("unit", config.get("scale"))  # as earlier versions called it
     intro = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from mspgt_tl.contracts import GAP, LAYER
 from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, draw_band
-from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, render_sheet
+from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, mark_quick, render_sheet
 from mspgt_tl.dashboard.words import number
 from mspgt_tl.theory.closure import TOLERANCE
 from mspgt_tl.theory.findings import findings
@@ -80,10 +80,11 @@ def render_theory(parts: Mapping[str, xr.Dataset], manifest: Mapping[str, Any]) 
     ]
     if reasons:
         sections.append(Section("Why something is missing", "", notes=reasons))
+    headline, told = mark_quick(_headline(parts["closure-float64"]), told, manifest)
     page = Sheet(
         f"Theory of {model}",
         f"What the theory says of {model}",
-        _headline(parts["closure-float64"]),
+        headline,
         told,
         intro,
         sections,

@@ -10,6 +10,7 @@ import numpy as np
 from mspgt_tl.errors import ConfigError
 
 NAMES = ("local", "intermediate", "global")
+FROM_ABOVE = NAMES[::-1]
 MIN_LAYERS = 2
 """Blocks of a model that noise in a scale can be compared in: one elsewhere is the control."""
 

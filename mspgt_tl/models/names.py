@@ -11,6 +11,8 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +143,12 @@ def pinned_name(described: Mapping[str, Any]) -> str:
 
 def unknown_model(name: str) -> UnknownModelError:
     """Return the error for a name that nothing stands behind, with the names closest to it."""
-    from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
-
     if "@random:" in name and "/" not in name:
         return UnknownModelError(
             f"'{name}': twins exist of embedded models, folders and hub names, and '{split_twin(name)[0]}' is none."
         )
     embedded = [row["name"] for row in list_embedded()]
-    close = difflib.get_close_matches(name, [*embedded, *OFFICIAL_MODEL_NAMES], n=5, cutoff=0.4)
+    close = difflib.get_close_matches(name, [*embedded, *_supported().OFFICIAL_MODEL_NAMES], n=5, cutoff=0.4)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     others = f" Similar: {', '.join(close[1:])}." if close[1:] else ""
     return UnknownModelError(
@@ -192,7 +192,19 @@ def _no_model(folder: Path) -> ModelError:
 
 
 def _aliases() -> dict[str, str]:
-    from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
+    table = _supported()
+    names = {name.lower(): name for name in table.OFFICIAL_MODEL_NAMES}
+    return names | {alias.lower(): name for name, aliases in table.MODEL_ALIASES.items() for alias in aliases}
 
-    names = {name.lower(): name for name in OFFICIAL_MODEL_NAMES}
-    return names | {alias.lower(): name for name, aliases in MODEL_ALIASES.items() for alias in aliases}
+
+@cache
+def _supported() -> Any:
+    """Return TransformerLens's table of names, read on its own: the package around it takes seconds to import."""
+    package = find_spec("transformer_lens")
+    assert package is not None and package.submodule_search_locations
+    place = Path(package.submodule_search_locations[0]) / "supported_models.py"
+    found = spec_from_file_location("_supported_models", place)
+    assert found is not None and found.loader is not None
+    table = module_from_spec(found)
+    found.loader.exec_module(table)
+    return table

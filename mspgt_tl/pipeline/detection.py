@@ -14,8 +14,8 @@ from jaxtyping import Int
 
 from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import MIN_LAYERS, Boundaries
-from mspgt_tl.config import DetectConfig, settings_of, to_plain
-from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Tree, Treebank
+from mspgt_tl.config import QUICK_DEV_TREES, DetectConfig, settings_of, to_plain
+from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Tree, Treebank, signals_of
 from mspgt_tl.dashboard.explorer import with_p_grid
 from mspgt_tl.errors import CorpusError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
@@ -24,6 +24,7 @@ from mspgt_tl.models.pretrained import Backend
 from mspgt_tl.passes.corpus import observe_corpus, which_usable
 from mspgt_tl.passes.folds import MIN_FOLDS, Folds, assign_folds
 from mspgt_tl.passes.words import WordVectors, bytes_of_word_vectors, word_vectors
+from mspgt_tl.pipeline.checks import check_folder, check_nulls, check_weights, count_blocks
 from mspgt_tl.pipeline.inputs import (
     Inputs,
     Loading,
@@ -35,14 +36,14 @@ from mspgt_tl.pipeline.inputs import (
     reading_notes,
 )
 from mspgt_tl.pipeline.sentences import strongest_sentences
-from mspgt_tl.pipeline.shell import Kind, register, stage
+from mspgt_tl.pipeline.shell import Kind, quick_folder, register, stage
 from mspgt_tl.pipeline.shown import Shown
 from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
 from mspgt_tl.progress import Told, telling
 from mspgt_tl.rivals import make_rivals, weigh_rivals
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
 from mspgt_tl.stats import fold_documents, split_folds
-from mspgt_tl.store import MANIFEST, Run, pack_sums, unpack_sums
+from mspgt_tl.store import MANIFEST, QUICK, Run, pack_sums, unpack_sums
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,6 +53,8 @@ RIVALS = "rivals"
 DEV_FOLDS = 80
 """Bootstrap folds of the treebank's dev split."""
 SPLITS = ("train", "dev")
+PLACES = ((), (QUICK,))
+"""Where a folder says that it holds a detection, if only a quick look."""
 
 VECTORS_SHARE = 0.75
 """Words' vectors stay in memory where they take no more of what is given."""
@@ -169,7 +172,7 @@ def as_detection(model: Any) -> Detection | None:
     """
     if isinstance(model, Detection):
         return model
-    if not (isinstance(model, str | Path) and (Path(model) / MANIFEST).is_file()):
+    if not (isinstance(model, str | Path) and any(Path(model).joinpath(*part, MANIFEST).is_file() for part in PLACES)):
         return None
     return load_run(model)
 
@@ -184,6 +187,7 @@ def detect(
     config: DetectConfig | Mapping[str, Any] | None = None,
     nulls: Sequence[str] = (),
     rivals: bool = False,
+    quick: bool = False,
     reuse: str | Path | None = None,
     backend: Backend = "hooked",
     device: str | None = None,
@@ -209,8 +213,11 @@ def detect(
             (shuffled treebank labels) and `tokens` (shuffled words).
         rivals: also watch the rival readings of depth (`mspgt_tl.rivals`) on the same pass; the result is the
             same with and without them.
+        quick: a first answer with little data and short training (`mspgt_tl.config.QUICK`), but for what the options
+            ask; marked as such wherever it is shown. It lies in `out`/quick, and the full run in `out` takes over what
+            is the same.
         reuse: folder of another detection of the same model; its probes are taken over, not trained again, where it
-            saw the same treebank with the same settings.
+            saw the same treebank with the same settings, and its signals where it saw the same text.
         backend, device, dtype, parity, trust_remote_code: as for `load`.
         skip_bad: keep the good rest of a treebank with malformed lines.
         memory: what words' vectors and the probes on them may take, beside the model: bytes, or a text such as `8GB`;
@@ -235,29 +242,25 @@ def detect(
         >>> result.name, result.curves.sizes["gap"]
         ('planted:8:3,6@seed:0', 7)
     """
-    settings = settings_of(DetectConfig, config, {"seed": seed, **options})
+    settings = settings_of(DetectConfig, config, {"seed": seed, **options}, quick=quick)
     budget = memory_budget(memory)
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
+    count_blocks(model)
+    check_weights(settings.boundaries.weights, [part.name for part in signals_of("fused")])
+    check_nulls(nulls, model)
+    check_folder(quick_folder(out) if quick else out, {"command": "detect", "config": to_plain(settings)})
     with telling(progress) as told:
         # Text and trees first: they are refused in seconds, while loading a model takes minutes.
         with told.doing("reading"):
             text = open_corpus(corpus, settings.sentences)
             assign_folds(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before all work
-            trees = open_treebank(treebank, settings, skip_bad=skip_bad)
+            trees = open_treebank(treebank, settings, skip_bad=skip_bad, dev=QUICK_DEV_TREES if quick else None)
         with told.doing("loading"):
             hooked = loading.load(model, least=MIN_LAYERS, purpose="A detection")
         inputs = Inputs(hooked, text, trees)
+        variants = {name: null_inputs(name, inputs, model, loading, settings.seed) for name in nulls}
         return _run(
-            inputs,
-            settings,
-            out,
-            told,
-            model=model,
-            loading=loading,
-            nulls=nulls,
-            rivals=rivals,
-            reuse=reuse,
-            memory=budget,
+            inputs, settings, out, told, variants=variants, rivals=rivals, quick=quick, reuse=reuse, memory=budget
         )
 
 
@@ -267,26 +270,27 @@ def _run(
     out: str | Path | None,
     told: Told,
     *,
-    model: Any,
-    loading: Loading,
-    nulls: Sequence[str],
+    variants: Mapping[str, Callable[[], Inputs]],
     rivals: bool,
+    quick: bool,
     reuse: str | Path | None,
     memory: float,
 ) -> Detection:
     hooked, text, trees = inputs.model, inputs.corpus, inputs.treebank
-    variants = {name: null_inputs(name, inputs, model, loading, settings.seed) for name in nulls}
     identity = {
         "config": to_plain(settings),
         "model": identify(hooked),
         "corpus": {"name": text.name, "sha256": text.sha256, "sentences": len(text.sentences)},
         "treebank": {"name": trees.name, "sha256": trees.sha256, "train": len(trees.train), "dev": len(trees.dev)},
+        **({"quick": True} if quick else {}),
     }
+    look = quick_folder(out)
+    donors = [] if quick or look is None or not (look / MANIFEST).is_file() else [look]
 
     def work(run: Run) -> None:
-        run.note(**reading_notes(text, trees))
-        if reuse is not None:
-            _adopt_probes(run, Run.read(Path(reuse)), settings)
+        run.note(**reading_notes(text, trees), **({"quick": _quick_words(inputs, settings)} if quick else {}))
+        for donor in [*donors, *([] if reuse is None else [Path(reuse)])]:
+            told.say(_take_over(run, Run.read(donor)))
         watched = _Stages(run, inputs, settings, told, rivals=make_rivals(hooked) if rivals else {}, memory=memory)
         result = watched.result()
         if rivals:
@@ -294,7 +298,7 @@ def _run(
         for name, make_inputs in variants.items():
             watched.null(name.replace(":", "-"), make_inputs)
 
-    return KIND.make(out, identity, work, told, _plan(inputs, settings, nulls, rivals))
+    return KIND.make(look if quick else out, identity, work, told, _plan(inputs, settings, list(variants), rivals))
 
 
 def _plan(inputs: Inputs, settings: DetectConfig, nulls: Sequence[str], rivals: bool) -> str:
@@ -308,13 +312,52 @@ def _plan(inputs: Inputs, settings: DetectConfig, nulls: Sequence[str], rivals: 
     )
 
 
-def _adopt_probes(run: Run, donor: Run, config: DetectConfig) -> None:
-    """Take over the probes of a run on another text: they depend on the model, the treebank and the settings alone."""
+def _quick_words(inputs: Inputs, settings: DetectConfig) -> str:
+    """Say what a quick look is, for everything that shows it."""
+    trees, repeats = inputs.treebank, settings.probe.repeats
+    return (
+        f"A quick look: {len(inputs.corpus.sentences):,} sentences, probes of {', '.join(settings.signals.tasks)} on "
+        f"{len(trees.train):,} trees with {repeats} training{'s' * (repeats > 1)} each. Intervals are wider and weak "
+        "boundaries are missed; the full run answers."
+    )
+
+
+READ_WITH = ("sentences", "folds", "resampled")
+"""Notes of the pass over the text."""
+
+
+def _take_over(run: Run, donor: Run) -> str:
+    """Take over the stages of another run that see the same, and say which.
+
+    Probes depend on the model, the treebank and their own settings alone; signals on the model, the text and theirs.
+    """
     own, other = run.manifest["identity"], donor.manifest["identity"]
-    if all(own[part] == other.get(part) for part in ("command", "config", "model", "treebank")):
-        for task in config.signals.tasks:
-            run.adopt(f"probe-{task}", donor)
-            run.adopt(f"labels.probe-{task}", donor)  # of the null, where both have it
+
+    def same(parts: Sequence[str], settings: Sequence[str]) -> bool:
+        configs = [{**part["config"], **part["config"]["signals"]} for part in (own, other)]
+        equal = all(own[part] == other.get(part) for part in parts)
+        return equal and all(configs[0].get(name) == configs[1].get(name) for name in settings)
+
+    taken = []
+    if own["command"] == other.get("command"):
+        stages, finished = set(donor.manifest["stages"]), set(run.manifest["stages"])
+        probes = {name for name in stages if "probe-" in name}
+        if same(("model", "treebank"), ("seed", "stream", "probe")):
+            # Probes of shuffled labels see the same trees; those of a random twin, its weights, are its own.
+            taken += [
+                f"{prefix}probe-{task}" for task in own["config"]["signals"]["tasks"] for prefix in ("", "labels.")
+            ]
+        if same(("model", "corpus"), ("seed", "stream", "sentences", "attention_mode", "attention_sinks", "rows")) and (
+            own["config"]["boundaries"]["rule"] == other["config"]["boundaries"]["rule"]
+        ):
+            taken += sorted(name for name in stages - probes if name not in ("result", RIVALS) and "null" not in name)
+            run.note(**{name: donor.manifest["notes"][name] for name in READ_WITH if name in donor.manifest["notes"]})
+        taken = [name for name in taken if name in stages - finished]
+    for name in taken:
+        run.adopt(name, donor)
+    if taken and "trees_resampled" in donor.manifest["notes"]:
+        run.note(trees_resampled=donor.manifest["notes"]["trees_resampled"])
+    return f"Taken over from {donor.folder}: {', '.join(taken) or 'nothing, for its text and trees are others'}."
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from mspgt_tl.corpora.lines import expand, find_kind
 from mspgt_tl.corpora.shuffling import shuffle_labels, shuffle_words
 from mspgt_tl.corpora.text import read_text_corpus
 from mspgt_tl.corpora.treebank import read_treebank
-from mspgt_tl.errors import ConfigError, CorpusError
-from mspgt_tl.models.names import find_hub, find_source, twin_name
+from mspgt_tl.errors import CorpusError
+from mspgt_tl.models.names import twin_name
 from mspgt_tl.models.pretrained import Backend, describe, hash_parameters, load, require_blocks
 
 
@@ -94,8 +94,11 @@ def open_corpus(corpus: Any, limit: int) -> TextCorpus:
     return TextCorpus("given sentences", sentences, hash_plain(sentences))
 
 
-def open_treebank(treebank: Any, config: DetectConfig, *, skip_bad: bool) -> Treebank:
+def open_treebank(treebank: Any, config: DetectConfig, *, skip_bad: bool, dev: int | None = None) -> Treebank:
     """Return a treebank with at most `config.train_trees` training trees; None is the generated one.
+
+    Args:
+        dev: at most so many trees to measure on; None keeps all.
 
     Raises:
         CorpusError: it cannot be read, or lacks the labels of a task asked for.
@@ -115,7 +118,8 @@ def open_treebank(treebank: Any, config: DetectConfig, *, skip_bad: bool) -> Tre
             f"Treebank {trees.name} lacks the labels of {', '.join(missing)}; it has {have}. "
             f"Choose with --tasks {have.replace(' ', '')}."
         )
-    return replace(trees, train=_sample(trees.train, config.train_trees, config.seed))
+    measured = trees.dev if dev is None else _sample(trees.dev, dev, config.seed)
+    return replace(trees, train=_sample(trees.train, config.train_trees, config.seed), dev=measured)
 
 
 def reading_notes(corpus: TextCorpus, treebank: Treebank | None = None) -> dict[str, Any]:
@@ -157,17 +161,10 @@ def _sample(trees: Sequence[Tree], wanted: int, seed: int) -> tuple[Tree, ...]:
 
 
 def null_inputs(name: str, inputs: Inputs, model: Any, loading: Loading, seed: int) -> Callable[[], Inputs]:
-    """Return a function making the inputs of a null run; the name is checked now, before hours of work."""
-    kind, _, number = name.partition(":")
+    """Return a function making the inputs of a null run; `check_nulls` has looked at its name."""
     if name == "labels":
         return lambda: replace(inputs, treebank=shuffle_labels(inputs.treebank, seed=seed))
     if name == "tokens":
         return lambda: replace(inputs, corpus=shuffle_words(inputs.corpus, seed=seed))
-    if kind != "random" or not number.isdigit():
-        raise ConfigError(f"Unknown null '{name}'. Known: random:SEED, labels, tokens.")
-    if not isinstance(model, str | Path):
-        raise ConfigError("A random-weight null needs a model given by name or folder, not a loaded object.")
-    twin = twin_name(str(model), int(number))
-    if find_source(twin) is None and find_hub(twin) is None:
-        raise ConfigError(f"'{model}' has no random-weight twin: embedded models, folders and hub names do.")
+    twin = twin_name(str(model), int(name.partition(":")[2]))
     return lambda: replace(inputs, model=load(twin, **vars(loading)))

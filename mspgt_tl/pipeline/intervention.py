@@ -32,10 +32,11 @@ from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode
 from mspgt_tl.models.tokens import continuation_text
+from mspgt_tl.pipeline.checks import check_folder, count_blocks
 from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
 from mspgt_tl.pipeline.scales import Scales, choose_scales, layer_target
-from mspgt_tl.pipeline.shell import Kind, register, stage
+from mspgt_tl.pipeline.shell import Kind, quick_folder, register, stage
 from mspgt_tl.pipeline.sweep_tables import (
     arrange_table_2,
     compare_conditions,
@@ -95,7 +96,8 @@ class Intervention:
         spans = ", ".join(
             f"{name} {first}-{last}" for name, (first, last) in self.manifest["identity"]["scales"].items()
         )
-        told = f"Intervention on {self.name}: scales {spans}; {self.conditions['name'].nunique()} conditions"
+        look = "Quick look. " if "quick" in self.manifest["notes"] else ""
+        told = f"{look}Intervention on {self.name}: scales {spans}; {self.conditions['name'].nunique()} conditions"
         return f"{told}, {self.samples['sample'].nunique()} samples.{' ' + self.doubt if self.doubt else ''}"
 
     def _repr_html_(self) -> str:
@@ -134,6 +136,7 @@ def intervene(
     seed: int | None = None,
     out: str | Path | None = None,
     config: InterveneConfig | Mapping[str, Any] | None = None,
+    quick: bool = False,
     backend: Backend = "hooked",
     device: str | None = None,
     dtype: str | None = None,
@@ -151,6 +154,7 @@ def intervene(
         seed: of everything random; None takes the config's, which is 0 unless told.
         out: folder of the run; a run that was killed resumes there, with the same bytes, and a finished one can be
             given other metrics. None keeps nothing on disk.
+        quick: a first answer with few samples, as for `detect`.
         backend, device, dtype, parity, trust_remote_code: as for `load`.
         config: an `InterveneConfig`, or nested settings as in a TOML file.
         progress: as for `detect`.
@@ -174,11 +178,16 @@ def intervene(
         ['local', 'intermediate', 'global']
     """
     named = {("metrics.names" if name == "metrics" else name): value for name, value in options.items()}
-    settings = settings_of(InterveneConfig, config, {"seed": seed, **named})
+    settings = settings_of(InterveneConfig, config, {"seed": seed, **named}, quick=quick)
     metrics = choose_metrics(settings)  # unknown names are refused at once
     detection = as_detection(model)
     given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
+    n_layers = count_blocks(model) if detection is None else int(detection.data.attrs["n_layers"])
+    if n_layers is not None:
+        choose_scales(scales, detection, n_layers)
+    place = quick_folder(out) if quick else out
+    check_folder(place, {"command": "intervene", "config": _numbers(settings)})
     with telling(progress) as told:
         most = max(SEARCHED * settings.samples, settings.unit_sentences, settings.effect_sentences)
         with told.doing("reading"):
@@ -186,7 +195,7 @@ def intervene(
         with told.doing("loading"):
             hooked = loading.load(given, least=MIN_LAYERS, purpose="An intervention")
         chosen = choose_scales(scales, detection, int(hooked.cfg.n_layers))
-        return _run(hooked, text, chosen, settings, metrics, out, told)
+        return _run(hooked, text, chosen, settings, metrics, place, told, quick=quick)
 
 
 def _run(
@@ -197,20 +206,26 @@ def _run(
     metrics: Mapping[str, type[TextMetric]],
     out: str | Path | None,
     told: Told,
+    *,
+    quick: bool,
 ) -> Intervention:
     prompts = _choose_prompts(hooked, text, settings)
-    # Which metrics are measured changes no other number, so a folder can be given more of them later.
-    config_of_numbers = to_plain(settings)
-    del config_of_numbers["metrics"]["names"]
     identity = {
-        "config": config_of_numbers,
+        "config": _numbers(settings),
         "model": identify(hooked),
         "corpus": {"name": text.name, "sha256": text.sha256},
         "scales": chosen.ends,
+        **({"quick": True} if quick else {}),
     }
+    words = (
+        f"A quick look: {settings.samples:,} samples, levels {', '.join(f'{one:g}' for one in settings.levels)}, "
+        f"effects on {settings.effect_sentences:,} sentences. Intervals are wider; the full run answers."
+    )
 
     def work(run: Run) -> None:
         run.note(compared_level=settings.compared_level, scales_doubt=chosen.doubt, **reading_notes(text))
+        if quick:
+            run.note(quick=words)
         _Stages(run, hooked, text.sentences, chosen, prompts, settings, told).run_all(metrics)
 
     spans = ", ".join(f"{name} {first}-{last}" for name, (first, last) in chosen.ends.items())
@@ -221,6 +236,16 @@ def _run(
         f"sentences; metrics {', '.join(metrics)}."
     )
     return KIND.make(out, identity, work, told, plan)
+
+
+def _numbers(settings: InterveneConfig) -> dict[str, Any]:
+    """Return what the numbers depend on.
+
+    Which metrics are measured changes no other number, so a folder can be given more of them later.
+    """
+    plain = to_plain(settings)
+    del plain["metrics"]["names"]
+    return plain
 
 
 def _read(run: Run) -> Intervention:

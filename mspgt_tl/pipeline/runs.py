@@ -72,7 +72,7 @@ def describe_run(folder: Path) -> RunInfo:
     finished = (folder / REPORT).is_file()
     return RunInfo(
         folder=folder,
-        command=command,
+        command=f"{command} (quick)" if identity.get("quick") else command,
         model=_name(identity.get("model")),
         corpus=_name(identity.get("corpus")),
         created=str(manifest.get("created", "")),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from mspgt_tl.errors import ConfigError, StoreError, unknown_name
 from mspgt_tl.progress import Told
-from mspgt_tl.store import Run
+from mspgt_tl.store import MANIFEST, QUICK, Run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -111,7 +111,7 @@ class Kind(Generic[R]):
         Raises:
             StoreError: no run of this command is there, or it has not finished.
         """
-        run = Run.read(Path(folder))
+        run = Run.read(_not_only_quick(Path(folder)))
         command = run.manifest["identity"].get("command", "detect")
         if command != self.command:
             raise StoreError(
@@ -134,6 +134,19 @@ class Kind(Generic[R]):
         return Run(kept.folder, dict(kept.manifest)).write(REPORT, page)
 
 
+def quick_folder(out: str | Path | None) -> Path | None:
+    """Return where the quick look of a run lies."""
+    return None if out is None else Path(out) / QUICK
+
+
+def _not_only_quick(folder: Path) -> Path:
+    """Return a folder, refused where only a quick look lies in it."""
+    inner = folder / QUICK
+    if (inner / MANIFEST).is_file() and not (folder / MANIFEST).exists():
+        raise StoreError(f"{folder} holds a quick look alone: give {inner}, or make the full run first.")
+    return folder
+
+
 KINDS: dict[str, Kind[Any]] = {}
 """By command, for those whose modules have been imported; `kind_of` imports the package's own."""
 
@@ -151,7 +164,7 @@ def kind_of(folder: str | Path) -> Kind[Any]:
         StoreError: no run is there.
         ConfigError: it is of a command that this version does not know.
     """
-    command = str(Run.read(Path(folder)).manifest["identity"].get("command", "detect"))
+    command = str(Run.read(_not_only_quick(Path(folder))).manifest["identity"].get("command", "detect"))
     if command not in KINDS:
         import mspgt_tl.pipeline as package
 

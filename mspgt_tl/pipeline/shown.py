@@ -34,10 +34,16 @@ class Shown:
         """The model's name, without its folder."""
         return Path(self.manifest.get("identity", {}).get("model", {}).get("name", "a model")).name
 
+    @property
+    def quick(self) -> str:
+        """What a quick look leaves out; empty for a full run."""
+        return str(self.manifest.get("notes", {}).get("quick", ""))
+
     def __repr__(self) -> str:
         from mspgt_tl.dashboard.words import verdict_words
 
-        return f"Detection of {self.name} ({self.data.attrs['n_layers']} blocks): {verdict_words(self.data)[0]}"
+        look = "Quick look. " if self.quick else ""
+        return f"{look}Detection of {self.name} ({self.data.attrs['n_layers']} blocks): {verdict_words(self.data)[0]}"
 
     def _repr_html_(self) -> str:
         from mspgt_tl.dashboard.cards import card, thumbnail
@@ -45,14 +51,15 @@ class Shown:
 
         headline, _ = verdict_words(self.data)
         end = "explore() opens it, plot() draws it, summary() and to_dataframe() are its tables."
-        return card(f"{self.name}: {headline}", [end], self.summary(), thumbnail(self.data))
+        lines = [self.quick, end] if self.quick else [end]
+        return card(f"{self.name}: {headline}", lines, self.summary(), thumbnail(self.data))
 
     def summary(self) -> pd.DataFrame:
         """Return one row a boundary: its place, how sure that is, whether it is there, and what the audit says."""
         import pandas as pd
 
         data, n = self.data, len(self.data["boundary"])
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "gap": data["boundary"].values.astype(int),
                 "depth": data["boundary"].values / int(data.attrs["n_layers"]),
@@ -66,6 +73,7 @@ class Shown:
                 "grade": data["grade"].values.astype(object) if "grade" in data else np.full(n, None),
             }
         )
+        return table.assign(quick=True) if self.quick else table
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return one row a gap: every signal in its unit and as fused, the fused evidence, and its contrast."""

@@ -14,20 +14,20 @@ import numpy as np
 from mspgt_tl.config import TheoryConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import CorpusError, DataError
-from mspgt_tl.interventions.scales import NAMES
+from mspgt_tl.interventions.scales import FROM_ABOVE, NAMES
 from mspgt_tl.interventions.units import activation_units
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load
 from mspgt_tl.passes.corpus import usable_sentences
 from mspgt_tl.passes.readout import unembed
+from mspgt_tl.pipeline.checks import check_folder, count_blocks
 from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
 from mspgt_tl.pipeline.scales import THIRDS, Scales, choose_scales
-from mspgt_tl.pipeline.shell import Kind, register, stage
+from mspgt_tl.pipeline.shell import Kind, quick_folder, register, stage
 from mspgt_tl.progress import Told, telling
 from mspgt_tl.store import Run
 from mspgt_tl.theory import labelled
-from mspgt_tl.theory.bottleneck import SCALES, fit_bottleneck
 from mspgt_tl.theory.closure import copy_as_float64, measure_closure
 from mspgt_tl.theory.findings import findings
 from mspgt_tl.theory.fisher import MIN_ROWS, measure_fisher
@@ -83,6 +83,7 @@ def run_theory(
     seed: int | None = None,
     out: str | Path | None = None,
     config: TheoryConfig | Mapping[str, Any] | None = None,
+    quick: bool = False,
     backend: Backend = "hooked",
     device: str | None = None,
     dtype: str | None = None,
@@ -101,6 +102,7 @@ def run_theory(
             the result says so.
         seed: of everything random; None takes the config's, which is 0 unless told.
         out: folder of the run; a run that was killed resumes there. None keeps nothing on disk.
+        quick: a first answer with few sentences and draws, as for `detect`.
         backend, device, dtype, parity, trust_remote_code: as for `load`.
         config: a `TheoryConfig`, or nested settings as in a TOML file.
         progress: as for `detect`.
@@ -109,17 +111,22 @@ def run_theory(
     Raises:
         MspgtError: bad input of any kind, with what was needed, what came and what to do.
     """
-    settings = settings_of(TheoryConfig, config, {"seed": seed, **options})
+    settings = settings_of(TheoryConfig, config, {"seed": seed, **options}, quick=quick)
     detection = as_detection(model)
     given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
+    n_layers = count_blocks(model) if detection is None else int(detection.data.attrs["n_layers"])
+    if n_layers is not None:
+        choose_scales(scales, detection, n_layers, three=True)
+    place = quick_folder(out) if quick else out
+    check_folder(place, {"command": "theory", "config": to_plain(settings)})
     with telling(progress) as told:
         with told.doing("reading"):
             text = open_corpus(corpus, settings.sentences)
         with told.doing("loading"):
             hooked = loading.load(given, least=len(NAMES), purpose="A theory run")
         chosen = choose_scales(scales, detection, int(hooked.cfg.n_layers), three=True)
-        return _run(hooked, text, chosen, settings, out, told)
+        return _run(hooked, text, chosen, settings, place, told, quick=quick)
 
 
 def _run(
@@ -129,6 +136,8 @@ def _run(
     settings: TheoryConfig,
     out: str | Path | None,
     told: Told,
+    *,
+    quick: bool,
 ) -> Theory:
     sentences = usable_sentences(hooked, text.sentences, settings.stream)
     texts = _read_texts(hooked, sentences, settings)
@@ -139,10 +148,15 @@ def _run(
         "corpus": {"name": text.name, "sha256": text.sha256, "sentences": len(text.sentences)},
         "scales": chosen.ends,
         "scales_from": chosen.origin,
+        **({"quick": True} if quick else {}),
     }
+    words = (
+        f"A quick look: {len(sentences):,} sentences, {settings.closure_texts} of them for closure, few draws. Errors "
+        "are larger; the full run answers."
+    )
 
     def work(run: Run) -> None:
-        run.note(scales_doubt=chosen.doubt, **reading_notes(text))
+        run.note(scales_doubt=chosen.doubt, **reading_notes(text), **({"quick": words} if quick else {}))
         _Stages(run, hooked, sentences, texts, chosen, settings, told).run_all()
 
     cfg = hooked.cfg
@@ -364,9 +378,11 @@ class _Stages:
     @stage("bottleneck")
     def bottleneck(self) -> xr.Dataset:
         """Return what the hierarchical bottleneck keeps at every scale."""
+        from mspgt_tl.theory.bottleneck import fit_bottleneck  # imports torch, which refusals need not wait for
+
         streams, config = self.streams, self.settings.hvib
         found = fit_bottleneck(
-            {name: streams.vectors[self.blocks[name][-1]] for name in SCALES},
+            {name: streams.vectors[self.blocks[name][-1]] for name in FROM_ABOVE},
             streams.vectors[-1],
             streams.following,
             streams.row,
@@ -395,7 +411,7 @@ def summarise(theory: Theory) -> dict[str, Any]:
         }
     by_scale = []
     for i, (name, blocks) in enumerate(theory.scales.items()):
-        place = SCALES.index(name)
+        place = FROM_ABOVE.index(name)
         by_scale.append(
             {
                 "scale": name,

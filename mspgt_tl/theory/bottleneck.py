@@ -33,13 +33,14 @@ from torch import Tensor, nn
 from mspgt_tl.config import HVibConfig
 from mspgt_tl.contracts import Progress
 from mspgt_tl.errors import ConfigError, DataError
+from mspgt_tl.interventions.scales import FROM_ABOVE
 from mspgt_tl.stats import bootstrap_counts
 from mspgt_tl.theory.streams import Split, split_texts, sum_by_text
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-SCALES = ("global", "intermediate", "local")
+SCALES = FROM_ABOVE
 """In the order of the chain."""
 EVALUATION_DRAWS = 4
 LIMIT = 12.0

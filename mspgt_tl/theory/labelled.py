@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mspgt_tl.contracts import GAP, LAYER, RESAMPLE
-from mspgt_tl.theory.bottleneck import SCALES, Bottleneck
+from mspgt_tl.interventions.scales import FROM_ABOVE
 from mspgt_tl.theory.closure import Closure
 from mspgt_tl.theory.fisher import Fisher, scale_sensitivity
 from mspgt_tl.theory.mutual_information import Information, slope_test
@@ -18,6 +18,8 @@ from mspgt_tl.theory.texts import Texts
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from mspgt_tl.theory.bottleneck import Bottleneck
 
 BOUND, SCALE, SET, SIGMA, CURVE, STEP, BETA = "bound", "scale_name", "set", "sigma", "curve", "step", "beta"
 """Axis names beside those of the contracts."""
@@ -191,6 +193,6 @@ def label_bottleneck(found: Bottleneck, width: int) -> xr.Dataset:
             "effective_beta": (STEP, found.effective_beta),
             "effective_interval": ((BOUND, STEP), found.effective_interval),
         },
-        coords={BETA: found.betas, SCALE: list(SCALES), **ENDS},
+        coords={BETA: found.betas, SCALE: list(FROM_ABOVE), **ENDS},
         attrs={"tokens": found.n, "width": width, "seed": found.seed, "reasons": json.dumps(found.reasons)},
     )
