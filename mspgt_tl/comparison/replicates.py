@@ -38,20 +38,7 @@ from mspgt_tl.stats import correct_p_values
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = (
-    "architecture",
-    "n",
-    "one",
-    "other",
-    "own",
-    "off",
-    "matched",
-    "p",
-    "p_holm",
-    "smallest_p",
-    "shared",
-    "reason",
-)
+COLUMNS = ("architecture", "n", "one", "other", "own", "off", "matched", "p", "smallest_p", "shared", "reason")
 MOST = 8
 """Runs of which all pairings are looked at; more than so many would take too long."""
 NAN = math.nan
