@@ -495,3 +495,23 @@ def test_depth_is_the_gap_over_the_number_of_blocks() -> None:
     assert [row[1] for row in _boundary_table(data).rows] == [percent(0.25), percent(0.75)]
     assert _gap_table(data).rows[2][1] == percent(0.25)
     assert percent(0.25) != percent(3 / 11)
+
+
+@pytest.mark.browser
+def test_pages_of_one_folder_share_the_library(open_page: Any, tmp_path: Path) -> None:
+    """Wherever they lie below it, they are what they would be had they been made so, and are drawn all the same."""
+    from mspgt_tl.dashboard.sheet import PLOTLY_FILE, share_plotly
+
+    data, manifest = make_case("two"), make_manifest()
+    deep = tmp_path / "runs" / "a" / "report.html"
+    deep.parent.mkdir(parents=True)
+    for page in (tmp_path / "report.html", deep):
+        page.write_text(render_report(data, manifest, {}), "utf-8")
+    (tmp_path / "other.html").write_text("<p>no page of ours</p>", "utf-8")
+    share_plotly(tmp_path)
+    share_plotly(tmp_path)
+    assert deep.read_text("utf-8") == render_report(data, manifest, {}, plotly=f"../../{PLOTLY_FILE}")
+    sizes = [page.stat().st_size for page in (tmp_path / "report.html", deep)]
+    assert max(sizes) < 400_000 and (tmp_path / PLOTLY_FILE).stat().st_size > 4_000_000
+    browser = open_page(deep, 1200)
+    assert len(drawn_fused(browser)) == 11 and browser.get_log("browser") == []

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mspgt_tl.dashboard.glossary import explain
+from mspgt_tl.files import write_atomically
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 PLOTLY_FILE = "plotly.min.js"
 """Its name where several pages share one."""
+ALONE, SHARED = "script-src 'unsafe-inline';", "script-src 'unsafe-inline' 'self' file:;"
+"""What a page may run: what it holds, or also files beside it."""
 HASH_SHOWN = 12
 """Characters of a hash that are shown; the whole of it is in the tooltip."""
 
@@ -125,9 +130,23 @@ def render_sheet(sheet: Sheet, *, plotly: str | None = None) -> str:
             "style": Markup(style),
             "plotly": Markup(plotly_source()) if plotly is None else "",
             "plotly_file": plotly or "",
+            "may_run": Markup(ALONE if plotly is None else SHARED),
             "explain": explain,
         }
     )
+
+
+def share_plotly(folder: Path) -> None:
+    """Let every page in a folder and below take plotly.js from one file there: 5 MB once instead of in each page."""
+    inline, address = f"<script>{plotly_source()}</script>", folder / PLOTLY_FILE
+    for page in sorted(folder.rglob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        if inline in text:
+            if not address.exists():
+                write_atomically(address, plotly_source())
+            there = Path(os.path.relpath(address, page.parent)).as_posix()
+            text = text.replace(inline, f'<script src="{there}"></script>').replace(ALONE, SHARED)
+            write_atomically(page, text)
 
 
 def _embed(plot: Plot) -> dict[str, Any]:

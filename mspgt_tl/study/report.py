@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mspgt_tl.dashboard.sheet import share_plotly
 from mspgt_tl.dashboard.study import render_study
 from mspgt_tl.dashboard.study_tables import study_tables
 from mspgt_tl.escape import to_csv
@@ -34,4 +35,6 @@ def write_study_report(study: Study) -> tuple[Path, list[str]]:
         write_atomically(folder / f"{name}.tex", table.latex(name))
     page = render_study(found, tables, told)
     run = Run(study.folder, dict(study.manifest))
-    return run.write(REPORT, page), told
+    written = run.write(REPORT, page)
+    share_plotly(study.folder)
+    return written, told
