@@ -127,6 +127,24 @@ def _build_hooked(
         raise ModelError(f"TransformerLens's conversion of '{name}' gives no {', '.join(forgotten[:3])}.")
     # TransformerLens's own loading, without any of its processing, gives the same but walks all modules once a key.
     model.load_state_dict(state, strict=False)
+    return lay_out(model)
+
+
+def lay_out(model: Any) -> Any:
+    """Store the matrices of a `HookedTransformer` in the order its forward pass reads them, and return the model.
+
+    TransformerLens transposes most of them at every pass: a copy of all weights, and longer than the pass itself
+    where it is over a few tokens, as in decoding (measured on SmolLM2-135M: 2.1 times). Transposed storage makes those
+    copies views; values, names and shapes stay, and every product is the same to the bit.
+    """
+    gated = bool(getattr(model.cfg, "gated_mlp", False))
+    transposed = ("W_Q", "W_K", "W_V", "W_U", *(("W_gate", "W_in", "W_out") if gated else ()))
+    for name, weight in model.named_parameters():
+        kind = name.rpartition(".")[2].lstrip("_")
+        if kind in transposed:
+            weight.data = weight.data.transpose(-1, -2).contiguous().transpose(-1, -2)
+        elif kind == "W_O":
+            weight.data = weight.data.permute(2, 0, 1).contiguous().permute(1, 2, 0)
     return model
 
 
@@ -149,7 +167,7 @@ def from_state(
     forgotten = sorted(set(missing.missing_keys) & {key for key, _ in model.named_parameters()})
     if forgotten:
         raise ModelError(f"'{name}' needs weights {', '.join(forgotten[:3])}.")
-    return finish(model, tokenizer, name)
+    return finish(lay_out(model), tokenizer, name)
 
 
 def _build_bridge(hf_model: Any, tokenizer: Any, name: str, device: torch.device, dtype: torch.dtype) -> Any:
