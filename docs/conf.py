@@ -26,6 +26,8 @@ extensions = [
     "generated",
     "links",
 ]
+# Names in backticks, as docstrings have them, lead to their pages where there are such.
+default_role = "py:obj"
 exclude_patterns = ["_build", "_ext", "_static", "_templates", "runs", "data", "jupyter_execute"]
 suppress_warnings = [
     "mystnb.unknown_mime_type",  # a figure has other forms beside the one that is shown
@@ -47,7 +49,8 @@ html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
+    "secondary_sidebar_items": {"notebooks/*": [], "howto/report": [], "**": ["page-toc"]},  # explorers need the room
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -48,12 +48,13 @@ class Outputs:
             return [hold(MARKS[0], {"data": figure["data"], "layout": {"height": height, **figure["layout"]}}, height)]
         if data.mime_type != WIDGET:
             return None
-        notebook = renderer.renderer.md_options["notebook"]
-        models = notebook.metadata.get("widgets", {}).get(STATES, {}).get("state", {})
+        models = renderer.renderer.nb_client.nb_metadata.get("widgets", {}).get(STATES, {}).get("state", {})
         state = models.get(read(data.content)["model_id"], {}).get("state", {})
         if "_esm" in state:
             return [hold(MARKS[1], {"data": state["data"], "state": state["state"]})]
-        return [nodes.raw("", '<p class="soft">Here stands a slider, in a notebook with a kernel.</p>', format="html")]
+        if "widget-interact" in state.get("_dom_classes", ()):
+            return [nodes.raw("", "<p><em>In a notebook with a kernel, sliders stand here.</em></p>", format="html")]
+        return []  # a progress bar
 
 
 def read(value: Any) -> Any:
