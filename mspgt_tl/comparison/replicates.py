@@ -115,7 +115,7 @@ def replicate_frame(located: Sequence[Located]) -> pd.DataFrame:
             groups.setdefault(model.architecture, []).append(model)
     rows = [row for name, runs in groups.items() if len(runs) > 1 for row in _rows(name, runs)]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"reason": object})
-    table.insert(8, "p_holm", correct_p_values(table["p"].to_numpy(dtype=float), "holm"))
+    table["p_holm"] = correct_p_values(table["p"].to_numpy(dtype=float), "holm")
     return table
 
 
