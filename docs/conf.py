@@ -45,12 +45,14 @@ html_show_sourcelink = False
 html_copy_source = False
 html_math_renderer = "mathml"
 html_show_search_summary = False  # it fetches the pages it found, which a browser does not allow in a folder of files
+WIDE = ["howto/report", *(f"notebooks/{path.stem}" for path in (HERE.parent / "notebooks").glob("*.ipynb"))]
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
     "navbar_align": "left",
     "header_links_before_dropdown": 5,
-    "secondary_sidebar_items": {"notebooks/*": [], "howto/report": [], "**": ["page-toc"]},  # explorers need the room
+    # Explorers need the room.
+    "secondary_sidebar_items": {"**": ["page-toc"], **dict.fromkeys(WIDE, [])},
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": [],

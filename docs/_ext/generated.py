@@ -109,11 +109,20 @@ def copy_notebooks(app: Sphinx) -> None:
             shutil.copyfile(path, copy)
 
 
+def drop_old_names(app: Sphinx) -> None:
+    """Remove pages of names that api.md no longer lists; Sphinx makes new ones and leaves the old."""
+    listed = set((Path(app.srcdir) / "api.md").read_text(encoding="utf-8").split())
+    for page in (Path(app.srcdir) / "api").glob("*.rst"):
+        if page.stem.rpartition(".")[2] not in listed:
+            page.unlink()
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("terms", Terms)
     app.add_directive("commands", Commands)
     app.add_directive("picture", Picture)
     app.add_directive("report", Report)
     app.connect("builder-inited", copy_notebooks, priority=100)
+    app.connect("builder-inited", drop_old_names, priority=100)
     app.connect("build-finished", write_reports)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
