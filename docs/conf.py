@@ -52,7 +52,7 @@ html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 5,
     # Explorers need the room.
-    "secondary_sidebar_items": {"**": ["page-toc"], **dict.fromkeys(WIDE, [])},
+    "secondary_sidebar_items": {"**": ["page-toc"], **{page: [] for page in WIDE}},
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": [],
