@@ -9,6 +9,7 @@
 # make install      install the locked releases into .venv and stop
 # make lock         remake requirements.lock from pyproject.toml; UPGRADE=--upgrade takes the newest releases
 # make mutants      how many small mistakes in the numerical modules the tests notice (about an hour)
+# make faults       kill, damage, crowd and starve every command at random moments, for ten minutes at most
 # make audit        look the locked releases up in the database of known faults
 #
 # TORCH=...         arguments of `pip install` for another torch, such as TORCH=torch==2.13.0 for PyPI's own
@@ -26,7 +27,7 @@ PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 
 NOTEBOOKS ?= cache
 
-.PHONY: demo docs figures real test test-tl4 test-slow test-newest install torch lock audit lint clean mutants
+.PHONY: demo docs figures real test test-tl4 test-slow test-newest install torch lock audit lint clean faults mutants
 
 install: $(STAMP)
 
@@ -106,6 +107,9 @@ test-slow: $(STAMP)
 
 mutants: $(STAMP)
 	$(BIN)/python .ci/mutants.py
+
+faults: $(STAMP)
+	$(BIN)/python .ci/faults.py
 
 audit: $(STAMP)
 	.ci/audit $(BIN)

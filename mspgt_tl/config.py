@@ -457,6 +457,10 @@ def _check_names(settings: Mapping[str, Any], kind: type, prefix: str) -> None:
                     _check_names(inner, entry, f"{prefix}{name}.{key}.")
 
 
+NOT_TOML = (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError)
+"""What reading TOML raises; the last where tables are nested a thousand deep."""
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Read a TOML file of settings.
 
@@ -467,18 +471,24 @@ def read_settings(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"Config file {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except NOT_TOML as error:
         raise ConfigError(f"{path} is not TOML: {error}.") from error
 
 
 def override(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with dotted names (`"stream.max_length"`) replaced."""
+    """Return settings with dotted names (`"stream.max_length"`) replaced.
+
+    Raises:
+        ConfigError: a name goes through a plain value.
+    """
     result = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
     for dotted, value in changes.items():
         *tables, name = dotted.split(".")
         table = result
         for part in tables:
             table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"Option '{dotted}': '{part}' is set to {table!r}, which has no settings of its own.")
         table[name] = value
     return result
 

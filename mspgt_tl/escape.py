@@ -44,7 +44,7 @@ def to_csv(frame: pd.DataFrame, *, index: bool = False) -> str:
     shown = frame.map(_guard)
     shown.columns = [_guard(name) for name in frame.columns]
     if index:
-        shown.index = frame.index.map(_guard)
+        shown.index = frame.index.map(_guard).rename(_guard(frame.index.name))
     return shown.to_csv(index=index)
 
 

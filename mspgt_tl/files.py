@@ -150,7 +150,8 @@ def free_bytes(path: Path) -> float:
 
 
 def _encode(content: bytes | str) -> bytes:
-    return content.encode("utf-8") if isinstance(content, str) else content
+    # A name that is not UTF-8 has lone surrogates in it, which no page can hold.
+    return content.encode("utf-8", "replace") if isinstance(content, str) else content
 
 
 def open_own(path: str, flags: int) -> int:

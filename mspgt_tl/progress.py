@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mspgt_tl.contracts import Progress
 from mspgt_tl.escape import one_line
-from mspgt_tl.files import open_own
+from mspgt_tl.files import open_own, refusal
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -140,7 +140,11 @@ class Told:
         if folder is None:
             yield
             return
-        with open(folder / LOG, "a", encoding="utf-8", buffering=1, opener=open_own) as self._log:
+        try:
+            log = open(folder / LOG, "a", encoding="utf-8", buffering=1, opener=open_own)  # noqa: SIM115
+        except OSError as error:
+            raise refusal(folder / LOG, error) from error
+        with log as self._log:
             try:
                 yield
             finally:

@@ -17,6 +17,7 @@ import errno
 import json
 import os
 import platform
+import re
 import socket
 import time
 import warnings
@@ -119,8 +120,8 @@ class Run:
         """
         identity = anonymous(json.loads(json.dumps(identity)))  # as it will be read back
         fingerprint = hash_plain(identity)
-        refuse_other_run(folder, identity)
         try:
+            refuse_other_run(folder, identity)
             folder.mkdir(parents=True, exist_ok=True)
             lock = _lock(folder)
             if (folder / MANIFEST).exists():
@@ -192,10 +193,12 @@ class Run:
             run._seal, run._size = seal or "", len(text)
             run._read_journal()
             return run
-        except OSError as error:
+        except FileNotFoundError as error:
             raise StoreError(
                 f"{folder} is no run folder: it has no {MANIFEST}. `mspgt detect … --out` makes one."
             ) from error
+        except OSError as error:
+            raise StoreError(f"{folder / MANIFEST} cannot be read: {error.strerror}.") from error
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as error:
             raise StoreError(f"{folder / MANIFEST} is damaged: {error}.") from error
 
@@ -364,7 +367,7 @@ class Run:
             self._write_manifest()
             return
         self._seal = hash_plain([self._seal, entry])
-        line = json.dumps({**entry, "seal": self._seal}, ensure_ascii=False) + "\n"
+        line = _to_json({**entry, "seal": self._seal}) + "\n"
         append_whole(self.folder / JOURNAL, line)
         self._journal_size += len(line)
 
@@ -396,7 +399,7 @@ class Run:
 
     def _write_manifest(self) -> None:
         self._seal = hash_plain(self.manifest)
-        text = json.dumps({**self.manifest, "seal": self._seal}, indent=1, ensure_ascii=False) + "\n"
+        text = _to_json({**self.manifest, "seal": self._seal}, indent=1) + "\n"
         self.write(MANIFEST, text)
         (self.folder / JOURNAL).unlink(missing_ok=True)
         self._size, self._journal_size = len(text), 0
@@ -449,6 +452,12 @@ def _new_manifest(identity: Mapping[str, Any], fingerprint: str) -> dict[str, An
         "files": {},
         "notes": {},
     }
+
+
+def _to_json(values: Mapping[str, Any], indent: int | None = None) -> str:
+    """Return JSON that people can read; what is no text, as in names that are not UTF-8, is escaped."""
+    text = json.dumps(values, indent=indent, ensure_ascii=False)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _damaged(path: Path, why: str) -> StoreError:

@@ -275,6 +275,49 @@ def test_numbers_are_rounded_sensibly() -> None:
     assert [percent(0.4063), percent(1.0)] == ["40.6 %", "100 %"]
 
 
+ATTACKS = [
+    "<script>window.hacked = 1</script>",
+    "</script><script>window.hacked = 2</script>",
+    '"><img src=x onerror="window.hacked = 3">',
+    "'; window.hacked = 4; //",
+    "<!--<script>window.hacked = 5",
+    "\u2028window.hacked = 6\u2029",
+    "${window.hacked = 7}`",
+    "<svg/onload=window.hacked=8>",
+    "javascript:window.hacked=9",
+    "=cmd|' /C calc'!A0",
+]
+
+
+def hostile(value: Any, attacks: list[str]) -> Any:
+    """Return nested plain values with an attack after every text in them."""
+    if isinstance(value, dict):
+        return {name: hostile(one, attacks) for name, one in value.items()}
+    if isinstance(value, list):
+        return [hostile(one, attacks) for one in value]
+    if isinstance(value, str):
+        attacks.append(attacks.pop(0))
+        return value + attacks[-1]
+    return value
+
+
+@pytest.mark.browser
+def test_a_hostile_run_sets_no_flag(open_page: Any, tmp_path: Path) -> None:
+    """Model, corpus, treebank, notes, reasons and nulls that try to run a script: shown as they are, and none runs."""
+    manifest, data, attacks = make_manifest(), make_case("two"), list(ATTACKS)
+    names = {part: manifest["identity"][part] for part in ("model", "corpus", "treebank")}
+    manifest["identity"] |= hostile(names, attacks)
+    manifest["notes"] |= {"reading_corpus": dict.fromkeys(ATTACKS, 1)}
+    data = data.assign_attrs(reasons=json.dumps(ATTACKS))
+    page = tmp_path / "page.html"
+    page.write_text(render_report(data, manifest, dict.fromkeys(ATTACKS, data)), encoding="utf-8")
+    browser = open_page(page, 1200)
+    assert browser.execute_script("return window.hacked") is None
+    assert browser.get_log("browser") == []
+    shown = browser.execute_script("return document.body.textContent")
+    assert all(attack in shown for attack in ATTACKS if attack.isprintable())
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("case", ["two", "all flat", "deep ends"])
 @pytest.mark.parametrize("width", [420, 1600])

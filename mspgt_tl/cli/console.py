@@ -11,13 +11,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from mspgt_tl.cli.format import plain
+from mspgt_tl.config import NOT_TOML
 from mspgt_tl.errors import ConfigError, MspgtError
 from mspgt_tl.escape import one_line, without_secrets
 from mspgt_tl.store import MANIFEST, QUICK
@@ -83,13 +84,24 @@ def main() -> None:
     except MspgtError as error:
         err.print(mark("Error:", "bold red", str(error)), soft_wrap=True, highlight=False)
         sys.exit(2)
+    except OSError as error:
+        # A folder that may not be searched, a name that is too long, a link that leads to itself: no fault of ours.
+        if error.errno is None or error.filename is None:
+            _fail(error)
+        err.print(mark("Error:", "bold red", f"{error.filename}: {error.strerror}."), soft_wrap=True, highlight=False)
+        sys.exit(2)
     except Exception as error:
-        with tempfile.NamedTemporaryFile("w", prefix="mspgt-", suffix=".traceback", delete=False) as file:
-            file.write(without_secrets("".join(traceback.format_exception(error))))
-        what = f"{type(error).__name__}: {without_secrets(str(error))}"
-        said = f"{what}. This is a fault of mspgt; the traceback is in {file.name}."
-        err.print(mark("Error:", "bold red", said), soft_wrap=True, highlight=False)
-        sys.exit(70)
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """End with what nobody foresaw."""
+    with tempfile.NamedTemporaryFile("w", prefix="mspgt-", suffix=".traceback", delete=False) as file:
+        file.write(without_secrets("".join(traceback.format_exception(error))))
+    what = f"{type(error).__name__}: {without_secrets(str(error))}"
+    said = f"{what}. This is a fault of mspgt; the traceback is in {file.name}."
+    err.print(mark("Error:", "bold red", said), soft_wrap=True, highlight=False)
+    sys.exit(70)
 
 
 @contextmanager
@@ -138,6 +150,6 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
             raise ConfigError(f"--set needs NAME=VALUE, got '{pair}'.")
         try:
             settings[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except NOT_TOML:
             settings[name.strip()] = value
     return settings

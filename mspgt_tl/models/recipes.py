@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mspgt_tl.config import NOT_TOML
 from mspgt_tl.errors import ConfigError, unknown_name
 
 RECIPES = Path(__file__).parent / "zoo" / "recipes"
@@ -61,7 +62,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         return Recipe(**{**raw, "training": TrainingPlan(**raw["training"]), "source": path})
-    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
+    except (*NOT_TOML, TypeError, KeyError) as error:
         raise ConfigError(f"{path}: not a recipe: {error}.") from error
 
 

@@ -79,6 +79,14 @@ def nth_data_token(is_data: Bool[Tensor, "batch pos"], draw: Float[np.ndarray, "
     return ((is_data.cumsum(dim=1) - 1 == wanted[:, None]) & is_data).int().argmax(dim=1)
 
 
+def count_cut(model: CausalModel, sentences: Sequence[str], config: StreamConfig) -> dict[str, int]:
+    """Return how many sentences are longer than the model reads, for the notes on how a text was read."""
+    length = min(config.max_length, int(model.cfg.n_ctx))
+    encoding = encode(model, sentences, bos=config.bos, max_length=length + 1)
+    cut = sum(len(ids) > length for ids in encoding.ids)
+    return {f"sentences cut at {length} tokens": cut} if cut else {}
+
+
 def usable_sentences(model: CausalModel, sentences: Sequence[str], config: StreamConfig) -> list[str]:
     """Return the sentences that hold at least two tokens after the first."""
     return [sentences[i] for i in which_usable(model, sentences, config)]

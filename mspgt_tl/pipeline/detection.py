@@ -21,7 +21,7 @@ from mspgt_tl.errors import CorpusError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
 from mspgt_tl.models.placement import memory_budget
 from mspgt_tl.models.pretrained import Backend
-from mspgt_tl.passes.corpus import observe_corpus, which_usable
+from mspgt_tl.passes.corpus import count_cut, observe_corpus, which_usable
 from mspgt_tl.passes.folds import MIN_FOLDS, Folds, assign_folds
 from mspgt_tl.passes.words import WordVectors, bytes_of_word_vectors, word_vectors
 from mspgt_tl.pipeline.checks import check_folder, check_nulls, check_weights, count_blocks
@@ -288,7 +288,8 @@ def _run(
     donors = [] if quick or look is None or not (look / MANIFEST).is_file() else [look]
 
     def work(run: Run) -> None:
-        run.note(**reading_notes(text, trees), **({"quick": _quick_words(inputs, settings)} if quick else {}))
+        cut = count_cut(hooked, text.sentences, settings.stream)
+        run.note(**reading_notes(text, trees, cut), **({"quick": _quick_words(inputs, settings)} if quick else {}))
         for donor in [*donors, *([] if reuse is None else [Path(reuse)])]:
             told.say(_take_over(run, Run.read(donor)))
         watched = _Stages(run, inputs, settings, told, rivals=make_rivals(hooked) if rivals else {}, memory=memory)

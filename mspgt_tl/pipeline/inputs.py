@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -122,9 +123,15 @@ def open_treebank(treebank: Any, config: DetectConfig, *, skip_bad: bool, dev: i
     return replace(trees, train=_sample(trees.train, config.train_trees, config.seed), dev=measured)
 
 
-def reading_notes(corpus: TextCorpus, treebank: Treebank | None = None) -> dict[str, Any]:
-    """Return what a manifest says about how its inputs were read: what was joined, dropped or mended, with counts."""
-    parts = {"corpus": corpus.notes, "treebank": treebank.notes if treebank is not None else {}}
+def reading_notes(
+    corpus: TextCorpus, treebank: Treebank | None = None, cut: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return what a manifest says about how its inputs were read: what was joined, dropped or mended, with counts.
+
+    Args:
+        cut: of the text's sentences, as the model reads them; see `count_cut`.
+    """
+    parts = {"corpus": {**corpus.notes, **cut}, "treebank": treebank.notes if treebank is not None else {}}
     return {f"reading_{name}": dict(notes) for name, notes in parts.items() if notes}
 
 

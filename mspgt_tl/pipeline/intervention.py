@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mspgt_tl.config import InterveneConfig, settings_of, to_plain
+from mspgt_tl.config import InterveneConfig, StreamConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import ConfigError, CorpusError
 from mspgt_tl.escape import read_csv, to_csv
@@ -32,6 +32,7 @@ from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode
 from mspgt_tl.models.tokens import continuation_text
+from mspgt_tl.passes.corpus import count_cut
 from mspgt_tl.pipeline.checks import check_folder, count_blocks
 from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
@@ -223,7 +224,8 @@ def _run(
     )
 
     def work(run: Run) -> None:
-        run.note(compared_level=settings.compared_level, scales_doubt=chosen.doubt, **reading_notes(text))
+        cut = count_cut(hooked, text.sentences[: settings.effect_sentences], StreamConfig())
+        run.note(compared_level=settings.compared_level, scales_doubt=chosen.doubt, **reading_notes(text, cut=cut))
         if quick:
             run.note(quick=words)
         _Stages(run, hooked, text.sentences, chosen, prompts, settings, told).run_all(metrics)

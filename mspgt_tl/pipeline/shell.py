@@ -10,6 +10,7 @@ import pkgutil
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from mspgt_tl.errors import ConfigError, StoreError, unknown_name
+from mspgt_tl.errors import ConfigError, MspgtError, StoreError, unknown_name
+from mspgt_tl.metrics.base import describe_error
 from mspgt_tl.progress import Told
 from mspgt_tl.store import MANIFEST, QUICK, Run
 
@@ -119,19 +121,34 @@ class Kind(Generic[R]):
             )
         if not self.is_finished(run):
             raise StoreError(f"{folder} has not finished: run the same `mspgt {self.command}` again to resume it.")
-        return self.read(run)
+        try:
+            return self.read(run)
+        except MspgtError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            # The hashes hold, or there are none: a run of an earlier version, with less in it or damaged.
+            raise StoreError(
+                f"{folder} cannot be read: it is damaged, or of an earlier version ({describe_error(error)}). Run the "
+                f"same `mspgt {self.command}` in a new folder."
+            ) from error
 
     def write_page(self, result: R) -> Path:
-        """Draw the page of a result into its folder and return its path.
+        """Draw the page of a result into its folder and return its path; one that is there stays on a read-only medium.
 
         Raises:
-            StoreError: the result has no folder.
+            StoreError: the result has no folder, or nothing can be written there.
         """
         kept: Any = result
         if kept.folder is None:
             raise StoreError(f"This {self.noun} has no folder: make it with out=FOLDER.")
         page = self.draw(result)
-        return Run(kept.folder, dict(kept.manifest)).write(REPORT, page)
+        try:
+            return Run(kept.folder, dict(kept.manifest)).write(REPORT, page)
+        except StoreError as error:
+            if not (kept.folder / REPORT).is_file():
+                raise
+            warnings.warn(f"{error} The page that is there was drawn before.", stacklevel=2)
+            return kept.folder / REPORT
 
 
 def quick_folder(out: str | Path | None) -> Path | None:

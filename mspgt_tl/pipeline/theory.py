@@ -18,7 +18,7 @@ from mspgt_tl.interventions.scales import FROM_ABOVE, NAMES
 from mspgt_tl.interventions.units import activation_units
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load
-from mspgt_tl.passes.corpus import usable_sentences
+from mspgt_tl.passes.corpus import count_cut, usable_sentences
 from mspgt_tl.passes.readout import unembed
 from mspgt_tl.pipeline.checks import check_folder, count_blocks
 from mspgt_tl.pipeline.detection import Detection, as_detection
@@ -156,7 +156,8 @@ def _run(
     )
 
     def work(run: Run) -> None:
-        run.note(scales_doubt=chosen.doubt, **reading_notes(text), **({"quick": words} if quick else {}))
+        cut = count_cut(hooked, text.sentences, settings.stream)
+        run.note(scales_doubt=chosen.doubt, **reading_notes(text, cut=cut), **({"quick": words} if quick else {}))
         _Stages(run, hooked, sentences, texts, chosen, settings, told).run_all()
 
     cfg = hooked.cfg

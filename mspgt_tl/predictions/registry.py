@@ -18,6 +18,7 @@ from jaxtyping import Bool
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mspgt_tl.config import NOT_TOML
 from mspgt_tl.errors import ConfigError, unknown_name
 
 SETS = ("paper-v2", "paper-v3", "mspgt")
@@ -161,7 +162,7 @@ def read_predictions(path: str | Path) -> PredictionSet:
 def _parse(raw: bytes, where: str) -> PredictionSet:
     try:
         values = tomllib.loads(raw.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except NOT_TOML as error:
         raise ConfigError(f"{where} is not TOML: {error}.") from error
     try:
         return PredictionSet.model_validate(values | {"sha256": hashlib.sha256(raw).hexdigest()})
