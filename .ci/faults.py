@@ -237,7 +237,9 @@ def _show_toy(folder: Path) -> Any:
     from mspgt_tl.store import Run
 
     run = Run.read(folder)
-    stages = {name: run.arrays(name)["rows"].values.tolist() for name in sorted(run.manifest["stages"])}
+    stages = {
+        name: run.arrays(name)["rows"].values.tolist() for name in sorted(run.manifest["stages"]) if name != "inner"
+    }
     return [run.manifest["notes"], stages, run.content("table.csv").decode()]
 
 
