@@ -206,8 +206,8 @@ class InterveneConfig:
         "kl",
     )
     """Doses that are looked at beside it, at one level."""
-    kind: Literal["gaussian", "covariance", "resample", "skip"] = "gaussian"
-    """How a block is disturbed."""
+    kind: str = "gaussian"
+    """How a block is disturbed: gaussian, covariance, resample, skip, or a kind of your own."""
     unit: Literal["robust", "std", "token"] = "robust"
     """The activation unit that σ is relative to."""
     controls: int = 5

@@ -1,38 +1,16 @@
 """The `mspgt` command: parses arguments, calls the pipeline, prints.
 
-Each module registers its commands on the app as it is imported. Heavy imports wait until a command runs, so that
-`mspgt --help` answers at once.
+Each module registers its commands on the app as it is imported; no list names them. Heavy imports wait until a command
+runs, so that `mspgt --help` answers at once.
 """
 
-from mspgt_tl.cli import (
-    calibrate,
-    compare,
-    detection,
-    intervene,
-    models,
-    plan,
-    predictions,
-    report,
-    runs,
-    study,
-    theory,
-    treebank,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from mspgt_tl.cli.console import app, main
 
-__all__ = [
-    "app",
-    "calibrate",
-    "compare",
-    "detection",
-    "intervene",
-    "main",
-    "models",
-    "plan",
-    "predictions",
-    "report",
-    "runs",
-    "study",
-    "theory",
-    "treebank",
-]
+for _module in iter_modules(__path__):
+    if _module.name != "__main__":
+        import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["app", "main"]

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 @app.command(
     epilog="""Examples:
 
-    mspgt detect llama2-mini
+    mspgt detect llama2-mini --quick
+
+    mspgt detect llama2-mini --out runs/mine
 
     mspgt detect ./my-model --corpus wiki.txt --treebank en_ewt/ --out runs/mine
 

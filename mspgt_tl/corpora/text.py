@@ -10,7 +10,8 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from mspgt_tl.contracts import TextCorpus
@@ -32,6 +33,20 @@ _MONTH = re.compile(r"(January|February|March|April|May|June|July|August|Septemb
 _CLOSING = frozenset([*",.;:!?)]}%'’”′″", "..."])
 _OPENING = frozenset("([{$£€₤“‘#")
 _JOINING = frozenset("/—‑⁄")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a file that is no plain prose is read as text."""
+
+    recognises: Callable[[Path], bool]
+    """Whether a file is one of these; it exists."""
+    read: Callable[[Path], Iterable[Line]]
+    """Its prose, line by line; a line may say in which document it lies."""
+
+
+READERS: dict[str, Reader] = {}
+"""By the name of the format; what none recognises is read as plain text, or refused."""
 
 
 def read_text_corpus(source: str | Path, *, limit: int | None = 10_000) -> TextCorpus:
@@ -62,8 +77,11 @@ def read_text_corpus(source: str | Path, *, limit: int | None = 10_000) -> TextC
         lines, path = open_rows(name.removeprefix("hf:"), notes)
     else:
         path = expand(source)
-        refuse_formats(path)
-        lines, name = (Line(text) for _, text in read_lines(path)), path.name
+        reader = next((one for one in READERS.values() if path.is_file() and one.recognises(path)), None)
+        if reader is None:
+            refuse_formats(path)
+        lines = reader.read(path) if reader else (Line(text) for _, text in read_lines(path))
+        name = path.name
     found = tuple(itertools.islice(split_sentences(lines, notes), limit))
     if not found:
         raise CorpusError(

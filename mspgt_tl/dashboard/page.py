@@ -25,6 +25,7 @@ from mspgt_tl.dashboard.explorer import explorer_data
 from mspgt_tl.dashboard.layers import cka_figure, probe_figure, probed_tasks
 from mspgt_tl.dashboard.rivals import rivals_section
 from mspgt_tl.dashboard.sheet import (
+    PANELS,
     Plot,
     Section,
     Sheet,
@@ -90,6 +91,7 @@ def render_report(
         *_layer_sections(data, identity),
         *_null_sections(data, nulls),
         *rivals_section(data, rivals),
+        *(section for draw in PANELS for section in draw(data, manifest)),
         Section("All numbers by gap", "", tables=[_gap_table(data)], folded=True),
     ]
     title, heading = f"Boundaries of {model}", f"Processing scales of {model}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -158,6 +158,18 @@ def _embed(plot: Plot) -> dict[str, Any]:
     figure.update_layout(template={"layout": {}}, overwrite=True)  # 7 kB each; the page sets what it would
     text = str(figure.to_json()).replace("<", "\\u003c")
     return {**vars(plot), "json": Markup(text), "height": height}
+
+
+PANELS: list[Callable[[xr.Dataset, Mapping[str, Any]], list[Section]]] = []
+"""Further sections of a detection's page, from its labelled result and manifest."""
+
+
+def panel(
+    draw: Callable[[xr.Dataset, Mapping[str, Any]], list[Section]],
+) -> Callable[[xr.Dataset, Mapping[str, Any]], list[Section]]:
+    """Add a function's sections to the page of every detection."""
+    PANELS.append(draw)
+    return draw
 
 
 def mark_quick(headline: str, sentences: Sequence[str], manifest: Mapping[str, Any]) -> tuple[str, list[str]]:

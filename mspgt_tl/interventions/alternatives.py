@@ -9,10 +9,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,8 +39,20 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-Kind: TypeAlias = Literal["gaussian", "covariance", "resample", "skip"]
-KINDS = ("gaussian", "covariance", "resample", "skip")
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to disturb a block."""
+
+    make: Callable[..., HookList]
+    """Makes the hooks from what `disturbance_hooks` is given, its own `kind` aside."""
+    largest: float = math.inf
+    """The largest σ: 1 where it is a share, infinity where it is relative to the activation unit."""
+    needs_bank: bool = False
+
+
+KINDS: dict[str, Kind] = {}
+"""By name; an entry is all that a new kind of noise needs."""
 DONORS = 1024
 """Tokens of the corpus kept for resampling."""
 
@@ -114,7 +126,7 @@ def disturbance_hooks(
     layers: Layers,
     sigma: float | Sequence[float] | Float[Tensor, "batch"],
     *,
-    kind: Kind = "gaussian",
+    kind: str = "gaussian",
     seed: int = 0,
     sample_ids: Sequence[int] | Int[Tensor, "batch"] | None = None,
     positions: Positions | Int[Tensor, "batch pos"] | None = None,
@@ -145,14 +157,48 @@ def disturbance_hooks(
         >>> bool((cache["resid_post", 4] - cache["resid_pre", 4]).abs().max() < 1e-4)
         True
     """
-    options: dict[str, Any] = {"seed": seed, "sample_ids": sample_ids, "positions": positions}
-    if kind not in KINDS:
-        raise ConfigError(unknown_name("kind of intervention", str(kind), KINDS))
-    if kind in ("covariance", "resample") and bank is None:
+    if find_kind(kind).needs_bank and bank is None:
         raise ConfigError(f"'{kind}' needs bank=measure_activations(model, sentences, seed=…).")
-    if kind in ("gaussian", "covariance"):
-        roots = bank.roots if bank is not None and kind == "covariance" else None
-        return noise_hooks(model, layers, sigma, unit=unit, scales=scales, roots=roots, **options)
+    options: dict[str, Any] = {"seed": seed, "sample_ids": sample_ids, "positions": positions}
+    return KINDS[kind].make(model, layers, sigma, unit=unit, scales=scales, bank=bank, **options)
+
+
+def find_kind(name: str) -> Kind:
+    """Return a kind of noise.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name not in KINDS:
+        raise ConfigError(unknown_name("kind of intervention", str(name), KINDS))
+    return KINDS[name]
+
+
+def _along_activations(
+    model: CausalModel, layers: Layers, sigma: Any, *, bank: ActivationBank, **options: Any
+) -> HookList:
+    """Return hooks of noise along the directions in which activations vary."""
+    return noise_hooks(model, layers, sigma, roots=bank.roots, **options)
+
+
+def _plain(model: CausalModel, layers: Layers, sigma: Any, *, bank: Any, **options: Any) -> HookList:
+    return noise_hooks(model, layers, sigma, **options)
+
+
+def _share_hooks(
+    model: CausalModel,
+    layers: Layers,
+    sigma: Any,
+    *,
+    kind: str,
+    seed: int,
+    sample_ids: Any,
+    positions: Any,
+    scales: Scales | None,
+    bank: ActivationBank | None,
+    **_: Any,
+) -> HookList:
+    """Return hooks that move the stream by the share σ: to a donor (`resample`), or back to what came in (`skip`)."""
     chosen = check_layers(layers, int(model.cfg.n_layers), scales)
     batch = Batch(model, chosen, sample_ids, positions)
     share = _Share(batch, sigma, kind, bank, seed)
@@ -208,6 +254,7 @@ class _Share:
         return self.donors[layer][index].view(resid.shape).to(resid.device)
 
 
-def largest_sigma(kind: Kind) -> float:
-    """Return the largest σ of a kind: 1 where it is a share, infinity where it is relative to the activation unit."""
-    return math.inf if kind in ("gaussian", "covariance") else 1.0
+KINDS["gaussian"] = Kind(_plain)
+KINDS["covariance"] = Kind(_along_activations, needs_bank=True)
+KINDS["resample"] = Kind(partial(_share_hooks, kind="resample"), largest=1.0, needs_bank=True)
+KINDS["skip"] = Kind(partial(_share_hooks, kind="skip"), largest=1.0)

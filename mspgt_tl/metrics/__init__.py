@@ -1,5 +1,8 @@
 """Text metrics: what generated continuations look like. Importing the package fills the registry of metrics."""
 
-from mspgt_tl.metrics import coherence, diversity, grammar, perplexity
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["coherence", "diversity", "grammar", "perplexity"]
+# One class in one file is a metric: no list names it.
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

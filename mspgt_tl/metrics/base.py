@@ -14,11 +14,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from mspgt_tl.contracts import Registry
+from mspgt_tl.config import MetricConfig
+from mspgt_tl.contracts import CausalModel, Registry
 from mspgt_tl.errors import DataError
 from mspgt_tl.escape import without_secrets
 
@@ -75,6 +76,11 @@ class TextMetric(ABC):
     bounds: ClassVar[tuple[float, float]]
     source: ClassVar[str]
     """Where the definition comes from, with P (paper) or N (new) as in the method's notes."""
+
+    @classmethod
+    def from_config(cls, config: MetricConfig, model: CausalModel) -> Self:
+        """Return the metric in the form that a config asks for, of texts that this model wrote."""
+        return cls()
 
     @abstractmethod
     def measure(self, samples: Sequence[Sample]) -> MetricResult:

@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from mspgt_tl.config import MetricConfig
+from mspgt_tl.contracts import CausalModel
 from mspgt_tl.metrics.base import (
     METRICS,
     NAN,
@@ -128,6 +130,10 @@ class PromptCoherence(TextMetric):
     bounds: ClassVar[tuple[float, float]] = (-1, 1)
     source: ClassVar[str] = "section 4.2.1, five behavioural metrics (P)"
 
+    @classmethod
+    def from_config(cls, config: MetricConfig, model: CausalModel) -> Self:
+        return cls(model=config.sbert)
+
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
         usable = [find_words(s.prompt) != [] and find_words(s.text) != [] for s in samples]
         kept = [sample for sample, keep in zip(samples, usable, strict=True) if keep]
@@ -159,6 +165,10 @@ class SentenceCoherence(TextMetric):
     meaning: ClassVar[str] = "Higher: sentences follow each other more closely; loops score 1."
     bounds: ClassVar[tuple[float, float]] = (-1, 1)
     source: ClassVar[str] = "cosine of neighbouring sentences (N)"
+
+    @classmethod
+    def from_config(cls, config: MetricConfig, model: CausalModel) -> Self:
+        return cls(model=config.sbert)
 
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
         rows = [find_sentences(sample.text) for sample in samples]

@@ -11,10 +11,12 @@ import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from mspgt_tl.config import MetricConfig
+from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError
 from mspgt_tl.metrics.base import (
     METRICS,
@@ -59,6 +61,10 @@ class LanguageToolMistakes(TextMetric):
     def __post_init__(self) -> None:
         if not self.timeout_s > 0 or self.batch < 1:
             raise ConfigError(f"A positive timeout_s and batch are needed, got {self.timeout_s} and {self.batch}.")
+
+    @classmethod
+    def from_config(cls, config: MetricConfig, model: CausalModel) -> Self:
+        return cls(remote_server=config.languagetool)
 
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
         texts = [sample.text for sample in samples if find_words(sample.text)]

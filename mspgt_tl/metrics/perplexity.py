@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from mspgt_tl.config import MetricConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError
 from mspgt_tl.metrics.base import METRICS, NAN, MetricResult, Sample, TextMetric, missing_result, summarise
@@ -95,6 +96,10 @@ class ReferencePerplexity(TextMetric):
     def __post_init__(self) -> None:
         if self.batch_positions < 1:
             raise ConfigError(f"batch_positions must be 1 or more, got {self.batch_positions}.")
+
+    @classmethod
+    def from_config(cls, config: MetricConfig, model: CausalModel) -> Self:
+        return cls(model=model)
 
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
         if self.model is None:

@@ -16,7 +16,7 @@ from mspgt_tl.config import InterveneConfig, StreamConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import ConfigError, CorpusError
 from mspgt_tl.escape import read_csv, to_csv
-from mspgt_tl.interventions.alternatives import disturbance_hooks, largest_sigma, measure_activations
+from mspgt_tl.interventions.alternatives import disturbance_hooks, find_kind, measure_activations
 from mspgt_tl.interventions.next_token import HookMaker, clean_passes, measure_ledger, next_token_effects
 from mspgt_tl.interventions.scales import MIN_LAYERS
 from mspgt_tl.interventions.sweep import (
@@ -181,6 +181,7 @@ def intervene(
     named = {("metrics.names" if name == "metrics" else name): value for name, value in options.items()}
     settings = settings_of(InterveneConfig, config, {"seed": seed, **named}, quick=quick)
     metrics = choose_metrics(settings)  # unknown names are refused at once
+    find_kind(settings.kind)
     detection = as_detection(model)
     given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
@@ -324,9 +325,8 @@ class _Stages:
         unit: Any = "token"
         if config.unit != "token":
             unit = dict(enumerate(self.activations()[config.unit].values.tolist()))
-        needs_bank = config.kind in ("covariance", "resample")
         chosen = self.sentences[: config.unit_sentences]
-        bank = measure_activations(self.model, chosen, seed=config.seed) if needs_bank else None
+        bank = measure_activations(self.model, chosen, seed=config.seed) if find_kind(config.kind).needs_bank else None
 
         def make(layers: Any, sigma: Any, ids: Any, positions: Any) -> list[Any]:
             return disturbance_hooks(
@@ -366,7 +366,7 @@ class _Stages:
             planned,
             self._clean(),
             self.make_hooks,
-            largest=largest_sigma(self.config.kind),
+            largest=find_kind(self.config.kind).largest,
             progress=lambda done, total: self.told("doses", done, total),
         )
         return pack_conditions(solved)
@@ -406,7 +406,7 @@ class _Stages:
             wanted,
             self._clean() if config.dose in ("exit_norm", "kl") else [],
             self.make_hooks,
-            largest=largest_sigma(config.kind),
+            largest=find_kind(config.kind).largest,
         )
         sigmas = {name: [c.sigma for c in solved if c.name == name] for name in targets}
         found = next_token_effects(
@@ -478,17 +478,6 @@ class _Stages:
         parts = [BytesIO(self.run.content(name)) for name in self.run.kept(f"{PARTS}/")]
         return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
 
-    def _make_metric(self, kind: type[TextMetric]) -> TextMetric:
-        """Build a metric with what it needs from the settings; most need nothing."""
-        where = self.config.metrics
-        wanted: dict[str, Any] = {
-            "prompt_coherence": {"model": where.sbert},
-            "sentence_coherence": {"model": where.sbert},
-            "languagetool": {"remote_server": where.languagetool},
-            "perplexity": {"model": self.model},
-        }
-        return kind(**wanted.get(kind.name, {}))
-
     @stage("metric-{1}")
     def metric(
         self, name: str, kind: type[TextMetric], table: pd.DataFrame, conditions: Sequence[Condition]
@@ -496,7 +485,7 @@ class _Stages:
         """Return one text metric under every condition."""
         import xarray as xr
 
-        metric = self._make_metric(kind)
+        metric = kind.from_config(self.config.metrics, self.model)
         values, per_sample, reasons = [], [], []
         groups = dict(tuple(table.groupby("condition", sort=False)))
         for number, condition in enumerate(conditions):
