@@ -17,6 +17,7 @@ from mspgt_tl.files import write_atomically
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    import xarray as xr
 
 PLOTLY_FILE = "plotly.min.js"
 """Its name where several pages share one."""
