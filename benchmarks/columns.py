@@ -65,7 +65,7 @@ def read(model: Any, corpus: TextCorpus, *, everything: bool) -> tuple[np.ndarra
 def rows_of(column: str, model: Any, corpus: TextCorpus) -> Iterator[dict[str, Any]]:
     """Yield one row a reading."""
     curves, resampled, profile = read(model, corpus, everything=False)
-    onset = label_profile(profile, np.empty(0, dtype=int))
+    onset = label_profile(profile, np.empty(0, dtype=int)).assign_coords(gap=np.arange(1, curves.shape[1] + 1))
     near_gaps = [int(g) for g in onset["gap"].values if _near(onset, int(g))]
     whole, whole_resampled, _ = read(model, corpus, everything=True)
     readings = {

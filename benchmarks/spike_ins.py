@@ -23,7 +23,7 @@ from mspgt_tl.calibration.score import judge
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.models.spike_in import spiked
 
-STRENGTHS, DEPTHS = (0.0, 1.0, 0.5, 0.25), (0.25, 0.5, 0.75)
+STRENGTHS, DEPTHS = (1.0, 0.0, 0.5, 0.25), (0.25, 0.5, 0.75)
 COLUMNS = ("case", "depth", "strength", "gap", "candidates", "p", "mspgt", "found", "false", "paper", "paper_found")
 
 

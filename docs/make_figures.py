@@ -194,6 +194,25 @@ def artefact() -> go.Figure:
     return figure
 
 
+def _columns() -> Any:
+    """Both rules on real weights and what was done to them, of every model that was measured."""
+    import pandas as pd
+
+    tables = []
+    for path in sorted(DATA.glob("columns-*.csv")):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        tables.append(table.assign(model=path.stem.removeprefix("columns-"), kind=table["column"]))
+    whole = pd.concat(tables, ignore_index=True)
+    return whole.assign(boundaries=[tuple(map(int, gaps.split())) for gaps in whole["boundaries"]])
+
+
+def columns() -> go.Figure:
+    """Boundaries by model, by what was done to it, and by rule."""
+    from mspgt_tl.dashboard.study_questions import rules_figure
+
+    return rules_figure(_columns())
+
+
 FIGURES: dict[str, Callable[[], go.Figure]] = {
     "gap": gap,
     "scale": scale,
@@ -201,6 +220,7 @@ FIGURES: dict[str, Callable[[], go.Figure]] = {
     "existence": existence,
     "artefact": artefact,
     "smollm2-135m": smollm2,
+    "columns": columns,
 }
 
 
@@ -272,13 +292,31 @@ def about_massive() -> str:
     )
 
 
+def about_columns() -> str:
+    """One row a model and what was done to it: both rules, and how much of the published rule's is an onset."""
+    lines = ["| model | weights or words | published rule, all tokens | at an onset or end | random gaps | "]
+    lines[0] += "published rule, our curves | this package |"
+    lines.append("|" + " --- |" * 7)
+    for (model, kind), rows in _columns().groupby(["model", "kind"], sort=False):
+        told = {row["reading"]: row for row in rows.to_dict("records")}
+        every, ours, verdict = (
+            told[name] for name in ("published rule, all tokens", "published rule, our curves", "this package")
+        )
+        places = [" and ".join(map(str, one["boundaries"])) or "none" for one in (every, ours, verdict)]
+        near = f"{every['near']} of {len(every['boundaries'])}" if every["boundaries"] else "–"
+        cells = (model, kind, places[0], near, f"{float(every['chance']):.0%}", places[1], places[2])
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 TEXTS: dict[str, Callable[[], str]] = {
     "smollm2": about_smollm2,
     "planted": lambda: boundary_table("planted"),
     "existence": about_noise,
     "artefact": about_massive,
+    "columns": about_columns,
 }
-PAGES = (HERE.parent / "README.md", HERE / "concepts.md")
+PAGES = (HERE.parent / "README.md", HERE / "concepts.md", HERE / "real-models.md")
 
 
 def fill(page: str) -> str:
