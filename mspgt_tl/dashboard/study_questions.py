@@ -125,12 +125,13 @@ def rules_figure(table: pd.DataFrame) -> go.Figure:
             for row in rows.to_dict("records")
             for gap in row["boundaries"]
         ]
+        # A rule that names nothing is told in the legend all the same.
         figure.add_scatter(
-            x=[gap for gap, _ in places],
-            y=[at for _, at in places],
+            x=[gap for gap, _ in places] or [None],
+            y=[at for _, at in places] or [None],
             mode="markers",
             marker={"color": RUN_COLOURS[i % len(RUN_COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 10},
-            name=reading,
+            name=reading if places else f"{reading}: none",
             hovertemplate="gap %{x}<extra></extra>",
         )
     name_rows(figure, names)
