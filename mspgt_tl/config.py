@@ -347,7 +347,7 @@ QUICK: Mapping[type, Mapping[str, Any]] = {
         "other_doses": (),
         "controls": 2,
         "effect_sentences": 40,
-        "scale_sentences": 200,
+        "unit_sentences": 200,
         "dose_sentences": 20,
         "decode.new_tokens": 60,
         "metrics.names": ("mattr", "repetition_rate", "self_bleu", "sentence_length_variance", "type_token_ratio"),
