@@ -309,12 +309,35 @@ def about_columns() -> str:
     return "\n".join(lines)
 
 
+def about_spikes() -> str:
+    """One row a strength and gap: the candidates with their p-values, and what each rule claims."""
+    import pandas as pd
+
+    table = pd.read_csv(DATA / "spikes-smollm2-135m.csv", dtype={"candidates": str, "p": str}, keep_default_na=False)
+    lines = ["| strength | gap | candidates (p) | supported there | supported elsewhere | published rule claims |"]
+    lines.append("|" + " --- |" * 6)
+    for row in table.sort_values(["strength", "gap"], kind="stable").to_dict("records"):
+        told = zip(row["candidates"].split(), row["p"].split(), strict=True)
+        there = ("yes" if row["found"] else "no") if row["strength"] else "–"
+        cells = (
+            f"{row['strength']:g}",
+            str(row["gap"]) if row["strength"] else "–",
+            ", ".join(f"{gap} ({p})" for gap, p in told),
+            there,
+            str(row["false"]),
+            str(row["paper"]),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 TEXTS: dict[str, Callable[[], str]] = {
     "smollm2": about_smollm2,
     "planted": lambda: boundary_table("planted"),
     "existence": about_noise,
     "artefact": about_massive,
     "columns": about_columns,
+    "spikes": about_spikes,
 }
 PAGES = (HERE.parent / "README.md", HERE / "concepts.md", HERE / "real-models.md")
 
