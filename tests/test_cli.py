@@ -36,6 +36,9 @@ def test_every_command_has_help_and_is_in_the_readme() -> None:
     for name, command in commands.items():
         assert name in overview
         assert (command.help or "").strip()
+        assert f"mspgt {name}" in (command.epilog or ""), f"mspgt {name} has no example"
+        texts = [command.help, command.epilog, *(getattr(option, "help", "") for option in command.params)]
+        assert not any("[" in (text or "") for text in texts), "square brackets are markup: they vanish"
         assert f"mspgt {name}" in readme
 
 

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from mspgt_tl.pipeline.calibration import Calibration
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt calibrate --grid quick --jobs 4
+
+    mspgt calibrate --grid quick --judge-only --json
+    """,
+)
 def calibrate(
     grid: Annotated[
         str, typer.Option(help="full, pretrained (models like pretrained ones and spike-ins), or quick.")

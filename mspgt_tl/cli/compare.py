@@ -32,7 +32,14 @@ EffectsFile = Annotated[
 ]
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt compare runs/llama2 runs/qwen2.5 --family qwen2.5=Qwen
+
+    mspgt compare runs/a runs/b --count supported --json
+    """,
+)
 def compare(
     runs: Runs,
     family: Families = None,

@@ -202,7 +202,7 @@ def summarise(result: Detection) -> Summary:
 @prints("detect", summarise)
 def print_detection(summary: Summary) -> None:
     """Print a detection's verdict and tables."""
-    model, n_layers = summary["model"], summary["n_layers"]
+    model, n_layers = Path(summary["model"]).name, summary["n_layers"]
     rows = [
         (
             row["gap"],

@@ -14,7 +14,14 @@ from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
 from mspgt_tl.progress import telling
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt models
+
+    mspgt models --runs runs/
+    """,
+)
 def models(
     runs: Annotated[
         Path | None, typer.Option(help="Folder of detections: adds probe gains over random twins and boundaries.")
@@ -61,7 +68,12 @@ def _cell(value: Any) -> str:
     return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt fetch smollm2-135m runs/smollm2-135m/model
+    """,
+)
 def fetch(
     name: Annotated[str, typer.Argument(help="smollm2-135m: SmolLM2-135M, 93 MB to fetch, 0.5 GB on disk.")],
     out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the model.")],
@@ -75,7 +87,14 @@ def fetch(
     )
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt train --recipe llama2-mini --text train.txt.xz --valid valid.txt --out runs/mine
+
+    mspgt train --recipe mine.toml --text train.txt --valid valid.txt --out runs/mine --snapshots 0.1,0.5
+    """,
+)
 def train(
     recipe: Annotated[str, typer.Option(help="An embedded recipe's name, or a recipe's TOML file.")],
     text: Annotated[Path, typer.Option(help="Training text, one paragraph a line; .xz is decompressed.")],

@@ -28,7 +28,7 @@ CorpusOption = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help="Text file or hf:NAME[@SPLIT][#COLUMN].",
+        help="Text file, or a dataset: hf:NAME, hf:NAME@SPLIT#COLUMN.",
         show_default="generated sentences",
         rich_help_panel=DATA,
     ),

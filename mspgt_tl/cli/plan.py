@@ -12,7 +12,16 @@ from mspgt_tl.cli.options import JsonFlag
 from mspgt_tl.cli.study import print_plan
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt plan llama2-mini
+
+    mspgt plan ./my-model --stages detect --set detect.sentences=1000
+
+    mspgt plan study.toml
+    """,
+)
 def plan(
     source: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model, a config.json alone, or a study's TOML file.")

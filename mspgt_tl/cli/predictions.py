@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 COLOURS = {"supported": "green", "refuted": "red", "undecided": "yellow"}
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt predictions --set paper-v3
+
+    mspgt predictions runs/llama2 runs/qwen2.5 --family qwen2.5=Qwen
+
+    mspgt predictions --reference
+    """,
+)
 def predictions(
     runs: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUN...]", help="Finished detections to judge them on.")

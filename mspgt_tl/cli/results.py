@@ -59,7 +59,7 @@ def show(result: Any, *, as_json: bool) -> None:
         print(json.dumps(summary, indent=1))
         return
     if summary["quick"]:
-        out.print(f"[bold yellow]·[/] {plain(summary['quick'])}", highlight=False)
+        out.print(mark("·", "bold yellow", summary["quick"]))
     printer.print_tables(summary)
     if summary["doubt"]:
         out.print(mark("·", "bold yellow", summary["doubt"]), highlight=False)

@@ -19,7 +19,14 @@ Places = Annotated[
 ]
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt runs
+
+    mspgt runs runs/ other/ --json
+    """,
+)
 def runs(places: Places = None, as_json: JsonFlag = False) -> None:
     """List runs with their model, corpus, verdict, state and size."""
     from mspgt_tl.pipeline.runs import find_runs
@@ -37,7 +44,13 @@ def runs(places: Places = None, as_json: JsonFlag = False) -> None:
     out.print(table)
 
 
-@app.command("open")
+@app.command(
+    "open",
+    epilog="""Examples:
+
+    mspgt open runs/mine
+    """,
+)
 def open_page(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
     """Open a run's page in the browser."""
     from mspgt_tl.pipeline.runs import describe_run
@@ -49,7 +62,12 @@ def open_page(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> 
     typer.launch(found.page.resolve().as_uri())
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt dashboard runs/ --port 0
+    """,
+)
 def dashboard(
     places: Places = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8765,

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from mspgt_tl.workers import Shard
 
 
-@app.command()
+@app.command(
+    epilog="""Examples:
+
+    mspgt study miniature --quick
+
+    mspgt study study.toml --dry-run
+
+    mspgt study study.toml --out runs/study --jobs 2
+    """,
+)
 def study(
     source: Annotated[
         str, typer.Argument(metavar="STUDY", help="A TOML file, or a study that comes along: miniature, paper, real.")
@@ -49,7 +58,7 @@ def study(
         typer.Option(
             "--corpus",
             metavar="NAME=TEXT",
-            help="A further corpus, before the study's own: a text file or hf:NAME[@SPLIT][#COLUMN]. Repeatable.",
+            help="A further corpus, before the study's own: a text file, hf:NAME or hf:NAME@SPLIT#COLUMN. Repeatable.",
         ),
     ] = None,
     treebank: Annotated[
@@ -117,7 +126,7 @@ def _print_shard(done: Study, part: Shard, folder: Path, *, as_json: bool) -> No
         print(json.dumps({"steps": {name: vars(outcome) for name, outcome in done.outcomes.items()}}, indent=1))
     else:
         for outcome in done.unfinished:
-            out.print(f"[red]Not finished[/] {plain(outcome.step)}: {plain(outcome.reason)}", highlight=False)
+            out.print(mark("Not finished", "red", f"{outcome.step}: {outcome.reason}"))
         out.print(f"Part {part.index} of {part.count} is done. When all are: --report --out {folder}", soft_wrap=True)
     if done.unfinished:
         raise typer.Exit(1)

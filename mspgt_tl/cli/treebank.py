@@ -10,7 +10,13 @@ import typer
 from mspgt_tl.cli.console import app, out
 
 
-@app.command("export-treebank")
+@app.command(
+    "export-treebank",
+    epilog="""Examples:
+
+    mspgt export-treebank trees/ --train 2000 --dev 500
+    """,
+)
 def export_treebank(
     folder: Annotated[Path, typer.Argument(help="Folder for train.conllup and dev.conllup.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the grammar.")] = 0,

@@ -308,7 +308,7 @@ def _plan(inputs: Inputs, settings: DetectConfig, nulls: Sequence[str], rivals: 
     also = [*(f"null {name}" for name in nulls), *["rivals"] * rivals]
     return (
         f"Detection: {cfg.n_layers} blocks of {cfg.d_model} dimensions; {len(inputs.corpus.sentences):,} sentences; "
-        f"probes of {', '.join(tasks)} on {len(inputs.treebank.train):,} trees, {settings.probe.repeats} trainings "
+        f"probes of {', '.join(tasks)} on {len(inputs.treebank.train):,} trees, trained {settings.probe.repeats} × "
         f"each, measured on {len(inputs.treebank.dev):,}{'; besides ' + ', '.join(also) if also else ''}."
     )
 
