@@ -355,18 +355,20 @@ def _bottleneck_section(part: xr.Dataset) -> Section:
 def _layer_table(parts: Mapping[str, xr.Dataset]) -> Section:
     fisher, info, rates = parts["fisher"], parts["information"], parts["rates"]
     names = [str(name) for name in info["curve"].values]
+    # Runs of earlier versions left out nothing but a BOS.
+    others = fisher["left_out_trace" if "left_out_trace" in fisher else "bos_trace"].values
     rows = []
     for layer in fisher[LAYER].values:
         values = [
             parts["scales"]["scale"].values[layer],
             fisher["trace"].values[layer],
-            fisher["bos_trace"].values[layer],
+            others[layer],
             fisher["label_error"].values[layer],
             *info["information"].values[:, layer],
             rates["conditional_rate"].values[layer],
         ]
         rows.append([str(layer), *(number(float(value)) for value in values)])
-    columns = ("layer", "s", "tr F", "BOS share of tr F", "its error from labels", *names, "left to encode")
+    columns = ("layer", "s", "tr F", "tr F of first tokens and sinks", "its error from labels", *names, "left to encode")
     return Section("All numbers by layer", "", tables=[Table("By layer", columns, rows, wide=True)], folded=True)
 
 
