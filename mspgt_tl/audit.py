@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from mspgt_tl.boundaries import ALPHA, Boundaries, WeightMap, find_boundaries
 from mspgt_tl.config import BoundaryConfig, SignalConfig
-from mspgt_tl.contracts import GAP, VERDICTS, StreamSignal
+from mspgt_tl.contracts import GAP, Existence, StreamSignal
 from mspgt_tl.signals.attention_jsd import AttentionDrift
 from mspgt_tl.signals.cka_variants import OF_DRAWN, OF_OTHERS, CkaVariants
 from mspgt_tl.stats import bootstrap_counts
@@ -115,8 +115,8 @@ def heed(result: xr.Dataset, audited: xr.Dataset) -> xr.Dataset:
     verdicts = [str(verdict) for verdict in result["verdict"].values]
     reasons = json.loads(result.attrs["reasons"])
     for i, (gap, given) in enumerate(zip(result["boundary"].values, audited["grade"].values, strict=True)):
-        if given == ARTEFACT and verdicts[i] == VERDICTS[0]:
-            verdicts[i] = VERDICTS[1]
+        if given == ARTEFACT and verdicts[i] == Existence.SUPPORTED:
+            verdicts[i] = Existence.LOCALISED
             reasons.append(f"Gap {int(gap)} is not supported: its change is that of a few massive channels (artefact).")
     heard = result.assign(verdict=("found", np.array(verdicts, dtype=str)))
     heard = heard.assign_attrs(reasons=json.dumps(reasons))

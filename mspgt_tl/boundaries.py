@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from mspgt_tl.contracts import VERDICTS
+from mspgt_tl.contracts import SCALES, Existence, Published
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
 from mspgt_tl.nulls import MIN_GAPS, concordance_test
 
@@ -90,13 +90,13 @@ class Boundaries:
     def verdict(self) -> str:
         """One phrase for the whole result."""
         if not self.boundaries:
-            return "not found"
+            return Existence.NOT_FOUND
         return "; ".join(f"gap {b}: {v}" for b, v in zip(self.boundaries, self.verdicts, strict=True))
 
     @property
     def are_supported(self) -> bool:
         """Whether every boundary is supported, or accepted where the published rule alone was asked."""
-        return all(verdict in (VERDICTS[0], "accepted") for verdict in self.verdicts)
+        return all(verdict in (Existence.SUPPORTED, Published.ACCEPTED) for verdict in self.verdicts)
 
     def __repr__(self) -> str:
         return f"Boundaries({self.verdict}; {len(self.fused)} gaps, rule {self.rule})"
@@ -119,7 +119,7 @@ class Boundaries:
                 "scales(unsupported=True) cuts there all the same."
             )
         first, second = self.boundaries
-        return {"local": range(first), "intermediate": range(first, second), "global": range(second, n_layers)}
+        return dict(zip(SCALES, (range(first), range(first, second), range(second, n_layers)), strict=True))
 
 
 def normalise(curves: Float[np.ndarray, "*any gap"]) -> Float[np.ndarray, "*any gap"]:
@@ -459,14 +459,13 @@ def _existence(
     return test.p_values, test.contrast, test.threshold
 
 
-def _verdict(p_value: float, interval: np.ndarray, rule: Rule) -> str:
-    supported, localised, significant, not_found = VERDICTS
+def _verdict(p_value: float, interval: np.ndarray, rule: Rule) -> Existence | Published:
     is_localised = bool(interval[1] - interval[0] < MAX_WIDTH)
     if rule == "paper":
-        return "accepted" if is_localised else "not accepted"
+        return Published.ACCEPTED if is_localised else Published.NOT_ACCEPTED
     if p_value < ALPHA:
-        return supported if is_localised else significant
-    return localised if is_localised else not_found
+        return Existence.SUPPORTED if is_localised else Existence.SIGNIFICANT
+    return Existence.LOCALISED if is_localised else Existence.NOT_FOUND
 
 
 @dataclass(frozen=True)

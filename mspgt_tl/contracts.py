@@ -14,7 +14,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, get_args
 
 from mspgt_tl.errors import ConfigError, unknown_name
 
@@ -29,8 +30,27 @@ LAYER, GAP, FOLD, RESAMPLE, SIGNAL, TASK = "layer", "gap", "fold", "resample", "
 TASKS = ("pos", "deprel", "ner", "srl")
 """Probe tasks: part of speech, dependency relation, named entities, semantic roles."""
 
-VERDICTS = ("supported", "localised, not significant", "significant, not localised", "not found")
-"""Possible verdicts on one boundary."""
+ScaleName = Literal["local", "intermediate", "global"]
+SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
+"""The three scales, from the first block on."""
+FROM_ABOVE = SCALES[::-1]
+"""In the order of the bottleneck's chain (eq. 17)."""
+
+
+class Existence(StrEnum):
+    """Verdicts of the test of existence on one boundary."""
+
+    SUPPORTED = "supported"
+    LOCALISED = "localised, not significant"
+    SIGNIFICANT = "significant, not localised"
+    NOT_FOUND = "not found"
+
+
+class Published(StrEnum):
+    """Verdicts of the published rule, which does not ask whether a boundary exists."""
+
+    ACCEPTED = "accepted"
+    NOT_ACCEPTED = "not accepted"
 
 
 class CausalModel(Protocol):

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from mspgt_tl.boundaries import Boundaries, find_boundaries
 from mspgt_tl.calibration.measure import NAMES, Measured
+from mspgt_tl.contracts import Existence, Published
 
 PENALTY = 2.0
 """Of `ruptures`, in units of (signals + 1) · ln(gaps) · noise variance; 1 is the usual BIC."""
@@ -31,13 +32,13 @@ Detector = Callable[[Measured, int], Sequence[Claim]]
 def claim_supported(measured: Measured, seed: int) -> list[Claim]:
     """Our verdict: boundaries that are `supported`."""
     found = find_boundaries(measured.curves, resampled=measured.resampled, names=NAMES, n_null=500, seed=seed)
-    return _claims(found, "supported")
+    return _claims(found, Existence.SUPPORTED)
 
 
 def claim_accepted(measured: Measured, seed: int) -> list[Claim]:
     """The published rule alone: peaks of prominence 0.3 whose interval is narrower than five layers."""
     found = find_boundaries(measured.curves, resampled=measured.resampled, rule="paper", seed=seed)
-    return _claims(found, "accepted")
+    return _claims(found, Published.ACCEPTED)
 
 
 def _claims(found: Boundaries, verdict: str) -> list[Claim]:

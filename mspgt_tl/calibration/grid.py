@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mspgt_tl.calibration.measure import Effort, Measured, Reading, measure_model, read_model, shuffled_depth
-from mspgt_tl.calibration.simulate import CurveCell, curve_cells
+from mspgt_tl.calibration.simulate import SPACING, CurveCell, curve_cells, draw_gaps
 from mspgt_tl.config import ProbeConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError, unknown_name
@@ -38,8 +38,6 @@ Kind = Literal[
 NULLS = tuple(kind for kind in get_args(Kind) if kind not in ("planted", "spike-in"))
 SHUFFLES = 20
 """Shuffles of each draw of text and trees: of depth they cost nothing, of labels only the probes."""
-SPACING = 3
-"""Planted pairs lie at least this many gaps apart."""
 CHUNK = 10
 """Cases that are computed and stored together."""
 
@@ -242,7 +240,7 @@ def _spiked(cell: Cell, effort: Effort, seed: int) -> Case:
 def draw_plan(cell: Cell, *, seed: int) -> PlantedModel:
     """Draw the planted gaps and onsets of one case."""
     rng = np.random.default_rng([seed, 20])
-    gaps = _draw_gaps(cell, rng) if cell.kind == "planted" else ()
+    gaps = draw_gaps(cell.places, cell.n_layers - 1, rng) if cell.kind == "planted" else ()
     values = dict(cell.nuisances)
     if values.get("massive_onset") == "random":
         values["massive_onset"] = int(rng.integers(1, cell.n_layers))
@@ -259,19 +257,6 @@ def draw_plan(cell: Cell, *, seed: int) -> PlantedModel:
         values["rival"] = int(rng.choice(free))
     strength = Strengths(*(3 * [cell.strength]))
     return PlantedModel(cell.n_layers, gaps, strength, replace(Nuisances(), **values))
-
-
-def _draw_gaps(cell: Cell, rng: np.random.Generator) -> tuple[int, ...]:
-    last = cell.n_layers - 1
-    if cell.places == "ends":
-        return (1, last)
-    if cell.places == "one":
-        return (int(rng.integers(1, last + 1)),)
-    if cell.places == "close":
-        first = int(rng.integers(1, last - SPACING + 1))
-        return (first, first + SPACING)
-    first, second = np.sort(rng.choice(last - SPACING + 1, 2, replace=False))
-    return (int(first) + 1, int(second) + SPACING)
 
 
 @lru_cache(maxsize=2)

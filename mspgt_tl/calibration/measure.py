@@ -13,19 +13,18 @@ import numpy as np
 from jaxtyping import Float
 
 from mspgt_tl.config import ProbeConfig, SignalConfig, StreamConfig
-from mspgt_tl.contracts import CausalModel, Signal, StreamSignal, Treebank
+from mspgt_tl.contracts import CausalModel, Signal, StreamSignal, TextCorpus, Treebank
 from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
 from mspgt_tl.corpora.shuffling import shuffle_labels
 from mspgt_tl.evidence import make_signals, resample_curves
-from mspgt_tl.passes.corpus import observe_corpus, usable_sentences
-from mspgt_tl.passes.folds import assign_folds
+from mspgt_tl.passes.corpus import observe_corpus, usable_text
+from mspgt_tl.passes.folds import assign_trees
 from mspgt_tl.passes.words import WordVectors, word_vectors
+from mspgt_tl.signals.probe import ProbeSignal
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
-from mspgt_tl.stats import split_folds
 
-DEV_FOLDS = 80
 STREAM = StreamConfig(max_length=64, batch_positions=4096)
-NAMES = ("cka", "probe", "attention_jsd")
+NAMES = tuple(make_signals(SignalConfig()))
 
 
 @dataclass(frozen=True)
@@ -68,18 +67,18 @@ class Reading:
 
     def measured(self, trees: Treebank, *, seed: int) -> Measured:
         """Train probes on these labels of the trees that were read, and return all curves."""
-        fold = split_folds(len(trees.dev), DEV_FOLDS, seed=seed)
+        fold, _ = assign_trees(trees.dev, seed=seed)
         probe, _ = fit_probes(
             ProbeData(self.train.features, trees.train, self.train.rows),
             ProbeData(self.dev.features, trees.dev, self.dev.rows, fold),
             self.effort.tasks,
             replace(self.effort.probe, seed=seed),
-            n_folds=min(DEV_FOLDS, len(trees.dev)),
+            n_folds=1 + int(fold.max()),
             kinds=("mlp",),  # the others enter no curve here
             device=self.device,
         )
         signals = make_signals(SignalConfig(tasks=self.effort.tasks))
-        sums = {**self.sums, "probe": probe}
+        sums = {**self.sums, ProbeSignal.name: probe}
         curves, resampled = resample_curves(signals, sums, resamples=self.effort.resamples, seed=seed)
         return Measured(curves, resampled)
 
@@ -110,9 +109,8 @@ def read_sums(
 ) -> dict[str, Mapping[str, np.ndarray]]:
     """Run the streamed signals over sentences."""
     streamed = {name: signal for name, signal in signals.items() if isinstance(signal, StreamSignal)}
-    usable = usable_sentences(model, sentences, STREAM)
-    folds = assign_folds(len(usable), seed=seed)
-    return observe_corpus(model, usable, streamed, folds=folds, seed=seed, config=STREAM)
+    usable, folds = usable_text(model, TextCorpus("drawn", tuple(sentences), ""), seed=seed, config=STREAM)
+    return observe_corpus(model, usable.sentences, streamed, folds=folds, seed=seed, config=STREAM)
 
 
 def shuffled_depth(measured: Measured, *, seed: int) -> Measured:

@@ -66,14 +66,6 @@ class Rate:
     """95 % interval: Clopper–Pearson for cases, normal where a case holds more than one."""
     cases: int
 
-    def exceeds(self, limit: float) -> bool:
-        """Return whether the share is above a limit by more than Monte-Carlo error."""
-        return self.low > limit
-
-    def falls_short(self, limit: float) -> bool:
-        """Return whether the share is below a limit by more than Monte-Carlo error."""
-        return self.high < limit
-
 
 NO_RATE = Rate(np.nan, np.nan, np.nan, np.nan, 0)
 

@@ -15,6 +15,7 @@ import numpy as np
 from mspgt_tl.calibration.measure import Measured
 
 SPACING = 3
+"""Planted pairs lie at least this many gaps apart."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def simulate(cell: CurveCell, *, seed: int, resamples: int = 200) -> Iterator[tu
     """Yield curves with resamples, and the planted gaps."""
     rng = np.random.default_rng([seed, cell.n_gaps, cell.cases])
     for _ in range(cell.cases):
-        gaps = _draw_gaps(cell, rng)
+        gaps = draw_gaps(cell.places, cell.n_gaps, rng)
         truth = cell.background * rng.standard_normal((3, cell.n_gaps))
         for gap in gaps:
             away = np.arange(1, cell.n_gaps + 1) - gap
@@ -54,15 +55,18 @@ def simulate(cell: CurveCell, *, seed: int, resamples: int = 200) -> Iterator[tu
         yield Measured(curves, curves + cell.error * noise), gaps
 
 
-def _draw_gaps(cell: CurveCell, rng: np.random.Generator) -> tuple[int, ...]:
-    if cell.places == "none":
+def draw_gaps(places: str, n_gaps: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw where to plant: no gap, `one`, the two `ends`, two `SPACING` apart (`close`), or two that far or farther."""
+    if places == "none":
         return ()
-    if cell.places == "one":
-        return (int(rng.integers(1, cell.n_gaps + 1)),)
-    if cell.places == "close":
-        first = int(rng.integers(1, cell.n_gaps - SPACING + 1))
+    if places == "ends":
+        return (1, n_gaps)
+    if places == "one":
+        return (int(rng.integers(1, n_gaps + 1)),)
+    if places == "close":
+        first = int(rng.integers(1, n_gaps - SPACING + 1))
         return (first, first + SPACING)
-    first, second = np.sort(rng.choice(cell.n_gaps - SPACING + 1, 2, replace=False))
+    first, second = np.sort(rng.choice(n_gaps - SPACING + 1, 2, replace=False))
     return (int(first) + 1, int(second) + SPACING)
 
 

@@ -192,7 +192,7 @@ def _effect_rows(effects: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     for row in effects:
         if row["group"] != "scale":
             continue
-        others = [o["kl"] for o in effects if str(o["target"]).startswith(f"{row['target']} control")]
+        others = [o["kl"] for o in effects if o["control_of"] == row["target"]]
         known = [kl for kl in others if kl is not None]
         rows.append(
             (

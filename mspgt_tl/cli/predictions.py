@@ -20,11 +20,12 @@ from mspgt_tl.cli.compare import (
 from mspgt_tl.cli.console import app, out
 from mspgt_tl.cli.format import new_table, number, plain, span
 from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.predictions.judging import Outcome
 
 if TYPE_CHECKING:
     from mspgt_tl.predictions import Evidence, Judgement, PredictionSet
 
-COLOURS = {"supported": "green", "refuted": "red", "undecided": "yellow"}
+COLOURS = {Outcome.SUPPORTED: "green", Outcome.REFUTED: "red", Outcome.UNDECIDED: "yellow"}
 
 
 @app.command(

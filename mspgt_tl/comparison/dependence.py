@@ -37,9 +37,9 @@ from jaxtyping import Float
 
 from mspgt_tl.boundaries import ALPHA, normalise, pick_peaks_by_row, scale_signals
 from mspgt_tl.comparison.layout import complete_block, effect_p, variance_shares
-from mspgt_tl.comparison.positions import RANKS, SUPPORTED
+from mspgt_tl.comparison.positions import RANKS
 from mspgt_tl.config import json_values
-from mspgt_tl.contracts import SIGNAL, VERDICTS
+from mspgt_tl.contracts import SIGNAL, Existence
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
 from mspgt_tl.evidence import fused_resamples, peak_draws
 from mspgt_tl.rivals import NEAR, chance_near, rank_correlation
@@ -250,7 +250,7 @@ def _boundary_rows(one: Observed, observed: Sequence[Observed]) -> tuple[list[di
         reading, reason = read_boundary({r: [row["recurs"] for row in held[r, i]] for r in RELATIONS}, p)
         verdict = str(one.result["verdict"].values[i])
         low, high = (float(bound) for bound in one.result["interval"].values[i])
-        supported = verdict == SUPPORTED if verdict in VERDICTS else None
+        supported = verdict == Existence.SUPPORTED if verdict in list(Existence) else None
         row = {**start, "gap": gap, "relative": gap / one.n_layers, "low": low, "high": high, "verdict": verdict}
         blind = {r["shared"] for relation in ("corpora", "shuffled") for r in held[relation, i]} - {""}
         reason = "; ".join(filter(None, [reason, *(f"{names} did not see the corpus" for names in sorted(blind))]))

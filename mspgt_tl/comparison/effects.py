@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mspgt_tl.comparison.reference import METRICS, paper_tables
+from mspgt_tl.contracts import SCALES
 from mspgt_tl.errors import DataError
 from mspgt_tl.stats import LEVEL
 
@@ -30,7 +31,6 @@ COLUMNS = {
     "high": "95 % limit, may be empty",
     "dose": "MODE or MODE=LEVEL, such as kl=0.1, may be empty",
 }
-SCALES = ("local", "intermediate", "global")
 DRAWS = 20_000
 """Monte-Carlo draws behind intervals of ratios and differences."""
 Z = 1.959963984540054

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.comparison.effects import SCALES, Bounded, brittleness, doses, read_effects
+from mspgt_tl.comparison.effects import Bounded, brittleness, doses, read_effects
 from mspgt_tl.comparison.families import coefficient_of_variation, cv_interval, label_permutation
 from mspgt_tl.comparison.positions import RANKS, Count, Located, Result, read_runs
 from mspgt_tl.comparison.replicates import replicate_frame
 from mspgt_tl.config import json_values
+from mspgt_tl.contracts import SCALES
 from mspgt_tl.errors import DataError
 from mspgt_tl.stats import LEVEL, correct_p_values
 

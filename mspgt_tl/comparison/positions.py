@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mspgt_tl.comparison.reference import paper_tables
-from mspgt_tl.contracts import VERDICTS
+from mspgt_tl.contracts import Existence
 from mspgt_tl.errors import ConfigError, StoreError, unknown_name
 from mspgt_tl.evidence import peak_draws
 from mspgt_tl.store import Run
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 RANKS = ("LI", "IG")
 """Local to Intermediate, Intermediate to Global."""
-SUPPORTED = VERDICTS[0]
 
 
 class Result(Protocol):
@@ -74,9 +73,9 @@ class Located:
     @property
     def exists(self) -> bool | None:
         """Whether both boundaries passed the existence test; None where it was not made (the published rule)."""
-        if any(verdict and verdict not in VERDICTS for verdict in self.verdicts):
+        if any(verdict and verdict not in list(Existence) for verdict in self.verdicts):
             return None
-        return self.verdicts == (SUPPORTED, SUPPORTED)
+        return all(verdict == Existence.SUPPORTED for verdict in self.verdicts)
 
     def counting(self, count: Count) -> Located:
         """Return the model with its positions taken away unless they count."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from mspgt_tl.boundaries import ALPHA
 from mspgt_tl.comparison.models import Comparison
-from mspgt_tl.comparison.positions import RANKS, SUPPORTED, Located
-from mspgt_tl.contracts import GAP
+from mspgt_tl.comparison.positions import RANKS, Located
+from mspgt_tl.contracts import GAP, Existence, Published
 from mspgt_tl.dashboard.drawing import GREY, RUN_COLOURS, SYMBOLS, blank_figure, depths, name_rows
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, render_sheet
 from mspgt_tl.dashboard.study_tables import Shown, bounds, comparison_tables, fixed, share, words
@@ -44,7 +44,9 @@ def places_figure(located: Sequence[Located]) -> go.Figure:
                 "color": colour,
                 "line": {"color": colour, "width": 2},
                 "symbol": [
-                    SYMBOLS[rank] + ("" if model.verdicts[rank] in (SUPPORTED, "accepted") else "-open")
+                    SYMBOLS[rank]
+                    + "-open" * (model.verdicts[rank] not in (Existence.SUPPORTED, Published.ACCEPTED))
+                    + ("" if model.verdicts[rank] in (Existence.SUPPORTED, Published.ACCEPTED) else "-open")
                     for _, model in there
                 ],
             },

@@ -28,7 +28,7 @@ from mspgt_tl.boundaries import (
     reliability,
     scale_signals,
 )
-from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, TASK, VERDICTS
+from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, TASK, Existence
 from mspgt_tl.nulls import MIN_GAPS, concordance_test
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def explorer_data(
                 "min_reliability": MIN_RELIABILITY,
                 "min_presence": MIN_PRESENCE,
                 "near_tie": NEAR_TIE,
-                "verdicts": VERDICTS,
+                "verdicts": [str(verdict) for verdict in Existence],
             },
             "signals": [
                 {**signal, "weight": float(weight)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.boundaries import WeightMap
-from mspgt_tl.contracts import GAP, SIGNAL, TASK
+from mspgt_tl.contracts import GAP, SIGNAL, TASK, Existence, Published
 from mspgt_tl.dashboard.audit import audit_section
 from mspgt_tl.dashboard.curves import contrast_figure, nulls_figure, signals_figure
 from mspgt_tl.dashboard.definitions import (
@@ -53,7 +53,7 @@ from mspgt_tl.dashboard.words import (
 if TYPE_CHECKING:
     import xarray as xr
 
-MARKS = {"supported": "✓", "accepted": "✓", "not found": "✗", "not accepted": "✗"}
+MARKS = {Existence.SUPPORTED: "✓", Published.ACCEPTED: "✓", Existence.NOT_FOUND: "✗", Published.NOT_ACCEPTED: "✗"}
 
 
 def render_report(
@@ -272,7 +272,7 @@ def _null_sections(data: xr.Dataset, nulls: Mapping[str, xr.Dataset]) -> list[Se
         labels = [boundary_label(run, i) for i in range(len(run["boundary"]))]
         flat = [str(s) for s in run[SIGNAL].values[run["flat"].values.astype(bool)]]
         rows.append([name, "; ".join(labels) or "none", ", ".join(flat) or "none", " ".join(reasons(run)) or MISSING])
-    alarms = [name for name, run in nulls.items() if "supported" in run["verdict"].values.tolist()]
+    alarms = [name for name, run in nulls.items() if Existence.SUPPORTED in run["verdict"].values.tolist()]
     lead = (
         "The same analysis where no boundary of the trained model can be: random weights, shuffled labels or shuffled "
         f"words. {len(alarms)} of {len(nulls)} null runs report a supported boundary"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mspgt_tl.contracts import GAP
+from mspgt_tl.contracts import GAP, Existence
 from mspgt_tl.dashboard.drawing import (
     BOUNDARY,
     GREY,
@@ -150,7 +150,7 @@ def _draw_panel(figure: go.Figure, data: xr.Dataset, place: dict[str, Any]) -> N
     if np.isfinite(low).all():
         draw_band(figure, depth, low, high, colour="rgba(0,114,178,0.22)", name="95 %", **place)
     for gap, verdict in zip(data["boundary"].values, data["verdict"].values, strict=True):
-        sure = str(verdict) == "supported"
+        sure = str(verdict) == Existence.SUPPORTED
         line = {"color": BOUNDARY, "width": 2.5 if sure else 1.5, "dash": "solid" if sure else "dash"}
         figure.add_scatter(
             x=[gap / n_layers] * 2, y=[0, 1.04], mode="lines", line=line, hoverinfo="skip", name="boundary", **place

@@ -84,9 +84,8 @@ def _next_token_figure(effects: xr.Dataset, measure: str) -> go.Figure:
     group = effects["group"].values
     scales = [str(name) for name in effects["target"].values[group == "scale"]]
     for name in effects["target"].values[group == "control"]:
-        own = next((s for s in scales if str(name).startswith(f"{s} control")), None)
         row = effects.sel(target=name)
-        colour = RUN_COLOURS[scales.index(own) % len(RUN_COLOURS)] if own else GREY
+        colour = RUN_COLOURS[scales.index(row["control_of"].item()) % len(RUN_COLOURS)]
         _draw_line(figure, levels, row[measure].values, str(name), colour, faint=True, scale=own or "")
     for i, name in enumerate(scales):
         row, colour = effects.sel(target=name), RUN_COLOURS[i % len(RUN_COLOURS)]
@@ -258,7 +257,7 @@ def _verdict(result: SweepResult, level: float) -> tuple[str, list[str]]:
     apart = all(scales["kl_low"].values[top] > scales["kl_high"].values[i] for i in order[1:])
     sentences, shared = [], False
     for i in order:
-        own = here.isel(target=[str(n).startswith(f"{names[i]} control") for n in here["target"].values])
+        own = here.isel(target=here["control_of"].values == names[i])
         known = own["kl"].values[np.isfinite(own["kl"].values)]
         text = f"{names[i].capitalize()} (blocks {scales['blocks'].values[i]}): KL {number(float(kl[i]))} nats/token"
         if len(known):

@@ -368,7 +368,7 @@ def _layer_table(parts: Mapping[str, xr.Dataset]) -> Section:
             rates["conditional_rate"].values[layer],
         ]
         rows.append([str(layer), *(number(float(value)) for value in values)])
-    columns = ("layer", "s", "tr F", "tr F of first tokens and sinks", "its error from labels", *names, "left to encode")
+    columns = ("layer", "s", "tr F", "tr F of what is no data", "its error from labels", *names, "left to encode")
     return Section("All numbers by layer", "", tables=[Table("By layer", columns, rows, wide=True)], folded=True)
 
 

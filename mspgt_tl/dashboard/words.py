@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mspgt_tl.boundaries import MAX_WIDTH, MIN_RELIABILITY, PROMINENCE
-from mspgt_tl.contracts import VERDICTS
+from mspgt_tl.contracts import Existence, Published
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,7 +101,7 @@ def verdict_words(data: xr.Dataset) -> tuple[str, list[str]]:
         return _nothing_found(data)
     verdicts = [str(v) for v in data["verdict"].values]
     noun = "boundary" if len(gaps) == 1 else "boundaries"
-    sure = all(v == VERDICTS[0] for v in verdicts)
+    sure = all(v == Existence.SUPPORTED for v in verdicts)
     kind = "peak of the published rule" if data.attrs["rule"] == "paper" else noun if sure else f"candidate {noun}"
     if data.attrs["rule"] == "paper" and len(gaps) == 2:
         kind = "peaks of the published rule"
@@ -109,7 +109,7 @@ def verdict_words(data: xr.Dataset) -> tuple[str, list[str]]:
     places = f"at gap{'s' if len(gaps) == 2 else ''} {where}"
     headline = f"{COUNT[len(gaps)]} {kind}, {places}."
     if data.attrs["rule"] != "paper" and not sure:
-        supported = [gap for gap, v in zip(gaps, verdicts, strict=True) if v == VERDICTS[0]]
+        supported = [gap for gap, v in zip(gaps, verdicts, strict=True) if v == Existence.SUPPORTED]
         p_values = data["p_value"].values
         tested = "not tested" if np.isnan(p_values).any() else " and ".join(p_text(float(p)) for p in p_values)
         tested = tested.replace(" and p = ", " and ")
@@ -151,7 +151,7 @@ def _explain(data: xr.Dataset, chosen: list[int]) -> str:
     no = "Neither is" if len(chosen) == 2 else f"{one} is not"
     stable = f"resampling the sentences moves {it} by fewer than {MAX_WIDTH} layers"
     vague = f"{whose} {place_is} not known to within {MAX_WIDTH} layers"
-    is_placed = verdict in VERDICTS[:2]
+    is_placed = verdict in (Existence.SUPPORTED, Existence.LOCALISED)
     if np.isnan(values).any():
         subject = "they exist" if len(chosen) == 2 else "it exists" if n == 1 else f"gap {one.split()[1]} exists"
         why = next(
@@ -159,14 +159,14 @@ def _explain(data: xr.Dataset, chosen: list[int]) -> str:
         )
         why = why.removeprefix("p-values are nan: ").rstrip(".")
         return f"Whether {subject} could not be tested ({why}). Besides, {stable if is_placed else vague}."
-    if verdict == VERDICTS[0]:
+    if verdict == Existence.SUPPORTED:
         return f"{yes} supported: the signals change together there by more than chance explains ({p}), and {stable}."
-    if verdict == VERDICTS[1]:
+    if verdict == Existence.LOCALISED:
         return (
             f"{no} more than chance agreement between signals ({p}). {whose.capitalize()} {place_is} steady, for "
             f"{stable}, but a steady peak is not yet a boundary."
         )
-    if verdict == VERDICTS[2]:
+    if verdict == Existence.SIGNIFICANT:
         return f"{yes} more than chance agreement between signals ({p}), but {vague}."
     return f"{no} more than chance agreement between signals ({p}), and {vague}."
 
@@ -174,7 +174,7 @@ def _explain(data: xr.Dataset, chosen: list[int]) -> str:
 def _explain_paper(data: xr.Dataset, chosen: list[int]) -> str:
     names = " and ".join(str(int(data["boundary"].values[i])) for i in chosen)
     gaps = f"{'Gaps' if len(chosen) == 2 else 'Gap'} {names}"
-    accepted = str(data["verdict"].values[chosen[0]]) == "accepted"
+    accepted = str(data["verdict"].values[chosen[0]]) == Published.ACCEPTED
     are = "are" if len(chosen) == 2 else "is"
     condition = "narrower than" if accepted else "not known to be narrower than"
     return (

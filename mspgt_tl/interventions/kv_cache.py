@@ -58,12 +58,14 @@ class KvCache:
     @contextmanager
     def attached(self, model: Any) -> Iterator[None]:
         """Let the model's attention work on the cache as it lies; hooks see what they always see."""
+        from transformer_lens.components import GroupedQueryAttention
+
         changed: list[tuple[Any, str]] = []
         for block, entry in zip(model.blocks, self.entries, strict=True):
             own: dict[str, Any] = {}
             if self.rotates_once:
                 own["apply_rotary"] = partial(entry.rotate, block.attn.apply_rotary)
-            if hasattr(block.attn, "repeat_kv_heads") and not model.cfg.ungroup_grouped_query_attention:
+            if isinstance(block.attn, GroupedQueryAttention) and not model.cfg.ungroup_grouped_query_attention:
                 own["calculate_attention_scores"] = partial(_grouped_scores, block.attn)
                 own["calculate_z_scores"] = partial(_grouped_values, block.attn)
             for name, method in own.items():

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from mspgt_tl.contracts import CausalModel
+from mspgt_tl.contracts import SCALES, CausalModel
 from mspgt_tl.errors import ConfigError, unknown_name
 from mspgt_tl.interventions import philox
 from mspgt_tl.interventions.hooks import Batch, HookList, Positions
-from mspgt_tl.interventions.scales import NAMES, describe_blocks, parse_scales
+from mspgt_tl.interventions.scales import describe_blocks, parse_scales
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -214,7 +214,7 @@ def _read_layers(layers: Layers, n_layers: int, scales: Scales | None) -> Iterab
         if layers.lower() not in named:
             raise ConfigError(unknown_name("scale", layers, tuple(named)))
         return named[layers.lower()]
-    if layers.lower() in NAMES:
+    if layers.lower() in SCALES:
         raise ConfigError(
             f"Which blocks are '{layers}' is for a detection to say: give scales=result, "
             f"layers=result.scales()['{layers.lower()}'], or blocks such as range(4, 9)."

@@ -7,10 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from mspgt_tl.contracts import SCALES
 from mspgt_tl.errors import ConfigError
 
-NAMES = ("local", "intermediate", "global")
-FROM_ABOVE = NAMES[::-1]
 MIN_LAYERS = 2
 """Blocks of a model that noise in a scale can be compared in: one elsewhere is the control."""
 
@@ -35,7 +34,7 @@ def parse_scales(text: str, n_layers: int) -> dict[str, range]:
         ranges.append(range(first, int(found[2] or first) + 1))
     if not all(ranges):
         raise ConfigError(f"Scales are ranges of blocks such as 0-3,4-8,9-11, lower end first; got '{text}'.")
-    names = NAMES if len(ranges) == len(NAMES) else [describe_blocks(blocks) for blocks in ranges]
+    names = SCALES if len(ranges) == len(SCALES) else [describe_blocks(blocks) for blocks in ranges]
     if len(set(names)) < len(names):
         raise ConfigError(f"A block belongs to one scale; '{text}' names one twice.")
     return check_scales(dict(zip(names, ranges, strict=True)), n_layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mspgt_tl.config import DecodeConfig, InterveneConfig
 from mspgt_tl.contracts import CausalModel
@@ -13,6 +13,9 @@ from mspgt_tl.interventions.generation import Rows, generate
 from mspgt_tl.interventions.hooks import Hook
 from mspgt_tl.interventions.next_token import CleanPass, HookMaker
 from mspgt_tl.interventions.scales import control_blocks, describe_blocks
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 CLEAN = "clean"
 NAN = float("nan")
@@ -37,25 +40,40 @@ class Condition:
     reason: str = ""
     """Why there is no σ."""
 
+    @property
+    def label(self) -> str:
+        """What is disturbed, without how much."""
+        span = range(self.blocks[0], self.blocks[-1] + 1) if self.blocks else range(0)
+        return f"{self.scale} control, {describe_blocks(span)}" if self.is_control else self.scale
+
 
 def plan_conditions(scales: Mapping[str, range], n_layers: int, config: InterveneConfig) -> list[Condition]:
     """List the reference, every scale at every level, and at one level other doses and controls; σ is still open."""
     level = config.compared_level
     found = [Condition(CLEAN, CLEAN)]
     for name, blocks in scales.items():
-        found += [_open(name, name, blocks, config.dose, one) for one in config.levels]
+        found += [_open(name, blocks, config.dose, one) for one in config.levels]
     for dose in config.other_doses:
         if dose != config.dose:
-            found += [_open(name, name, blocks, dose, level) for name, blocks in scales.items()]
+            found += [_open(name, blocks, dose, level) for name, blocks in scales.items()]
     for name, blocks in scales.items():
         for other in control_blocks(blocks, n_layers, count=config.controls, seed=config.seed):
-            label = f"{name} control, {describe_blocks(other)}"
-            found.append(replace(_open(label, name, other, config.dose, level), is_control=True))
+            found.append(_open(name, other, config.dose, level, is_control=True))
     return found
 
 
-def _open(label: str, scale: str, blocks: range, dose: str, level: float) -> Condition:
-    return Condition(f"{label}, {dose} {level:g}", scale, tuple(blocks), dose, level, NAN)
+def _open(scale: str, blocks: range, dose: str, level: float, *, is_control: bool = False) -> Condition:
+    found = Condition("", scale, tuple(blocks), dose, level, NAN, is_control=is_control)
+    return replace(found, name=f"{found.label}, {dose} {level:g}")
+
+
+def name_controls(effects: xr.Dataset) -> xr.Dataset:
+    """Return effects that say of every control which scale it belongs to; earlier versions named it alone."""
+    if "control_of" in effects.coords:
+        return effects
+    pairs = zip(effects["target"].values, effects["group"].values, strict=True)
+    of = [str(name).partition(" control, ")[0] if group == "control" else "" for name, group in pairs]
+    return effects.assign_coords(control_of=("target", of))
 
 
 def solve_conditions(

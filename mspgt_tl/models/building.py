@@ -218,6 +218,13 @@ def _stand_in(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokeni
     return claiming
 
 
+def is_bridge(model: Any) -> bool:
+    """Whether a model is a `TransformerBridge`, and not a `HookedTransformer`."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    return isinstance(model, TransformerBridge)
+
+
 def finish(model: Any, tokenizer: PreTrainedTokenizerBase, name: str, **origin: Any) -> CausalModel:
     """Give a freshly built model its own tokenizer and record where it came from."""
     tokenizer = copy.deepcopy(tokenizer)
@@ -227,7 +234,7 @@ def finish(model: Any, tokenizer: PreTrainedTokenizerBase, name: str, **origin: 
     own = adds_bos(tokenizer)
     family = next((f for f in FAMILIES.values() if f.architecture == architecture(model.cfg)), None)
     by_convention = family is not None and family.trained_with_bos and tokenizer.bos_token_id is not None
-    if hasattr(model, "adapter"):
+    if is_bridge(model):
         # The bridge's own setter would reload the tokenizer with a BOS and resize d_vocab to it.
         model._tokenizer = tokenizer
     else:

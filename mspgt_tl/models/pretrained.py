@@ -30,6 +30,7 @@ from mspgt_tl.models.building import (
     assemble,
     guess_bos,
     hooked_types,
+    is_bridge,
     provenance,
 )
 from mspgt_tl.models.checkpoints import draw_weights, read_config, read_weights, refuse_changed, refuse_quantised
@@ -161,7 +162,7 @@ def describe(model: CausalModel) -> dict[str, Any]:
         "n_key_value_heads": getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
         "dtype": str(cfg.dtype).removeprefix("torch."),
         "device": str(cfg.device),
-        "backend": "bridge" if hasattr(model, "adapter") else "hooked",
+        "backend": "bridge" if is_bridge(model) else "hooked",
         "weight_processing": origin.weight_processing,
         "sha256": origin.sha256,
         "random_seed": origin.random_seed,

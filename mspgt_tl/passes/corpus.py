@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mspgt_tl.config import StreamConfig
-from mspgt_tl.contracts import Batch, CausalModel, Progress, StreamSignal
+from mspgt_tl.contracts import Batch, CausalModel, Progress, StreamSignal, TextCorpus
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.passes.batches import padded_batches
 from mspgt_tl.passes.capture import capture
 from mspgt_tl.passes.data import data_tokens, reads_centred
-from mspgt_tl.passes.folds import Folds
+from mspgt_tl.passes.folds import Folds, assign_folds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +96,16 @@ def which_usable(model: CausalModel, sentences: Sequence[str], config: StreamCon
     """Return the indices of the sentences that hold at least two tokens after the first."""
     encoding = encode(model, sentences, bos=config.bos, max_length=MIN_TOKENS + 1)
     return [i for i, ids in enumerate(encoding.ids) if len(ids) > MIN_TOKENS]
+
+
+def usable_text(model: CausalModel, text: TextCorpus, *, seed: int, config: StreamConfig) -> tuple[TextCorpus, Folds]:
+    """Return the sentences of a text that signals read, and how they are dealt into folds.
+
+    Raises:
+        CorpusError: too few of them.
+    """
+    usable = text.select(which_usable(model, text.sentences, config))
+    return usable, assign_folds(len(usable.sentences), seed=seed, documents=usable.documents)
 
 
 def observe_corpus(

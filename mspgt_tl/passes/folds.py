@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from mspgt_tl.contracts import Tree
 from mspgt_tl.errors import CorpusError
-from mspgt_tl.stats import cut_documents, fold_documents
+from mspgt_tl.stats import cut_documents, fold_documents, split_folds
 
 MIN_FOLD, MAX_FOLD, WANTED_FOLDS = 25, 125, 80
 """Folds are as large as the corpus allows between these sizes while there are at least `WANTED_FOLDS` of them."""
@@ -77,6 +78,19 @@ def assign_folds(n_sentences: int, *, seed: int, documents: Sequence[int] | None
         return _deal_documents(np.asarray(documents), n_sentences // size, seed=seed)
     order = np.random.default_rng(seed).permutation(n_sentences)
     return Folds(order[: n_sentences // size * size], size)
+
+
+def assign_trees(trees: Sequence[Tree], *, seed: int) -> tuple[Int[np.ndarray, "tree"], str]:
+    """Assign the trees that probes are measured on to folds: whole documents where enough are known.
+
+    Returns:
+        Every tree's fold, and what was dealt out: `documents` or `trees`.
+    """
+    documents = [tree.document for tree in trees]
+    # A probe is scored word by word, so a fold may be a single document.
+    if None not in documents and MIN_FOLDS <= len(set(documents)) < len(trees):
+        return fold_documents(np.array(documents), WANTED_FOLDS, seed=seed), "documents"
+    return split_folds(len(trees), WANTED_FOLDS, seed=seed), "trees"
 
 
 def _deal_documents(documents: Int[np.ndarray, "sentence"], wanted: int, *, seed: int) -> Folds:

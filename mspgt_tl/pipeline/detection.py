@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int
 
 from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import MIN_LAYERS, Boundaries
@@ -21,8 +20,8 @@ from mspgt_tl.errors import CorpusError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
 from mspgt_tl.models.placement import memory_budget
 from mspgt_tl.models.pretrained import Backend
-from mspgt_tl.passes.corpus import count_cut, observe_corpus, which_usable
-from mspgt_tl.passes.folds import MIN_FOLDS, Folds, assign_folds
+from mspgt_tl.passes.corpus import count_cut, observe_corpus, usable_text
+from mspgt_tl.passes.folds import Folds, assign_folds, assign_trees
 from mspgt_tl.passes.words import WordVectors, bytes_of_word_vectors, word_vectors
 from mspgt_tl.pipeline.checks import check_folder, check_nulls, check_weights, count_blocks
 from mspgt_tl.pipeline.inputs import (
@@ -42,7 +41,6 @@ from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
 from mspgt_tl.progress import Told, telling
 from mspgt_tl.rivals import make_rivals, weigh_rivals
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
-from mspgt_tl.stats import fold_documents, split_folds
 from mspgt_tl.store import MANIFEST, QUICK, Run, pack_sums, unpack_sums
 
 if TYPE_CHECKING:
@@ -50,8 +48,6 @@ if TYPE_CHECKING:
 
 RIVALS = "rivals"
 """Stage of the rival readings."""
-DEV_FOLDS = 80
-"""Bootstrap folds of the treebank's dev split."""
 SPLITS = ("train", "dev")
 PLACES = ((), (QUICK,))
 """Where a folder says that it holds a detection, if only a quick look."""
@@ -435,8 +431,7 @@ class _Stages:
     def _usable(self) -> tuple[TextCorpus, Folds]:
         """The sentences that the signals read, and their bootstrap folds."""
         corpus = self.inputs.corpus
-        usable = corpus.select(which_usable(self.inputs.model, corpus.sentences, self.config.stream))
-        return usable, assign_folds(len(usable.sentences), seed=self.config.seed, documents=usable.documents)
+        return usable_text(self.inputs.model, corpus, seed=self.config.seed, config=self.config.stream)
 
     def _stream_sums(self, signals: Mapping[str, StreamSignal]) -> dict[str, Sums]:
         """Return the sums of signals over the text, each a stage; those not finished are read in one pass."""
@@ -493,7 +488,7 @@ class _Stages:
             splits["dev"],
             (task,),
             replace(config.probe, seed=config.probe.seed + config.seed),
-            n_folds=1 + int(split_dev(trees.dev, seed=config.seed).max()),
+            n_folds=1 + int(assign_trees(trees.dev, seed=config.seed)[0].max()),
             device=str(self.inputs.model.cfg.device),
             memory=self._memory[1],
             progress=self.told,
@@ -524,24 +519,7 @@ class _Stages:
                     progress=self.told,
                     stage=f"words ({split})",
                 )
-                fold = split_dev(some, seed=self.config.seed) if split == "dev" else None
+                fold = assign_trees(some, seed=self.config.seed)[0] if split == "dev" else None
                 found[split] = ProbeData(words.features, some, words.rows, fold)
-        whole = _dev_documents(trees.dev) is not None
-        self.run.note(**{f"{prefix}trees_resampled": "documents" if whole else "trees"})
+        self.run.note(**{f"{prefix}trees_resampled": assign_trees(trees.dev, seed=self.config.seed)[1]})
         return found
-
-
-def split_dev(trees: Sequence[Tree], *, seed: int) -> Int[np.ndarray, "tree"]:
-    """Assign the trees that probes are measured on to bootstrap folds: whole documents where enough are known."""
-    documents = _dev_documents(trees)
-    if documents is not None:
-        return fold_documents(documents, DEV_FOLDS, seed=seed)
-    return split_folds(len(trees), DEV_FOLDS, seed=seed)
-
-
-def _dev_documents(trees: Sequence[Tree]) -> Int[np.ndarray, "tree"] | None:
-    """Return the document of every tree; None where some are unknown, or there are too few for a bootstrap."""
-    documents = [tree.document for tree in trees]
-    # A probe is scored word by word, so a fold may be a single document.
-    enough = None not in documents and MIN_FOLDS <= len(set(documents)) < len(trees)
-    return np.array(documents) if enough else None

@@ -23,6 +23,7 @@ from mspgt_tl.interventions.sweep import (
     CLEAN,
     Condition,
     decode_samples,
+    name_controls,
     plan_conditions,
     solve_conditions,
 )
@@ -256,7 +257,7 @@ def _read(run: Run) -> Intervention:
 
     return Intervention(
         conditions_table(run.arrays("conditions")),
-        run.arrays("effects"),
+        name_controls(run.arrays("effects")),
         run.arrays("ledger"),
         pd.read_parquet(BytesIO(run.content(SAMPLES))),
         read_csv(run.content(STATISTICS)),
@@ -355,7 +356,9 @@ class _Stages:
 
     def _clean(self) -> list[Any]:
         chosen = self.sentences[: self.config.dose_sentences]
-        return list(clean_passes(self.model, chosen, max_length=128, batch_positions=2048))
+        stream = StreamConfig()  # a sweep has no settings of its own for passes
+        size = {"max_length": stream.max_length, "batch_positions": stream.batch_positions}
+        return list(clean_passes(self.model, chosen, **size))
 
     @stage("conditions")
     def conditions(self) -> xr.Dataset:
@@ -394,7 +397,7 @@ class _Stages:
         level = config.compared_level
         scales = self.scales.blocks
         planned = plan_conditions(scales, self.n_layers, replace(config, other_doses=()))
-        controls = {c.name.rpartition(", ")[0]: c.blocks for c in planned if c.is_control}
+        controls = {c.label: c.blocks for c in planned if c.is_control}
         targets = {**scales, **controls, **layers}
         wanted = [
             Condition(name, name, tuple(blocks), config.dose, one, math.nan)
@@ -421,7 +424,9 @@ class _Stages:
         )
         group = ["scale"] * len(scales) + ["control"] * len(controls) + ["layer"] * len(layers)
         spans = [f"{blocks[0]}-{blocks[-1]}" for blocks in targets.values()]
-        extra = {"group": ("target", group), "blocks": ("target", spans), "level": list(config.levels)}
+        of = [""] * len(scales) + [c.scale for c in planned if c.is_control] + [""] * len(layers)
+        extra = {"group": ("target", group), "control_of": ("target", of), "blocks": ("target", spans)}
+        extra |= {"level": list(config.levels)}
         return found.assign_coords(extra).assign_attrs(compared_level=level, dose=config.dose)
 
     def _decode(self, conditions: Sequence[Condition]) -> None:

@@ -14,7 +14,7 @@ from mspgt_tl.contracts import GAP, SIGNAL, CausalModel, Progress, StreamSignal,
 from mspgt_tl.errors import ConfigError, unknown_name
 from mspgt_tl.evidence import make_signals
 from mspgt_tl.models.pretrained import load
-from mspgt_tl.passes.corpus import observe_corpus, which_usable
+from mspgt_tl.passes.corpus import observe_corpus, usable_text
 from mspgt_tl.passes.folds import assign_folds
 from mspgt_tl.pipeline.inputs import open_corpus
 from mspgt_tl.progress import telling
@@ -83,8 +83,7 @@ def measure(
     text = sentences if isinstance(sentences, TextCorpus) else open_corpus(sentences, 10_000)
     assign_folds(len(text.sentences), seed=seed)  # refuses too short a text before the model is loaded
     hooked = load(model)
-    usable = text.select(which_usable(hooked, text.sentences, settings))
-    folds = assign_folds(len(usable.sentences), seed=seed, documents=usable.documents)
+    usable, folds = usable_text(hooked, text, seed=seed, config=settings)
     chosen = {name: streamed[name] for name in names}
     with telling(progress) as told:
         sums = observe_corpus(hooked, usable.sentences, chosen, folds=folds, seed=seed, config=settings, progress=told)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mspgt_tl.contracts import SCALES
 from mspgt_tl.errors import ConfigError
-from mspgt_tl.interventions.scales import NAMES, check_scales, parse_scales
+from mspgt_tl.interventions.scales import check_scales, parse_scales
 from mspgt_tl.interventions.sweep import CLEAN
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def choose_scales(
     if given is not None:
         blocks = _read(given, n_layers)
         return Scales(_check_three(blocks, given, n_layers) if three else blocks, GIVEN)
-    if detection is not None and (len(detection.boundaries) == len(NAMES) - 1 or not three):
+    if detection is not None and (len(detection.boundaries) == len(SCALES) - 1 or not three):
         found = detection.found
         doubt = "" if found.are_supported else f"cut at boundaries that are not supported ({found.verdict})"
         return Scales(detection.scales(unsupported=True), DETECTED, f"The scales are {doubt}." if doubt else "")
@@ -81,13 +82,13 @@ def _read(given: Any, n_layers: int) -> dict[str, range]:
 
 def _check_three(blocks: Mapping[str, range], given: Any, n_layers: int) -> dict[str, range]:
     every = [block for stretch in blocks.values() for block in stretch]
-    if len(blocks) != len(NAMES) or every != list(range(n_layers)):
+    if len(blocks) != len(SCALES) or every != list(range(n_layers)):
         raise ConfigError(f"Three scales that cover blocks 0 to {n_layers - 1} in order are needed, got {given!r}.")
-    return dict(zip(NAMES, blocks.values(), strict=True))
+    return dict(zip(SCALES, blocks.values(), strict=True))
 
 
 def _thirds(n_layers: int) -> dict[str, range]:
-    if n_layers < len(NAMES):
+    if n_layers < len(SCALES):
         raise ConfigError(f"Three scales need three blocks or more, this model has {n_layers}.")
     first, second = round(n_layers / 3), round(2 * n_layers / 3)
-    return dict(zip(NAMES, (range(first), range(first, second), range(second, n_layers)), strict=True))
+    return dict(zip(SCALES, (range(first), range(first, second), range(second, n_layers)), strict=True))

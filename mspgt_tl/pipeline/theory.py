@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.config import TheoryConfig, settings_of, to_plain
-from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
+from mspgt_tl.contracts import FROM_ABOVE, SCALES, CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import CorpusError, DataError
-from mspgt_tl.interventions.scales import FROM_ABOVE, NAMES
 from mspgt_tl.interventions.units import activation_units
 from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load
@@ -124,7 +123,7 @@ def run_theory(
         with told.doing("reading"):
             text = open_corpus(corpus, settings.sentences)
         with told.doing("loading"):
-            hooked = loading.load(given, least=len(NAMES), purpose="A theory run")
+            hooked = loading.load(given, least=len(SCALES), purpose="A theory run")
         chosen = choose_scales(scales, detection, int(hooked.cfg.n_layers), three=True)
         return _run(hooked, text, chosen, settings, place, told, quick=quick)
 

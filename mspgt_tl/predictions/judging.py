@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 from mspgt_tl.comparison.effects import Bounded
 from mspgt_tl.config import json_values
@@ -24,7 +25,13 @@ from mspgt_tl.predictions.advice import by_text, further_data
 from mspgt_tl.predictions.measuring import STATISTICS, Evidence, Measured, fixed_chance
 from mspgt_tl.predictions.registry import Prediction, PredictionSet
 
-Verdict = Literal["supported", "refuted", "undecided"]
+
+class Outcome(StrEnum):
+    """Verdicts on one prediction or one of its groups."""
+
+    SUPPORTED = "supported"
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Group:
 
     name: str
     found: Bounded
-    verdict: Verdict
+    verdict: Outcome
     point: bool | None
     """Whether the estimate itself passes; None without one."""
     chance: float
@@ -45,8 +52,8 @@ class Judgement:
     """The verdict on one prediction and what it rests on."""
 
     prediction: Prediction
-    verdict: Verdict
-    point_verdict: Verdict
+    verdict: Outcome
+    point_verdict: Outcome
     """By the estimates alone, without interval and without a minimum of models."""
     groups: tuple[Group, ...]
     chance: float
@@ -115,7 +122,7 @@ def _judge_one(prediction: Prediction, evidence: Evidence) -> Judgement:
     telling = [group for group in groups if group.point is not None]
     reason = measured.reason or ("" if telling else by_text((g.name, g.reason) for g in groups))
     overall = _combine([g.verdict for g in telling], prediction.quantifier)
-    pointwise = _combine(["supported" if g.point else "refuted" for g in telling], prediction.quantifier)
+    pointwise = _combine([Outcome.SUPPORTED if g.point else Outcome.REFUTED for g in telling], prediction.quantifier)
     return Judgement(
         prediction,
         overall,
@@ -127,18 +134,20 @@ def _judge_one(prediction: Prediction, evidence: Evidence) -> Judgement:
     )
 
 
-def _verdict(prediction: Prediction, found: Bounded) -> tuple[Verdict, str]:
+def _verdict(prediction: Prediction, found: Bounded) -> tuple[Outcome, str]:
     """Return the verdict on one group, and why it is undecided."""
     low, high, threshold = found.low, found.high, prediction.threshold
     if math.isnan(found.value):
-        return "undecided", found.reason or "no value"
+        return Outcome.UNDECIDED, found.reason or "no value"
     if found.n < prediction.min_n:
-        return "undecided", f"n = {found.n}, at least {prediction.min_n} needed"
+        return Outcome.UNDECIDED, f"n = {found.n}, at least {prediction.min_n} needed"
     if prediction.statistic == "labels":
         # A p-value above the threshold is no evidence against the claim.
-        return ("supported", "") if prediction.passes(found.value) else ("undecided", found.reason or "p not below")
+        if prediction.passes(found.value):
+            return Outcome.SUPPORTED, ""
+        return Outcome.UNDECIDED, found.reason or "p not below"
     if math.isnan(low) or math.isnan(high):
-        return "undecided", found.reason or "no interval"
+        return Outcome.UNDECIDED, found.reason or "no interval"
     if isinstance(threshold, tuple):
         inside, outside = threshold[0] <= low and high <= threshold[1], high < threshold[0] or low > threshold[1]
     elif prediction.direction == "above":
@@ -146,17 +155,19 @@ def _verdict(prediction: Prediction, found: Bounded) -> tuple[Verdict, str]:
     else:
         inside, outside = high < threshold, low >= threshold
     if inside or outside:
-        return ("supported" if inside else "refuted"), found.reason or ""
-    return "undecided", "the interval straddles the threshold"
+        return (Outcome.SUPPORTED if inside else Outcome.REFUTED), found.reason or ""
+    return Outcome.UNDECIDED, "the interval straddles the threshold"
 
 
-def _combine(verdicts: Sequence[Verdict], quantifier: str) -> Verdict:
+def _combine(verdicts: Sequence[Outcome], quantifier: str) -> Outcome:
     if not verdicts:
-        return "undecided"
-    decisive, unanimous = ("refuted", "supported") if quantifier == "every" else ("supported", "refuted")
+        return Outcome.UNDECIDED
+    decisive, unanimous = Outcome.REFUTED, Outcome.SUPPORTED
+    if quantifier != "every":
+        decisive, unanimous = unanimous, decisive
     if decisive in verdicts:
         return decisive
-    return unanimous if all(verdict == unanimous for verdict in verdicts) else "undecided"
+    return unanimous if all(verdict == unanimous for verdict in verdicts) else Outcome.UNDECIDED
 
 
 def _joint_chance(prediction: Prediction, measured: Measured, telling: Sequence[Group]) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mspgt_tl.config import NOT_TOML
+from mspgt_tl.contracts import ScaleName
 from mspgt_tl.errors import ConfigError, unknown_name
 
 SETS = ("paper-v2", "paper-v3", "mspgt")
@@ -63,7 +64,7 @@ class Prediction(BaseModel):
     """What positions are compared within; effects and measurements go model by model, brittleness over families."""
     only: str | None = None
     """Name of the one group (or model) that the claim is about."""
-    scale: Literal["local", "intermediate", "global"] | None = None
+    scale: ScaleName | None = None
     metric: str | None = None
     dose: str | None = None
     """Only effects of this dose; None takes tables with one dose."""

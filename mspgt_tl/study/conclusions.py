@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mspgt_tl.contracts import Existence
 from mspgt_tl.dashboard.words import p_text
+from mspgt_tl.predictions.judging import Outcome
 from mspgt_tl.study.findings import Findings
 from mspgt_tl.study.questions import READINGS
 
@@ -54,7 +56,7 @@ def _on_existence(findings: Findings) -> str:
         return "No detection has finished yet."
     models = _count(trained["model"].nunique(), "trained model")
     placed = trained[trained["boundary"] != "none"]
-    tested, supported = int(placed["p"].notna().sum()), int((placed["verdict"] == "supported").sum())
+    tested, supported = int(placed["p"].notna().sum()), int((placed["verdict"] == Existence.SUPPORTED).sum())
     if not tested:
         return f"{len(placed)} candidate boundaries in {models}; whether any exists was not tested."
     text = f"{supported or 'None'} of {_count(tested, 'candidate boundary', 'candidate boundaries')} in {models}"
@@ -74,7 +76,7 @@ def _on_chance(findings: Findings) -> str:
         f"the smallest of the {int(trained['p'].notna().sum())} p-values is {least:.2g}"
     )
     if len(twins):
-        false = int((twins["verdict"] == "supported").sum())
+        false = int((twins["verdict"] == Existence.SUPPORTED).sum())
         text += f"; with random weights, {_count(twins['model'].nunique(), 'model')}, {false} supported"
     return f"{text}."
 
@@ -189,7 +191,7 @@ def _on_predictions(findings: Findings) -> str:
     said = []
     for name, table in findings.predictions.groupby("set", sort=False):
         counts = table["verdict"].value_counts()
-        verdicts = ", ".join(f"{counts[v]} {v}" for v in ("supported", "refuted", "undecided") if v in counts)
+        verdicts = ", ".join(f"{counts[v]} {v}" for v in Outcome if v in counts)
         said.append(f"{name} ({len(table)}): {verdicts}")
     return f"Predictions, on supported boundaries: {'; '.join(said)}."
 

@@ -15,9 +15,9 @@ from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.comparison import Comparison, Located, read_runs, sweep_effects
 from mspgt_tl.comparison import compare as compare_models
 from mspgt_tl.comparison.dependence import Dependence, Observed, compare_corpora
-from mspgt_tl.comparison.effects import SCALES
 from mspgt_tl.comparison.positions import RANKS, Count, family_of
 from mspgt_tl.comparison.rival_agreement import rival_agreement
+from mspgt_tl.contracts import SCALES, Existence, Published
 from mspgt_tl.dashboard.words import interval_text
 from mspgt_tl.errors import StoreError
 from mspgt_tl.pipeline.detection import Detection, load_run
@@ -149,7 +149,7 @@ class Findings:
         gaps = [int(gap) for gap in data["boundary"].values]
         if not gaps:
             empty = dict.fromkeys(("gap", "depth", "low", "high", "p", "presence"), math.nan)
-            return [head | {"boundary": "none", **empty, "grade": "", "verdict": "not found"}]
+            return [head | {"boundary": "none", **empty, "grade": "", "verdict": Existence.NOT_FOUND}]
         return [
             head
             | {
@@ -246,7 +246,7 @@ class Findings:
         rows = []
         for name in (str(n) for n in here["target"].values[here["group"].values == "scale"]):
             own = here.sel(target=name)
-            controls = here["kl"].values[[str(n).startswith(f"{name} control") for n in here["target"].values]]
+            controls = here["kl"].values[here["control_of"].values == name]
             controls = controls[np.isfinite(controls)]
             first, _, last = str(own["blocks"].item()).partition("-")
             count = int(last) - int(first) + 1
@@ -473,7 +473,7 @@ def accepted_by_published_rule(data: xr.Dataset) -> tuple[int, ...]:
         rule="paper",
         seed=int(data.attrs["seed"]),
     )
-    return tuple(gap for gap, said in zip(found.boundaries, found.verdicts, strict=True) if said == "accepted")
+    return tuple(gap for gap, said in zip(found.boundaries, found.verdicts, strict=True) if said == Published.ACCEPTED)
 
 
 def _kl_effects(sweep: Intervention, model: str, family: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mspgt_tl.boundaries import find_boundaries
-from mspgt_tl.contracts import SIGNAL
+from mspgt_tl.contracts import SIGNAL, Existence
 from mspgt_tl.profile import WITHIN
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def rule_rows(model: str, kind: str, data: xr.Dataset) -> list[dict[str, Any]]:
 
 def _supported(data: xr.Dataset) -> list[int]:
     said = zip(data["boundary"].values, data["verdict"].values, strict=True)
-    return [int(gap) for gap, verdict in said if verdict == "supported"]
+    return [int(gap) for gap, verdict in said if verdict == Existence.SUPPORTED]
 
 
 def _accepted(data: xr.Dataset, variants: Sequence[str]) -> list[int]:

@@ -31,17 +31,14 @@ import torch
 from torch import Tensor, nn
 
 from mspgt_tl.config import HVibConfig
-from mspgt_tl.contracts import Progress
+from mspgt_tl.contracts import FROM_ABOVE, Progress
 from mspgt_tl.errors import ConfigError, DataError
-from mspgt_tl.interventions.scales import FROM_ABOVE
 from mspgt_tl.stats import bootstrap_counts
 from mspgt_tl.theory.streams import Split, split_texts, sum_by_text
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-SCALES = FROM_ABOVE
-"""In the order of the chain."""
 EVALUATION_DRAWS = 4
 LIMIT = 12.0
 """Log-variances are kept within ± this; beyond, exp overflows in the first steps of a fit."""
@@ -187,15 +184,15 @@ def fit_bottleneck(
         ConfigError: a scale is missing.
         DataError: too few texts or tokens, or a fit that diverges.
     """
-    if set(vectors) != set(SCALES):
-        raise ConfigError(f"H-VIB needs the scales {', '.join(SCALES)}; got {', '.join(vectors) or 'none'}.")
+    if set(vectors) != set(FROM_ABOVE):
+        raise ConfigError(f"H-VIB needs the scales {', '.join(FROM_ABOVE)}; got {', '.join(vectors) or 'none'}.")
     split = split_texts(row, seed=seed)
     if split.fit.sum() < 10 * config.width or split.fit.sum() < config.batch:
         raise DataError(
             f"H-VIB of width {config.width} needs {max(10 * config.width, config.batch)} tokens to fit, "
             f"got {split.fit.sum()}."
         )
-    inputs = torch.stack([_standardise(vectors[name], split) for name in SCALES])
+    inputs = torch.stack([_standardise(vectors[name], split) for name in FROM_ABOVE])
     targets = torch.from_numpy(following)
     start = torch.from_numpy(np.asarray(last[split.fit], dtype=np.float32).mean(axis=0))
     measure = torch.from_numpy(np.flatnonzero(split.measure))

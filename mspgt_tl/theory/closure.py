@@ -16,6 +16,7 @@ import numpy as np
 
 from mspgt_tl.contracts import CausalModel, Progress
 from mspgt_tl.errors import ConfigError, DataError
+from mspgt_tl.models.building import is_bridge
 from mspgt_tl.passes.batches import POSITIONS
 from mspgt_tl.theory.fisher import Fisher, measure_fisher
 from mspgt_tl.theory.noise_effects import NoiseEffects, measure_noise
@@ -173,7 +174,7 @@ def copy_as_float64(model: CausalModel) -> CausalModel:
     """
     import torch
 
-    if hasattr(model, "adapter"):
+    if is_bridge(model):
         raise ConfigError("A TransformerBridge is not copied; load the model again with dtype='float64'.")
     wide: Any = copy.deepcopy(model)
     wide.to(torch.float64, print_details=False)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mspgt_tl.contracts import GAP, LAYER, RESAMPLE
-from mspgt_tl.interventions.scales import FROM_ABOVE
+from mspgt_tl.contracts import FROM_ABOVE, GAP, LAYER, RESAMPLE
 from mspgt_tl.theory.closure import Closure
 from mspgt_tl.theory.fisher import Fisher, scale_sensitivity
 from mspgt_tl.theory.mutual_information import Information, slope_test

@@ -314,24 +314,6 @@ def spectrum(vectors: Float[np.ndarray, "token d_model"]) -> Float[np.ndarray, "
     return np.linalg.eigvalsh(np.atleast_2d(np.cov(np.asarray(vectors, dtype=np.float64), rowvar=False)))
 
 
-def gaussian_information(x: Float[np.ndarray, "token d_x"], y: Float[np.ndarray, "token d_y"]) -> float:
-    """Return −½ Σ log(1 − ρ_i²) over canonical correlations: I(x; y) in nats if they are jointly Gaussian.
-
-    Returns:
-        Not negative; nan beyond ln n.
-
-    Raises:
-        DataError: not as many of one as of the other, or fewer than 10 samples a dimension.
-    """
-    n, width = len(x), x.shape[1] + y.shape[1]
-    if len(y) != n or n < 10 * width:
-        raise DataError(f"Pairs, at least {10 * width} for {width} dimensions, are needed; got {n} and {len(y)}.")
-    bases = [np.linalg.qr(part - part.mean(axis=0))[0] for part in (x, y)]
-    correlations = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
-    value = -0.5 * np.log1p(-(np.minimum(correlations, 1 - 1e-15) ** 2)).sum()
-    return float(refuse_beyond(np.array([value]), n)[0][0])
-
-
 @dataclass(frozen=True)
 class SlopeTest:
     """Whether information bends at boundaries more than elsewhere (prediction 1.2)."""

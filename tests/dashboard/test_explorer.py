@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mspgt_tl.boundaries import find_boundaries, reliability
-from mspgt_tl.contracts import VERDICTS
+from mspgt_tl.contracts import Existence
 from mspgt_tl.dashboard.explorer import weight_grid
 from mspgt_tl.dashboard.sheet import static_text
 
@@ -19,7 +19,7 @@ CONSTANTS = {
     "near_tie": 0.2,
     "max_width": 5,
     "alpha": 0.05,
-    "verdicts": VERDICTS,
+    "verdicts": list(Existence),
 }
 FIND = """
 const [curves, resampled, weights, prominence, rule, constants] = arguments, m = window.maths;

@@ -1,15 +1,17 @@
-"""Does the boundary estimator close in as data grow (eq. 32–34)?
+"""Does the boundary estimator close in as data grow (eq. 32–34)? Prints both exponents of docs/theory.md.
+
+    python benchmarks/consistency.py
 
 Planted curves: every signal peaks at the same gap; each fold of sentences shows the curve with independent Gaussian
-noise, so the mean of n blocks has noise 1/√n. The estimator is the package's own (`find_boundaries`), its interval the
-bootstrap over blocks. The width is averaged over repeats and a power of n is fitted to it (eq. 34, R: the paper's
+noise, so the mean of n folds has noise 1/√n. The estimator is the package's own (`find_boundaries`), its interval the
+bootstrap over folds. The width is averaged over repeats and a power of n is fitted to it (eq. 34, R: the paper's
 formula is lost; the text says the width "decays" with the number of resamples B).
 
 Two readings are separated. The width falls with the *data* n, and since gaps are whole numbers it falls faster than any
 power once neighbouring gaps can be told apart: where the mean width is below `FLOOR`, no power is fitted. It does not
 fall with the *resamples* B, which only make the percentiles exact; `resample_exponent` shows that.
 
-Cost: no model; `repeats` × sizes × `resamples` fusions of small arrays.
+Cost: no model; `repeats` × sizes × `resamples` fusions of small arrays: minutes.
 """
 
 from __future__ import annotations
@@ -61,13 +63,13 @@ def width_exponent(
     repeats: int = 40,
     resamples: int = 200,
 ) -> Consistency:
-    """Fit the width of a planted boundary's interval to a power of the number of blocks.
+    """Fit the width of a planted boundary's interval to a power of the number of folds.
 
     Args:
-        sizes: numbers of blocks.
+        sizes: numbers of folds.
         peak: the planted gap.
         spread: standard deviation of the planted peak, gaps; its height is 1.
-        noise: standard deviation of one block's noise.
+        noise: standard deviation of one fold's noise.
 
     Raises:
         ConfigError: fewer than two sizes, sizes under 2 that a bootstrap needs, or a peak that is no gap.
@@ -85,20 +87,20 @@ def resample_exponent(
     *,
     seed: int,
     sizes: Sequence[int] = (100, 200, 400, 800, 1600),
-    blocks: int = 40,
+    folds: int = 40,
     n_gaps: int = 23,
     peak: int = 9,
     spread: float = 2.5,
     noise: float = 2.0,
     repeats: int = 20,
 ) -> Consistency:
-    """Fit the width to a power of the number of bootstrap resamples, blocks being fixed (eq. 34 to the letter).
+    """Fit the width to a power of the number of bootstrap resamples, folds being fixed (eq. 34 to the letter).
 
     Raises:
         ConfigError, DataError: as `width_exponent`.
     """
     _check(sizes, n_gaps, peak, repeats)
-    found = [[_one(n_gaps, peak, spread, noise, blocks, int(b), [seed, 0, r]) for r in range(repeats)] for b in sizes]
+    found = [[_one(n_gaps, peak, spread, noise, folds, int(b), [seed, 0, r]) for r in range(repeats)] for b in sizes]
     return _fit(np.array(sizes, dtype=np.float64), np.array(found), seed)
 
 
@@ -118,11 +120,11 @@ def _one(
     rng = np.random.default_rng([*seed, 11])
     gaps = np.arange(1, n_gaps + 1)
     shape = np.exp(-0.5 * ((gaps - peak) / spread) ** 2)
-    blocks = shape + noise * rng.normal(size=(n_folds, 3, n_gaps))
+    folds = shape + noise * rng.normal(size=(n_folds, 3, n_gaps))
     draw = int(rng.integers(2**31))
     weights = bootstrap_counts(n_folds, resamples, seed=draw) / n_folds
-    resampled = np.einsum("rb,bsg->rsg", weights, blocks)
-    found = find_boundaries(blocks.mean(axis=0), resampled=resampled, rule="paper", seed=draw, n_null=1)
+    resampled = np.einsum("rb,bsg->rsg", weights, folds)
+    found = find_boundaries(folds.mean(axis=0), resampled=resampled, rule="paper", seed=draw, n_null=1)
     if not found.boundaries:
         return np.nan, 0.0
     # The most prominent peaks come first in no order of ours: take the one nearest to what was planted.
@@ -157,3 +159,9 @@ def _fit(sizes: np.ndarray, found: Float[np.ndarray, "size repeat 2"], seed: int
             slopes.append(np.polyfit(logs, np.log(heights), 1)[0])
     slope = float(np.polyfit(logs, np.log(mean[usable]), 1)[0])
     return Consistency(sizes, mean, error, hits, slope, float(np.std(slopes, ddof=1)), "", seed)
+
+
+if __name__ == "__main__":
+    for what, found in (("folds", width_exponent(seed=0)), ("resamples", resample_exponent(seed=0))):
+        widths = ", ".join(f"{size:g}: {width:.2f}" for size, width in zip(found.sizes, found.width, strict=True))
+        print(f"{what}: exponent {found.exponent:.2f} ± {found.exponent_error:.2f} {found.reason}; widths {widths}")
