@@ -8,7 +8,7 @@ prominence 0.3, and nothing that could say no except an interval of five layers 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal, get_args
 
@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from mspgt_tl.contracts import SCALES, Existence, Published
+from mspgt_tl.codec import stored
+from mspgt_tl.contracts import GAP, RESAMPLE, SCALES, SIGNAL, Existence, Published
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
 from mspgt_tl.nulls import MIN_GAPS, concordance_test
 
@@ -52,34 +53,38 @@ class Boundaries:
         ((4, 9), True)
     """
 
-    boundaries: tuple[int, ...]
+    boundaries: tuple[int, ...] = field(metadata=stored("found", name="boundary"))
     """Gaps in 1 … n_layers-1; at most two."""
-    verdicts: tuple[str, ...]
-    p_values: Float[np.ndarray, "boundary"]
+    verdicts: tuple[str, ...] = field(metadata=stored("found", name="verdict"))
+    p_values: Float[np.ndarray, "boundary"] = field(metadata=stored("found", name="p_value"))
     """Adjusted for both boundaries; nan where `reasons` says why."""
-    intervals: Float[np.ndarray, "boundary 2"]
+    intervals: Float[np.ndarray, "boundary 2"] = field(metadata=stored("found", "bound", name="interval"))
     """95 % bootstrap percentile intervals of the gap; nan where only curves are given."""
-    presence: Float[np.ndarray, "boundary"]
+    presence: Float[np.ndarray, "boundary"] = field(metadata=stored("found"))
     """Share of resamples in which the boundary was found."""
-    mode_mass: Float[np.ndarray, "boundary"]
+    mode_mass: Float[np.ndarray, "boundary"] = field(metadata=stored("found"))
     """Share of those resamples at the commonest gap."""
-    near_ties: tuple[int | None, ...]
+    near_ties: tuple[int | None, ...] = field(metadata=stored("found", name="near_tie"))
     """The rival gap of each boundary, if there is one."""
-    peak_counts: Float[np.ndarray, "3"]
+    peak_counts: Float[np.ndarray, "3"] = field(metadata=stored("peaks", name="peak_count"))
     """Share of resamples with 0, 1 and 2 peaks."""
-    fused: Float[np.ndarray, "gap"]
-    normalised: Float[np.ndarray, "signal gap"]
+    peaks: Float[np.ndarray, "resample 2"] = field(metadata=stored(RESAMPLE, "rank", name="peak"))
+    """Gaps of every resample's own two peaks, in depth order; nan where it has fewer. No rows without resamples."""
+    fused: Float[np.ndarray, "gap"] = field(metadata=stored(GAP, long_name="evidence"))
+    normalised: Float[np.ndarray, "signal gap"] = field(
+        metadata=stored(SIGNAL, GAP, long_name="min-max normalised signal times reliability")
+    )
     """Min-max normalised signals times their reliability; zero for signals left out."""
-    weights: Float[np.ndarray, "signal"]
+    weights: Float[np.ndarray, "signal"] = field(metadata=stored(SIGNAL, name="weight"))
     """The weights really used: zero for signals left out, summing to one over the rest."""
-    reliability: Float[np.ndarray, "signal"]
+    reliability: Float[np.ndarray, "signal"] = field(metadata=stored(SIGNAL))
     """In [0, 1]; nan where only curves are given."""
-    gain: Float[np.ndarray, "signal"]
+    gain: Float[np.ndarray, "signal"] = field(metadata=stored(SIGNAL))
     """Factor of each normalised signal: its reliability, 1 where that is unknown or not asked for, 0 if left out."""
-    flat: tuple[bool, ...]
-    contrast: Float[np.ndarray, "gap"]
+    flat: tuple[bool, ...] = field(metadata=stored(SIGNAL))
+    contrast: Float[np.ndarray, "gap"] = field(metadata=stored(GAP, long_name="fused local contrast"))
     """Fused local contrast, the statistic of the existence test; nan where it was not made."""
-    contrast_threshold: float
+    contrast_threshold: float = field(metadata=stored())
     """The contrast that 5 % of the null curves exceed somewhere."""
     rule: Rule
     seed: int
@@ -290,6 +295,7 @@ def find_boundaries(
         mode_mass=place.mode_mass,
         near_ties=place.near_ties,
         peak_counts=place.peak_counts,
+        peaks=place.peaks,
         fused=fused,
         normalised=shown,
         weights=used,
@@ -356,6 +362,7 @@ class _Places:
     mode_mass: np.ndarray
     near_ties: tuple[int | None, ...]
     peak_counts: np.ndarray
+    peaks: np.ndarray
 
 
 def _bootstrap_places(
@@ -378,7 +385,8 @@ def _bootstrap_places(
     if resampled is None or not weights.any():
         if n:
             reasons.append("Intervals are nan: they need bootstrap resamples, and only curves were given.")
-        return _Places(intervals, presence, mode_mass, (None,) * n, np.full(3, np.nan))
+        none = np.full((0 if resampled is None else len(resampled), 2), np.nan)
+        return _Places(intervals, presence, mode_mass, (None,) * n, np.full(3, np.nan), none)
     refused = np.einsum("s,rsg->rg", weights, scale_signals(resampled, gain))
     picked = pick_peaks_by_row(refused, prominence=prominence)
     counts = np.bincount(np.isfinite(picked).sum(axis=1), minlength=3) / len(picked)
@@ -400,7 +408,7 @@ def _bootstrap_places(
         else:
             drawn = found if rule == "paper" else local[:, i]
             intervals[i] = np.quantile(drawn, [0.025, 0.975], method="inverted_cdf") + 1
-    return _Places(intervals, presence, mode_mass, tuple(rivals), counts)
+    return _Places(intervals, presence, mode_mass, tuple(rivals), counts, picked + 1)
 
 
 def _highest_by_section(peaks: np.ndarray, fused: np.ndarray, refused: np.ndarray) -> Int[np.ndarray, "resample peak"]:
@@ -472,8 +480,8 @@ def _verdict(p_value: float, interval: np.ndarray, rule: Rule) -> Existence | Pu
 class WeightMap:
     """Where the boundaries lie for every choice of fusion weights (N): no conclusion rests on one choice."""
 
-    weights: Float[np.ndarray, "point signal"]
-    boundaries: Float[np.ndarray, "point 2"]
+    weights: Float[np.ndarray, "point signal"] = field(metadata=stored("point", SIGNAL, name="map_weight"))
+    boundaries: Float[np.ndarray, "point 2"] = field(metadata=stored("point", "rank", name="map_boundary"))
     """In depth order; nan where fewer than two peaks were found."""
 
     def agreement(self, boundary: int, *, within: int = 1) -> float:

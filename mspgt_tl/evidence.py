@@ -5,7 +5,6 @@ Everything after the sums happens here, in arrays: no model runs again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from mspgt_tl.boundaries import (
     scale_signals,
     weight_map,
 )
+from mspgt_tl.codec import pack, unpack
 from mspgt_tl.config import BoundaryConfig, SignalConfig
 from mspgt_tl.contracts import GAP, LAYER, RESAMPLE, SIGNAL, TASK, TASKS, Signal, signals_of
 from mspgt_tl.nulls import null_band
@@ -113,8 +113,7 @@ def reweigh(
     changed = _found_variables(found, resampled, prominence, n_null=n_null)
     kept = result.drop_dims(["found", "variant", "told_gap"], errors="ignore")
     kept = kept.drop_vars([*changed, "p_grid"], errors="ignore")
-    attrs = {"rule": found.rule, "reasons": json.dumps(found.reasons), "prominence": prominence}
-    return kept.assign(changed).assign_attrs(attrs)
+    return kept.assign(changed).assign_attrs(pack(found)[1] | {"prominence": prominence})
 
 
 def _label(
@@ -148,7 +147,7 @@ def _label(
             "kind": list(KINDS),
             "bound": ["low", "high"],
         },
-        attrs={"rule": found.rule, "seed": found.seed, "n_layers": n_layers, "reasons": json.dumps(found.reasons)},
+        attrs=pack(found)[1] | {"n_layers": n_layers},
     )
 
 
@@ -165,56 +164,24 @@ def _found_variables(
         else (np.nan,) * 2
     )
     return {
-        "normalised": ((SIGNAL, GAP), found.normalised, {"long_name": "min-max normalised signal times reliability"}),
-        "weight": (SIGNAL, found.weights),
-        "reliability": (SIGNAL, found.reliability),
-        "gain": (SIGNAL, found.gain),
-        "flat": (SIGNAL, np.array(found.flat)),
-        "fused": (GAP, found.fused, {"long_name": "evidence"}),
+        **pack(found)[0],
+        **pack(simplex)[0],
         "fused_interval": (("bound", GAP), np.nanquantile(fused, [0.025, 0.975], axis=0)),
         "null_band": ("bound", np.array(band)),
-        "contrast": (GAP, found.contrast, {"long_name": "fused local contrast"}),
-        "contrast_threshold": ((), found.contrast_threshold),
-        "boundary": ("found", np.array(found.boundaries, dtype=np.int64)),
-        "verdict": ("found", np.array(found.verdicts, dtype=str)),
-        "p_value": ("found", found.p_values),
-        "interval": (("found", "bound"), found.intervals),
-        "presence": ("found", found.presence),
-        "mode_mass": ("found", found.mode_mass),
-        "near_tie": ("found", np.array([np.nan if gap is None else gap for gap in found.near_ties])),
-        "peak_count": ("peaks", found.peak_counts),
-        "map_weight": (("point", SIGNAL), simplex.weights),
-        "map_boundary": (("point", "rank"), simplex.boundaries),
     }
 
 
 def read_boundaries(result: xr.Dataset) -> Boundaries:
     """Return the `Boundaries` that a labelled result was made from."""
-    ties: list[int | None] = [None if np.isnan(gap) else int(gap) for gap in result["near_tie"].values]
-    values: dict[str, Any] = {
-        "p_values": "p_value",
-        "intervals": "interval",
-        "presence": "presence",
-        "mode_mass": "mode_mass",
-        "peak_counts": "peak_count",
-        "fused": "fused",
-        "normalised": "normalised",
-        "weights": "weight",
-        "reliability": "reliability",
-        "gain": "gain",
-        "contrast": "contrast",
-    }
-    return Boundaries(
-        boundaries=tuple(int(gap) for gap in result["boundary"].values),
-        verdicts=tuple(str(verdict) for verdict in result["verdict"].values),
-        near_ties=tuple(ties),
-        flat=tuple(bool(flat) for flat in result["flat"].values),
-        contrast_threshold=float(result["contrast_threshold"]),
-        rule=result.attrs["rule"],
-        seed=int(result.attrs["seed"]),
-        reasons=tuple(json.loads(result.attrs["reasons"])),
-        **{name: result[variable].to_numpy() for name, variable in values.items()},
-    )
+    return unpack(Boundaries, result, peaks=resampled_peaks(result))
+
+
+def resampled_peaks(result: xr.Dataset) -> Float[np.ndarray, "resample 2"]:
+    """Return the gaps of the two peaks of every bootstrap resample of a detection, nan where it has fewer."""
+    if "peak" in result:
+        return result["peak"].to_numpy()
+    # Format 1 did not store them; its resamples were rounded to float32 since they were picked.
+    return pick_peaks_by_row(fused_resamples(result), prominence=result.attrs.get("prominence", PROMINENCE)) + 1
 
 
 def fused_resamples(result: xr.Dataset) -> Float[np.ndarray, "resample gap"]:
@@ -225,4 +192,4 @@ def fused_resamples(result: xr.Dataset) -> Float[np.ndarray, "resample gap"]:
 
 def peak_draws(result: xr.Dataset) -> Float[np.ndarray, "resample found"]:
     """Return the gap of every found boundary in every bootstrap resample of a detection, nan where it was not found."""
-    return match_peaks(result["boundary"].to_numpy() - 1, pick_peaks_by_row(fused_resamples(result))) + 1
+    return match_peaks(result["boundary"].to_numpy() - 1, resampled_peaks(result) - 1) + 1

@@ -45,7 +45,8 @@ from mspgt_tl.files import PARTIAL, append_whole, describe, describe_file, free_
 if TYPE_CHECKING:
     import xarray as xr
 
-FORMAT = 1
+FORMAT, READABLE = 2, (1, 2)
+"""Of what is written, and of what is read. Format 1 did not store the peaks of the resamples."""
 MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
 JOURNAL_FROM = 65_536
 """Size of a manifest in bytes from which on a journal is kept."""
@@ -178,8 +179,11 @@ class Run:
         try:
             text = (folder / MANIFEST).read_text(encoding="utf-8")
             manifest = json.loads(text)
-            if manifest["format"] != FORMAT:
-                raise StoreError(f"{folder} was written in format {manifest['format']}; this version reads {FORMAT}.")
+            if manifest["format"] not in READABLE:
+                raise StoreError(
+                    f"{folder} was written in format {manifest['format']}; "
+                    f"this version reads {READABLE[0]} to {FORMAT}."
+                )
             for part in ("identity", "stages", "notes", "files"):
                 if not isinstance(manifest.get(part, {} if part == "files" else None), dict):
                     raise StoreError(f"{folder / MANIFEST} is damaged: its '{part}' is no table.")

@@ -35,13 +35,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.boundaries import ALPHA, normalise, pick_peaks_by_row, scale_signals
+from mspgt_tl.boundaries import ALPHA, normalise, scale_signals
 from mspgt_tl.comparison.layout import complete_block, effect_p, variance_shares
 from mspgt_tl.comparison.positions import RANKS
 from mspgt_tl.config import json_values
 from mspgt_tl.contracts import SIGNAL, Existence
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
-from mspgt_tl.evidence import fused_resamples, peak_draws
+from mspgt_tl.evidence import fused_resamples, peak_draws, resampled_peaks
 from mspgt_tl.rivals import NEAR, chance_near, rank_correlation
 from mspgt_tl.stats import TAILS
 
@@ -102,7 +102,7 @@ class Observed:
         """Gaps of at most two peaks in every resample, nan where there are fewer."""
         if "resampled" not in self.result:
             return np.empty((0, 2))
-        return pick_peaks_by_row(fused_resamples(self.result)) + 1
+        return resampled_peaks(self.result)
 
     @cached_property
     def curves(self) -> dict[str, tuple[Float[np.ndarray, "gap"], Float[np.ndarray, "resample gap"]]]:
