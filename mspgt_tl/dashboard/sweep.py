@@ -85,8 +85,9 @@ def _next_token_figure(effects: xr.Dataset, measure: str) -> go.Figure:
     scales = [str(name) for name in effects["target"].values[group == "scale"]]
     for name in effects["target"].values[group == "control"]:
         row = effects.sel(target=name)
-        colour = RUN_COLOURS[scales.index(row["control_of"].item()) % len(RUN_COLOURS)]
-        _draw_line(figure, levels, row[measure].values, str(name), colour, faint=True, scale=own or "")
+        own = str(row["control_of"].item())
+        colour = RUN_COLOURS[scales.index(own) % len(RUN_COLOURS)]
+        _draw_line(figure, levels, row[measure].values, str(name), colour, faint=True, scale=own)
     for i, name in enumerate(scales):
         row, colour = effects.sel(target=name), RUN_COLOURS[i % len(RUN_COLOURS)]
         label, symbol = _scale_label(effects, name), SYMBOLS[i % 6]

@@ -110,7 +110,7 @@ def dose_rows(model: str, sweep: Intervention) -> list[dict[str, Any]]:
     for condition in planned[planned["level"] == level].to_dict("records"):
         name, sigma = str(condition["scale"]), float(condition["sigma"])
         own = effects.sel(target=name)
-        controls = [str(n) for n in effects["target"].values if str(n).startswith(f"{name} control")]
+        controls = effects["target"].values[effects["control_of"].values == name].tolist()
         same_sigma = condition["dose"] in ("per_layer", "per_scale")
         beside = [read_off(effects.sel(target=c), "kl", sigma) for c in controls] if same_sigma else []
         rows.append(

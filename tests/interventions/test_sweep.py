@@ -10,7 +10,7 @@ import pytest
 from mspgt_tl.config import DecodeConfig
 from mspgt_tl.interventions import Positions, generate, noise_hooks
 from mspgt_tl.interventions.generation import Rows
-from mspgt_tl.interventions.sweep import Condition, condition_hooks, decode_samples
+from mspgt_tl.interventions.sweep import Condition, condition_hooks, decode_samples, name_controls
 from mspgt_tl.models.pretrained import load
 
 torch = pytest.importorskip("torch")
@@ -68,3 +68,15 @@ def test_texts_are_those_of_each_condition_alone(tiny_folder: Path) -> None:
                 stop_tokens=[model.tokenizer.eos_token_id],
             )
             assert together[sample][place] == text
+
+
+def test_controls_of_earlier_versions_are_told_from_their_names() -> None:
+    """Effects that lack `control_of` get it; effects that have it stay as they are."""
+    import xarray as xr
+
+    names = ["local", "local control, blocks 2-3", "layer 0"]
+    groups = {"group": ("target", ["scale", "control", "layer"])}
+    effects = xr.Dataset({"kl": ("target", [1.0, 2.0, 3.0])}, coords={"target": names, **groups})
+    named = name_controls(effects)
+    assert named["control_of"].values.tolist() == ["", "local", ""]
+    assert name_controls(named) is named

@@ -74,6 +74,7 @@ def sweep(factors: dict[str, float]) -> Any:
             "target": list(every),
             "level": levels,
             "group": ("target", ["scale"] * len(factors) + ["control"] * 2 * len(factors)),
+            "control_of": ("target", [""] * len(factors) + 2 * list(factors)),
             "blocks": ("target", ["0-3"] * len(every)),
         },
         attrs={"dose": "per_layer"},
