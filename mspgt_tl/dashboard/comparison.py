@@ -45,7 +45,6 @@ def places_figure(located: Sequence[Located]) -> go.Figure:
                 "line": {"color": colour, "width": 2},
                 "symbol": [
                     SYMBOLS[rank]
-                    + "-open" * (model.verdicts[rank] not in (Existence.SUPPORTED, Published.ACCEPTED))
                     + ("" if model.verdicts[rank] in (Existence.SUPPORTED, Published.ACCEPTED) else "-open")
                     for _, model in there
                 ],

@@ -54,10 +54,13 @@ def test_one_figure_of_a_session_brings_the_library(monkeypatch: pytest.MonkeyPa
     assert sizes[0] < 2_500_000
 
 
-def test_elsewhere_plotly_does_as_ever() -> None:
+@pytest.mark.parametrize("renderer", ["browser", ""])
+def test_elsewhere_plotly_does_as_ever(renderer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Plotly has chosen another way, or none, nothing is added."""
     import plotly.graph_objects as go
+    import plotly.io as pio
 
+    monkeypatch.setattr(pio.renderers, "default", renderer)
     made = figure()
     assert made._repr_mimebundle_() == go.Figure(made)._repr_mimebundle_()
 

@@ -64,7 +64,7 @@ def test_covariance_noise_has_the_power_of_plain_noise(model: Any, bank: Any) ->
     """Over many tokens, the same mean square; along the leading direction, more."""
     tokens = torch.randint(5, 300, (40, 30), generator=torch.Generator().manual_seed(0))
     clean = streams(model, [], tokens)[4]
-    options: dict[str, Any] = {"seed": 1, "sample_ids": list(range(40)), "scale": 1.0}
+    options: dict[str, Any] = {"seed": 1, "sample_ids": list(range(40)), "unit": 1.0}
     plain = streams(model, noise_hooks(model, [4], 0.1, **options), tokens)[4] - clean
     shaped = (
         streams(model, disturbance_hooks(model, [4], 0.1, kind="covariance", bank=bank, **options), tokens)[4] - clean

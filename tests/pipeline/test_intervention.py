@@ -128,10 +128,13 @@ def test_damaged_part_is_made_again(sweep: Intervention, tiny_folder: Path, tmp_
     folder = tmp_path / "run"
     shutil.copytree(sweep.folder, folder)
     expected = (folder / "samples.parquet").read_bytes()
-    for path in (folder / "parts" / "part-00001.parquet", folder / "samples.parquet", folder / "statistics.csv"):
-        path.unlink()
-    with pytest.warns(UserWarning, match=r"part-00001\.parquet' is made again"):
+    gone = ("parts/part-00001.parquet", "samples.parquet", "statistics.csv")
+    for name in gone:
+        (folder / name).unlink()
+    with pytest.warns(UserWarning, match="is made again") as told:
         intervene(tiny_folder, out=folder, **SETTINGS)
+    for name in gone:
+        assert any(f"{name} is made again" in str(warning.message) for warning in told), name
     assert (folder / "samples.parquet").read_bytes() == expected
 
 

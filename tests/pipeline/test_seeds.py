@@ -34,8 +34,8 @@ def test_other_commands_keep_it(module, run, config, given, expected, monkeypatc
     """A seed that is given goes before the config's."""
     seen, real = [], module.settings_of
 
-    def spy(*args):
-        seen.append(real(*args))
+    def spy(*args, **options):
+        seen.append(real(*args, **options))
         raise ConfigError("stop here")
 
     monkeypatch.setattr(module, "settings_of", spy)

@@ -44,7 +44,7 @@ def test_every_stage_is_stored_and_read_back(finished: Any) -> None:
     for stage in STAGES:
         assert finished.parts[stage].equals(again.parts[stage])
     assert again.boundaries == (3, 5)
-    assert {path.suffix for path in finished.folder.iterdir() if path.name != LOCK} == {".nc", ".json", ".html"}
+    assert {path.suffix for path in finished.folder.iterdir() if path.name != LOCK} == {".nc", ".json", ".html", ".log"}
 
 
 def test_summary_is_plain_and_whole(finished: Any) -> None:
