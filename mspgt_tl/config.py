@@ -282,8 +282,10 @@ class TheoryConfig:
     """Draws of the labels there."""
     noise_draws: int = 4
     """Draws of the noise for every sigma."""
-    exact_draws: int = 32
-    """Draws of the noise in float64, at the smallest sigma only."""
+    closure_layers: int | None = None
+    """Layers whose closure is measured one by one, evenly spaced, both ends among them; None: all."""
+    exact_draws: int = 0
+    """Draws of the noise in float64, at the smallest sigma only, such as 32; 0 leaves that pass out."""
     channel_sigmas: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
     """Noise of the Gaussian channel, relative to each layer's activation unit."""
     rate_sigmas: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
@@ -302,8 +304,10 @@ class TheoryConfig:
         if self.rate_texts < 20 or len(self.rate_sigmas) < 2:
             raise ConfigError("A slope with its interval needs rate_texts of 20 or more and two rate_sigmas or more.")
         for name in ("closure_samples", "noise_draws", "exact_draws"):
-            if getattr(self, name) < 2:
+            if getattr(self, name) < 2 and (name, self.exact_draws) != ("exact_draws", 0):
                 raise ConfigError(f"{name} must be 2 or more, to know its error; got {getattr(self, name)}.")
+        if self.closure_layers is not None and self.closure_layers < 2:
+            raise ConfigError(f"closure_layers are 2 or more, got {self.closure_layers}.")
         for name in ("closure_sigmas", "channel_sigmas", "rate_sigmas"):
             values = getattr(self, name)
             if not values or not values[0] > 0 or list(values) != sorted(set(values)) or not math.isfinite(values[-1]):
@@ -359,7 +363,6 @@ QUICK: Mapping[type, Mapping[str, Any]] = {
         "closure_sigmas": (1e-3, 1e-2, 0.1, 1.0),
         "closure_samples": 16,
         "noise_draws": 2,
-        "exact_draws": 8,
         "rate_texts": 20,
         "rate_sigmas": (0.2, 0.5, 1.0),
         "hvib.betas": (0.1, 1.0),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+import typer
 
 from mspgt_tl.cli.console import app, out, resumable
 from mspgt_tl.cli.format import make_table
 from mspgt_tl.cli.options import (
+    WORK,
     BackendOption,
     ConfigOption,
     CorpusOption,
@@ -55,6 +58,15 @@ def theory(
     dtype: DtypeOption = None,
     no_parity: NoParityFlag = False,
     trust_remote_code: RemoteCodeFlag = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Take fewer draws, layers and sentences, to finish in about this time, such as 10min.",
+            show_default="as the settings say",
+            rich_help_panel=WORK,
+        ),
+    ] = None,
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -81,6 +93,7 @@ def theory(
             dtype=dtype,
             parity=not no_parity,
             trust_remote_code=trust_remote_code,
+            budget=budget,
             progress=True,
             sentences=sentences,
         )

@@ -80,7 +80,7 @@ def render_theory(parts: Mapping[str, xr.Dataset], manifest: Mapping[str, Any]) 
     ]
     if reasons:
         sections.append(Section("Why something is missing", "", notes=reasons))
-    headline, told = mark_quick(_headline(parts["closure-float64"]), told, manifest)
+    headline, told = mark_quick(_headline(parts), told, manifest)
     page = Sheet(
         f"Theory of {model}",
         f"What the theory says of {model}",
@@ -93,11 +93,15 @@ def render_theory(parts: Mapping[str, xr.Dataset], manifest: Mapping[str, Any]) 
     return render_sheet(page)
 
 
-def _headline(part: xr.Dataset) -> str:
-    """Say whether noise does what the trace predicts, where rounding plays no part."""
+def _headline(parts: Mapping[str, xr.Dataset]) -> str:
+    """Say whether noise does what the trace predicts; in float64, where no rounding plays a part, if measured."""
+    wide = parts["closure-float64"]
+    part = wide if np.isfinite(wide["ratio"].values).any() else parts["closure"]
     away, error = np.abs(part["ratio"].values[:, 0] - 1), part["error"].values[:, 0]
-    if not np.isfinite(away).all():
+    measured = np.isfinite(away)
+    if not measured.any() or not measured[np.isfinite(part["predicted"].values[:, 0])].all():
         return "Closure could not be told for every layer."
+    away, error = away[measured], error[measured]
     far, wide = f"{100 * away.max():.1f} %", f"{100 * error.max():.1f} %"
     if away.max() <= TOLERANCE:
         return f"Small noise moves the output as the Fisher trace predicts, to within {far} (error up to {wide})."
@@ -172,8 +176,8 @@ def _closure_section(narrow: xr.Dataset, wide: xr.Dataset) -> Section:
     rows = [
         [
             str(name),
-            f"{narrow['ratio'].values[i, 0]:.3f} ± {narrow['error'].values[i, 0]:.3f}",
-            f"{wide['ratio'].values[i, 0]:.3f} ± {wide['error'].values[i, 0]:.3f}",
+            _with_error(narrow, i),
+            _with_error(wide, i),
             number(float(narrow["exit_sigma"].values[i])),
         ]
         for i, name in enumerate(narrow["set"].values)
@@ -187,6 +191,12 @@ def _closure_section(narrow: xr.Dataset, wide: xr.Dataset) -> Section:
         CLOSURE,
         tables=[Table("Closure", columns, rows, note="± is the standard error over draws of noise and labels.")],
     )
+
+
+def _with_error(closure: xr.Dataset, i: int) -> str:
+    """Show a set's ratio at the smallest σ with its error; the mark for what is missing where it was not measured."""
+    ratio, error = (float(closure[name].values[i, 0]) for name in ("ratio", "error"))
+    return f"{ratio:.3f} ± {error:.3f}" if np.isfinite(ratio) else number(ratio)
 
 
 def _information_sections(part: xr.Dataset, boundaries: list[int]) -> list[Section]:

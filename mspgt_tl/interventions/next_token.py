@@ -75,9 +75,8 @@ class CleanPass:
         """Return what the undisturbed model predicts at these rows and columns, the same for the same start."""
         if start in self.kept:
             return self.kept[start]
-        logits = logits_of(model, self.resid[-1][chosen])
-        found = Predictions(logits, logits.softmax(-1), logits.argmax(-1))
-        if self.predicts.sum() * logits.shape[-1] <= KEPT_NUMBERS:
+        found = predict(logits_of(model, self.resid[-1][chosen]))
+        if self.predicts.sum() * found.logits.shape[-1] <= KEPT_NUMBERS:
             self.kept[start] = found
         return found
 
@@ -131,6 +130,11 @@ def logits_of(model: Any, resid: Float[Tensor, "predicted d_model"]) -> Float[Te
 
     logits = model(resid[:, None], start_at_layer=model.cfg.n_layers)[:, 0]
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def predict(logits: Float[Tensor, "predicted vocab"]) -> Predictions:
+    """Return logits with what others are compared by."""
+    return Predictions(logits, logits.softmax(-1), logits.argmax(-1))
 
 
 def disturb(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mspgt_tl.config import TheoryConfig, settings_of, to_plain
+from mspgt_tl.config import TheoryConfig, make_config, settings_of, to_plain
 from mspgt_tl.contracts import FROM_ABOVE, SCALES, CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import CorpusError, DataError
 from mspgt_tl.interventions.units import activation_units
@@ -24,8 +24,9 @@ from mspgt_tl.pipeline.detection import Detection, as_detection
 from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
 from mspgt_tl.pipeline.scales import THIRDS, Scales, choose_scales
 from mspgt_tl.pipeline.shell import Kind, quick_folder, register, stage
+from mspgt_tl.pipeline.theory_cost import TheoryCost, read_duration
 from mspgt_tl.progress import Told, telling
-from mspgt_tl.store import Run
+from mspgt_tl.store import MANIFEST, Run
 from mspgt_tl.theory import labelled
 from mspgt_tl.theory.closure import copy_as_float64, measure_closure
 from mspgt_tl.theory.findings import findings
@@ -88,6 +89,7 @@ def run_theory(
     dtype: str | None = None,
     parity: bool = True,
     trust_remote_code: bool = False,
+    budget: str | float | None = None,
     progress: Progress | bool | None = None,
     **options: Any,
 ) -> Theory:
@@ -104,6 +106,8 @@ def run_theory(
         quick: a first answer with few sentences and draws, as for `detect`.
         backend, device, dtype, parity, trust_remote_code: as for `load`.
         config: a `TheoryConfig`, or nested settings as in a TOML file.
+        budget: seconds, or a text such as `10min`: fewer draws, σ, layers and sentences are taken until the run is
+            expected to fit (docs/theory.md); the result's config says what was taken.
         progress: as for `detect`.
         options: settings by dotted or plain name, such as `sentences=200`.
 
@@ -111,6 +115,7 @@ def run_theory(
         MspgtError: bad input of any kind, with what was needed, what came and what to do.
     """
     settings = settings_of(TheoryConfig, config, {"seed": seed, **options}, quick=quick)
+    limit = None if budget is None else read_duration(budget)
     detection = as_detection(model)
     given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
@@ -118,14 +123,18 @@ def run_theory(
     if n_layers is not None:
         choose_scales(scales, detection, n_layers, three=True)
     place = quick_folder(out) if quick else out
+    asked = {} if limit is None else {"budget": limit, "asked": to_plain(settings)}
+    wanted = settings.sentences
+    begun = _settings_begun(place, asked)
+    settings = begun or settings
     check_folder(place, {"command": "theory", "config": to_plain(settings)})
     with telling(progress) as told:
         with told.doing("reading"):
-            text = open_corpus(corpus, settings.sentences)
+            text = open_corpus(corpus, wanted)
         with told.doing("loading"):
             hooked = loading.load(given, least=len(SCALES), purpose="A theory run")
         chosen = choose_scales(scales, detection, int(hooked.cfg.n_layers), three=True)
-        return _run(hooked, text, chosen, settings, place, told, quick=quick)
+        return _run(hooked, text, chosen, settings, place, told, quick=quick, asked=asked, is_begun=begun is not None)
 
 
 def _run(
@@ -137,12 +146,22 @@ def _run(
     told: Told,
     *,
     quick: bool,
+    asked: Mapping[str, Any],
+    is_begun: bool,
 ) -> Theory:
     sentences = usable_sentences(hooked, text.sentences, settings.stream)
     texts = _read_texts(hooked, sentences, settings)
+    with told.doing("timing one pass"):
+        cost = TheoryCost.measure(hooked, texts)
+    limit = asked.get("budget")
+    if limit is not None:
+        settings = settings if is_begun else cost.fit(settings, limit)
+        sentences = sentences[: settings.sentences]
+        texts = texts.first(settings.sentences)
     _check_size(texts, int(hooked.cfg.d_model), settings)  # refuses too short a corpus before anything is written
     identity = {
         "config": to_plain(settings),
+        **asked,
         "model": identify(hooked),
         "corpus": {"name": text.name, "sha256": text.sha256, "sentences": len(text.sentences)},
         "scales": chosen.ends,
@@ -162,9 +181,19 @@ def _run(
     cfg = hooked.cfg
     plan = (
         f"Theory: {cfg.n_layers} blocks of {cfg.d_model} dimensions, vocabulary {cfg.d_vocab:,}; "
-        f"{len(sentences):,} sentences; {', '.join(STAGES)}."
+        f"{len(sentences):,} sentences. {cost.describe(settings, limit)}"
     )
     return KIND.make(out, identity, work, told, plan)
+
+
+def _settings_begun(out: str | Path | None, asked: Mapping[str, Any]) -> TheoryConfig | None:
+    """Return the settings that a run asked for alike began with in this folder: another timing must not change them."""
+    if not asked or out is None or not (Path(out) / MANIFEST).is_file():
+        return None
+    identity = Run.read(Path(out)).manifest["identity"]
+    if any(identity.get(name) != value for name, value in asked.items()):
+        return None
+    return make_config(identity["config"], TheoryConfig)
 
 
 def _read(run: Run) -> Theory:
@@ -189,6 +218,15 @@ def load_theory(folder: str | Path) -> Theory:
         StoreError: no theory run is there, or it has not finished.
     """
     return KIND.load(folder)
+
+
+def spread(n_layers: int, wanted: int) -> list[int]:
+    """Return so many layers at most, evenly spaced, the first and the last among them.
+
+    >>> spread(30, 4)
+    [0, 10, 19, 29]
+    """
+    return sorted({round(place) for place in np.linspace(0, n_layers - 1, min(wanted, n_layers)).tolist()})
 
 
 def _read_texts(model: CausalModel, sentences: Sequence[str], settings: TheoryConfig) -> Texts:
@@ -289,8 +327,15 @@ class _Stages:
     @stage("closure-float64")
     def closure_float64(self) -> xr.Dataset:
         """Return the same in float64, at the smallest σ."""
-        wide = self._wide_model()
-        return self._close(wide, self.settings.closure_sigmas[:1], self.settings.exact_draws, "closure (float64)")
+        sigmas, draws = self.settings.closure_sigmas[:1], self.settings.exact_draws
+        if not draws:
+            why = "Closure in float64 was not asked for: --set exact_draws=32 measures it."
+            return labelled.label_unmeasured([*self._every_layer, *self.blocks], sigmas, "float64", why)
+        return self._close(self._wide_model(), sigmas, draws, "closure (float64)")
+
+    @property
+    def _every_layer(self) -> dict[str, int]:
+        return {f"layer {layer}": layer for layer in range(int(self.model.cfg.n_layers))}
 
     def _wide_model(self) -> CausalModel:
         origin = self.run.manifest["identity"]["model"]
@@ -301,11 +346,14 @@ class _Stages:
         return copy_as_float64(self.model)
 
     def _close(self, model: CausalModel, sigmas: Sequence[float], draws: int, stage: str) -> xr.Dataset:
+        every, wanted = self._every_layer, self.settings.closure_layers
+        chosen = spread(len(every), len(every) if wanted is None else wanted)
         found = measure_closure(
             model,
             self.texts.first(self.settings.closure_texts),
             self.norms,
             seed=self.settings.seed,
+            layers=chosen,
             sets=self.blocks,
             sigmas=sigmas,
             samples=self.settings.closure_samples,
@@ -314,7 +362,12 @@ class _Stages:
             progress=self.told,
             stage=stage,
         )
-        return labelled.label_closure(found)
+        told = labelled.label_closure(found)
+        if len(chosen) == len(every):
+            return told
+        why = f"Closure was measured at {len(chosen)} of {len(every)} layers (closure_layers)."
+        reasons = json.dumps([*json.loads(told.attrs["reasons"]), why])
+        return told.reindex({labelled.SET: [*every, *self.blocks]}).assign_attrs(reasons=reasons)
 
     @stage("information")
     def information(self) -> xr.Dataset:

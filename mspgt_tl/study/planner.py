@@ -172,7 +172,9 @@ def work(
             "scales": read * passed,
             "fisher": read * whole * (1 + 2 * config.label_samples),
             "closure": closed * (noised * len(config.closure_sigmas) * config.noise_draws + whole),
-            "closure-float64": closed * (noised * config.exact_draws + 2 * whole * config.closure_samples),
+            "closure-float64": (config.exact_draws > 0)
+            * closed
+            * (noised * config.exact_draws + 2 * whole * config.closure_samples),
             "information": read * (passed + layers * logits) + cube,
             "rates": config.rate_texts * text.words * noised * len(config.rate_sigmas) + cube,
             "bottleneck": batch * logits,
@@ -210,7 +212,7 @@ def rehearsal(config: Any, shape: Shape) -> Any:
         closure_sigmas=config.closure_sigmas[:1],
         closure_samples=2,
         noise_draws=2,
-        exact_draws=2,
+        exact_draws=min(2, config.exact_draws),
         rate_texts=20,
         rate_sigmas=config.rate_sigmas[:2],
         channel_sigmas=config.channel_sigmas[:1],

@@ -65,6 +65,7 @@ def measure_closure(
     units: Mapping[int, float],
     *,
     seed: int,
+    layers: Sequence[int] | None = None,
     sets: Mapping[str, Sequence[int]] | None = None,
     sigmas: Sequence[float] = SIGMAS,
     samples: int = 16,
@@ -78,6 +79,7 @@ def measure_closure(
     Args:
         tokens: as `fisher_trace`.
         units: s_l of every layer, as from `activation_units`.
+        layers: those to disturb one by one; all when None.
         sets: further layers to disturb together, by name, such as the scales.
         samples: draws of the labels, at least 2.
         draws: draws of the noise, at least 2.
@@ -89,7 +91,8 @@ def measure_closure(
     if samples < 2 or draws < 2:
         raise ConfigError(f"Closure needs 2 draws of labels and of noise to know its error, got {samples} and {draws}.")
     texts = read_texts(model, tokens)
-    every = {f"layer {layer}": (layer,) for layer in range(int(model.cfg.n_layers))} | dict(sets or {})
+    alone = range(int(model.cfg.n_layers)) if layers is None else layers
+    every = {f"layer {layer}": (layer,) for layer in alone} | dict(sets or {})
     effects = measure_noise(
         model,
         texts,

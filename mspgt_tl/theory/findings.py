@@ -22,9 +22,13 @@ def findings(parts: Mapping[str, xr.Dataset]) -> list[str]:
 
 
 def _closure(part: xr.Dataset) -> str:
-    ratio, error = part["ratio"].values[:, 0], part["error"].values[:, 0]
-    if not np.isfinite(ratio).all():
+    measured = np.isfinite(part["ratio"].values[:, 0])
+    if not measured.any():
+        return f"Closure in {part.attrs['dtype']} was not measured; the reasons say why."
+    if not measured[np.isfinite(part["predicted"].values[:, 0])].all():
         return f"Closure in {part.attrs['dtype']} could not be told everywhere: nothing is predicted for some layers."
+    part = part.isel(set=measured)
+    ratio, error = part["ratio"].values[:, 0], part["error"].values[:, 0]
     worst = int(np.abs(ratio - 1).argmax())
     return (
         f"Closure in {part.attrs['dtype']} at σ = {part['sigma'].values[0]:g}: measured over predicted KL is within "

@@ -67,6 +67,21 @@ def label_fisher(
     )
 
 
+def label_unmeasured(names: Sequence[str], sigmas: Sequence[float], dtype: str, reason: str) -> xr.Dataset:
+    """Label a closure that was not measured: nan everywhere, and why."""
+    import xarray as xr
+
+    empty = np.full((len(names), len(sigmas)), np.nan)
+    return xr.Dataset(
+        {
+            **{name: ((SET, SIGMA), empty.copy()) for name in ("measured", "predicted", "ratio", "error")},
+            "exit_sigma": (SET, empty[:, 0].copy()),
+        },
+        coords={SET: list(names), SIGMA: list(sigmas)},
+        attrs={"dtype": dtype, "reasons": json.dumps([reason])},
+    )
+
+
 def label_closure(closure: Closure) -> xr.Dataset:
     """Return measured over predicted KL by set of layers and sigma."""
     import xarray as xr

@@ -1,8 +1,8 @@
 """What noise of a given size in a layer, or in several, does to next-token predictions: KL and loss, text by text.
 
-The KL is computed from float64 log-probabilities. For a shift δ of the logits it is about ½ Var(δ), so rounding of
-float32 *logits* (1e-6 of them) costs 1e-12, while rounding of float32 *probabilities* would cost 1e-7 and drown every
-σ below about 1e-2.
+The KL is the one of `interventions.next_token`, whose terms cannot cancel. For a shift δ of the logits it is about
+½ Var(δ), so rounding of float32 *logits* (1e-6 of them) costs 1e-12, while rounding of float32 *probabilities* would
+cost 1e-7 and drown every σ below about 1e-2.
 
 Cost: one forward pass from the disturbed block on, for every set of layers, σ and draw.
 """
@@ -17,7 +17,8 @@ import numpy as np
 
 from mspgt_tl.contracts import CausalModel, Progress
 from mspgt_tl.errors import ActivationError, ConfigError
-from mspgt_tl.interventions import noise_hooks
+from mspgt_tl.interventions.next_token import CHUNK_NUMBERS, compare_logits, predict
+from mspgt_tl.interventions.noise import noise_hooks
 from mspgt_tl.passes.batches import POSITIONS
 from mspgt_tl.passes.capture import capture, resume
 from mspgt_tl.passes.readout import unembed
@@ -26,9 +27,6 @@ from mspgt_tl.theory.texts import TokenBatch, batches, read_texts
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
-
-VOCAB_CHUNK = 1 << 22
-"""Log-probabilities worked on at once: 32 MB in float64."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def _conditions(
 
 
 class _Batch:
-    """A batch with its undisturbed stream and log-probabilities, against which noise is measured."""
+    """A batch with its undisturbed stream and predictions, against which noise is measured."""
 
     def __init__(self, model: CausalModel, batch: TokenBatch) -> None:
         import torch
@@ -139,9 +137,15 @@ class _Batch:
         with torch.inference_mode():
             self.found = capture(model, batch)
             self.following, self.scored = (part[batch.is_data] for part in batch.targets())
-            self.clean = self._log_probabilities(self.found.resid[-1])
-            self.truth = self._pick(self.clean)
-            self.clean_loss = -self._by_row(self.truth)
+            size = max(1, CHUNK_NUMBERS // int(model.cfg.d_vocab))
+            self.places = [tuple(part.unbind(1)) for part in batch.is_data.nonzero().split(size)]
+            self.targets = self.following.split(size)
+            self.clean = [predict(self._logits(self.found.resid[-1], part)) for part in self.places]
+            losses = [
+                -found.logits.double().log_softmax(-1).gather(-1, target[:, None])[:, 0]
+                for found, target in zip(self.clean, self.targets, strict=True)
+            ]
+            self.clean_loss = self._by_row(torch.cat(losses) * self.scored)
             self.predictions = self._by_row(self.scored.double()).astype(np.int64)
 
     def disturb(self, first: int, hooks: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -149,25 +153,21 @@ class _Batch:
         import torch
 
         with torch.inference_mode():
-            noised = self._log_probabilities(resume(self.model, self.found.entering(first), first, hooks))
-            kl = torch.empty(len(noised), dtype=torch.float64, device=noised.device)
-            step = max(1, VOCAB_CHUNK // noised.shape[-1])
-            for at in range(0, len(noised), step):
-                part = slice(at, at + step)
-                kl[part] = (self.clean[part].exp() * (self.clean[part] - noised[part])).sum(-1)
-            return self._by_row(kl), self._by_row(self.truth - self._pick(noised))
+            last = resume(self.model, self.found.entering(first), first, hooks)
+            found = [
+                compare_logits(before, self._logits(last, part), target)
+                for part, before, target in zip(self.places, self.clean, self.targets, strict=True)
+            ]
+            kl, loss = (torch.cat([part[i] for part in found]) for i in range(2))
+            if not bool(kl.isfinite().all()):
+                raise ActivationError("Logits are nan or inf; the noise may be too large for the dtype.")
+            return self._by_row(kl), self._by_row(loss * self.scored)
 
-    def _log_probabilities(self, last: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "token vocab"]:
+    def _logits(self, last: Float[Tensor, "batch pos d_model"], part: Any) -> Float[Tensor, "token vocab"]:
         import torch
 
-        found = unembed(self.model, last[self.batch.is_data]).double().log_softmax(-1)
-        if not bool(torch.isfinite(found).all()):
-            raise ActivationError("Logits are nan or inf; the noise may be too large for the dtype.")
-        return found
-
-    def _pick(self, logs: Float[Tensor, "token vocab"]) -> Float[Tensor, "token"]:
-        """Return the log-probability of the next token, 0 where there is none."""
-        return logs.gather(-1, self.following[:, None])[:, 0] * self.scored
+        logits = unembed(self.model, last[part])
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _by_row(self, values: Float[Tensor, "token"]) -> Float[np.ndarray, "batch"]:
         """Sum over each row's data tokens."""

@@ -15,11 +15,11 @@ from mspgt_tl.errors import ConfigError, CorpusError, DataError
 from mspgt_tl.interventions import next_token
 from mspgt_tl.interventions.dose import DOSES, solve_dose, solve_sigma
 from mspgt_tl.interventions.next_token import (
-    Predictions,
     clean_passes,
     compare_logits,
     measure_ledger,
     next_token_effects,
+    predict,
 )
 from mspgt_tl.interventions.noise import noise_hooks
 from mspgt_tl.models.pretrained import encode, load
@@ -91,7 +91,7 @@ def test_float32_terms_give_the_kl_of_float64(size: float) -> None:
     before, noise = (torch.randn(6, 5000, generator=generator) for _ in range(2))
     before, after = 4 * before, 4 * before + size * noise
     target = torch.arange(6)
-    clean = Predictions(before, before.softmax(-1), before.argmax(-1))
+    clean = predict(before)
     kl, loss, agreement = compare_logits(clean, after.clone(), target)
     p, q = (logits.double().log_softmax(-1) for logits in (before, after))
     torch.testing.assert_close(kl, (p.exp() * (p - q)).sum(-1), rtol=1e-4, atol=1e-12)

@@ -89,6 +89,23 @@ def test_a_killed_run_resumes(
         assert again.parts[stage].equals(finished.parts[stage])
 
 
+def test_closure_of_some_layers_and_no_float64(tiny_folder: Path, tmp_path: Path) -> None:
+    """What was not measured is nan with its reason, and everything that reads the run copes; a budget resumes."""
+    config = {**QUICK, "exact_draws": 0, "closure_layers": 3}
+    found = run_theory(tiny_folder, out=tmp_path / "run", config=config, budget="3h")
+    ratio = found.parts["closure"]["ratio"].sel(set=[f"layer {i}" for i in range(8)]).values[:, 0]
+    assert np.flatnonzero(np.isfinite(ratio)).tolist() == [0, 4, 7]
+    assert np.isnan(found.parts["closure-float64"]["ratio"]).all()
+    assert any("3 of 8 layers" in why for why in found.reasons)
+    assert any("exact_draws=32" in why for why in found.reasons)
+    told = summarise(found)
+    assert told["layers"][1]["closure_float32"] is None and told["layers"][0]["closure_float64"] is None
+    assert "float64 was not measured" in told["findings"][1]
+    assert found.manifest["identity"]["budget"] == 3 * 3600
+    again = run_theory(tiny_folder, out=tmp_path / "run", config=config, budget="3h")
+    assert again.parts["closure"].equals(found.parts["closure"])
+
+
 def test_a_run_in_memory_leaves_nothing(tiny_folder: Path, finished: Any, tmp_path: Path) -> None:
     """Without a folder the numbers are the same; thirds are named as such and nothing is tested at them."""
     found = run_theory(load(tiny_folder), config=QUICK)
