@@ -60,6 +60,7 @@ def test_an_architecture_that_the_bridge_gets_wrong():
 def test_the_twin_of_a_path_with_an_at_sign(name, tiny_folder, tmp_path):
     """Not that of the sibling folder before the sign; found out before the first stage."""
     from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
+    from mspgt_tl.pipeline.checks import check_nulls
     from mspgt_tl.pipeline.inputs import Inputs, Loading, null_inputs
 
     for place in (name, name.partition("@")[0]):
@@ -69,4 +70,4 @@ def test_the_twin_of_a_path_with_an_at_sign(name, tiny_folder, tmp_path):
     twin = describe(null_inputs("random:3", inputs, path, Loading(), 0)().model)
     assert (twin["name"], twin["random_seed"]) == (f"{path}@random:3", 3)
     with pytest.raises(ConfigError, match="has no random-weight twin"):
-        null_inputs("random:3", inputs, "planted:12:4,8@seed:1", Loading(), 0)
+        check_nulls(["random:3"], "planted:12:4,8@seed:1")
