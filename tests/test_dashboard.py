@@ -558,3 +558,94 @@ def test_pages_of_one_folder_share_the_library(open_page: Any, tmp_path: Path) -
     assert max(sizes) < 400_000 and (tmp_path / PLOTLY_FILE).stat().st_size > 4_000_000
     browser = open_page(deep, 1200)
     assert len(drawn_fused(browser)) == 11 and browser.get_log("browser") == []
+
+
+def make_audited() -> xr.Dataset:
+    """Return a result that has all that a page can show: audit, profile of the first token, sentences."""
+    data = make_case("two")
+    rng, gaps, layers = np.random.default_rng(2), np.arange(1, 12), np.arange(12)
+    names, signals = ["massive masked", "whitened", "sinks kept", "without probe"], ["cka", "cka", "attention_jsd", ""]
+    curves = np.stack([data["curve"].values[NAMES.index(name or "cka")] for name in signals])
+    curves = curves * (1 + 0.1 * rng.random(curves.shape))
+    told = [
+        json.dumps(
+            [{"effect": 0.01 / (i + 1), "tokens": ["<s>", "Some", " <b>", " words"], "drawn": 2} for i in range(6)]
+        )
+        for _ in range(2)
+    ]
+    onset = np.zeros(11, dtype=int)
+    onset[3] = 1
+    return data.assign(
+        {
+            "audit_signal": ("variant", signals),
+            "audit_curve": (("variant", "gap"), curves),
+            "audit_resampled": (
+                ("variant", "resample_of_audit", "gap"),
+                curves[:, None] + 0.002 * rng.normal(size=(4, 60, 11)),
+            ),
+            "audit_gap": (("variant", "found"), np.array([[3.0, 9.0], [3, np.nan], [4, 9], [3, 9]])),
+            "audit_p_value": (("variant", "found"), np.full((4, 2), 0.01)),
+            "audit_fused": (("variant", "gap"), np.tile(data["fused"].values, (4, 1))),
+            "grade": ("found", ["robust", "fragile"]),
+            "weight_agreement": ("found", [0.9, 0.6]),
+            "massive_share": ("found", [0.1, 0.2]),
+            "first_norm": ("layer", 1.0 + layers),
+            "sink_mass": ("layer", layers / 24),
+            "onset": ("gap", onset),
+            "onset_chance": ((), 0.27),
+            "near_onset": ("found", [True, False]),
+            "told_sentences": ("told_gap", np.array(told, dtype=object)),
+        }
+    ).assign_coords(variant=names, told_gap=[3, 9], gap=gaps)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "theme"), [(420, "dark"), (1400, "light")])
+def test_every_control_answers_and_goes_back(open_page: Any, tmp_path: Path, width: int, theme: str) -> None:
+    """Each input writes its name into the address and draws; reset undoes it; no error, no request, no overflow."""
+    page = tmp_path / "report.html"
+    page.write_text(render_report(make_audited(), make_manifest(), {}, others={"deeper": make_case("deep")}), "utf-8")
+    browser = open_page(page, width)
+    if browser.execute_script("return document.getElementById('theme').textContent").endswith(theme):
+        browser.execute_script("document.getElementById('theme').click()")
+    script = """const fields = [...document.querySelectorAll('.explorer form [name]')];
+        return fields.filter(f => !['file', 'button'].includes(f.type)).map(f => f.name)"""
+    names = browser.execute_script(script)
+    assert names == [*(f"weight-{n}" for n in NAMES), "prominence", "rule", "reliability", "variant", "over"]
+    own = drawn_fused(browser)
+    for name in names:
+        value: Any = {"rule": "paper", "reliability": False, "variant": "whitened", "over": "deeper"}.get(name, 0.9)
+        set_input(browser, name, value)
+        assert re.search(rf"\b{name}=", browser.execute_script("return location.hash")), name
+        assert np.isfinite(drawn_fused(browser)).all()
+        assert browser.execute_script("return document.querySelector('.live').textContent.length") > 20
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), name
+        set_input(browser, "over", "")
+        browser.execute_script("document.querySelector('[name=reset]').click()")
+        browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        np.testing.assert_allclose(drawn_fused(browser), own)
+        assert browser.execute_script("return location.hash") in ("", "#")
+    for _ in range(2):
+        browser.execute_script("document.querySelectorAll('.explorer summary').forEach(s => s.click())")
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.mark.browser
+def test_a_stranger_finds_the_answers_without_a_click(open_page: Any, tmp_path: Path) -> None:
+    """Which gap, how sure, what without the probes or the massive channels, and which sentences: all in sight."""
+    page = tmp_path / "report.html"
+    page.write_text(render_report(make_audited(), make_manifest(), {}), "utf-8")
+    browser = open_page(page, 1400)
+    seen = browser.execute_script("return document.body.innerText")
+    assert "Two boundaries, at gaps 3 and 9" in seen
+    assert re.search(r"gap 3\s+25 %\s+3\s+100 %\s+\S.*\s+supported", seen)
+    assert "Gap 3, between blocks 2 and 3" in seen and "Audit of this gap: graded robust" in seen
+    for choice, found in (("massive masked", "gap 3, p 0.01"), ("without probe", "gap 3, p 0.01")):
+        assert re.search(rf"{choice}\s+\S+\s+{found}", seen)
+    assert "Sentences that move the evidence here most" in seen and "Some <b> words" in seen
+    assert browser.execute_script("return document.querySelector('.sentences mark').textContent") == " <b>"
+    evidence = browser.execute_script("return document.getElementById('evidence').getBoundingClientRect().top")
+    assert evidence < 300

@@ -102,7 +102,11 @@ def explorer_data(
                 for name, other in (others or {}).items()
             ],
             "profile": _profile(data),
-            "own": {"gaps": data["boundary"].values, "verdicts": [str(v) for v in data["verdict"].values]},
+            "own": {
+                "gaps": data["boundary"].values,
+                "verdicts": [str(v) for v in data["verdict"].values],
+                "strongest": _strongest(data),
+            },
             **_sentences(data),
         }
     )
@@ -204,6 +208,12 @@ def _sentences(data: xr.Dataset) -> dict[str, Any]:
             "that raise it most. The marked token is the one whose vector stands for its sentence."
         ),
     }
+
+
+def _strongest(data: xr.Dataset) -> int | None:
+    """Return the boundary where the evidence is highest: what a reader sees first, before any click."""
+    gaps = data["boundary"].values.astype(int)
+    return int(gaps[np.argmax(data["fused"].values[gaps - 1])]) if len(gaps) else None
 
 
 def _profile(data: xr.Dataset) -> dict[str, Any] | None:

@@ -282,7 +282,7 @@ const isDark = root => {
 /** The settings a run was made with. */
 export function ownState(data) {
   return { weights: Object.fromEntries(data.signals.map(s => [s.name, s.weight])), prominence: data.constants.prominence,
-    rule: data.rule, reliability: true, variant: "", over: "", gap: null };
+    rule: data.rule, reliability: true, variant: "", over: "", gap: data.own.strongest ?? null };
 }
 
 /** State as the part of an address behind #, holding only what differs from the run's own; and back. */
@@ -301,7 +301,7 @@ export function readHash(hash, own) {
     ? Math.min(high, Math.max(low, Number(text))) : null);
   for (const name of Object.keys(own.weights)) state.weights[name] = read(parts.get(`weight-${name}`), 0, 1) ?? own.weights[name];
   state.prominence = read(parts.get("prominence"), 0, 1) ?? own.prominence;
-  state.gap = read(parts.get("gap"), 1, 1e6);
+  state.gap = read(parts.get("gap"), 1, 1e6) ?? own.gap;
   if (["mspgt", "paper"].includes(parts.get("rule"))) state.rule = parts.get("rule");
   state.reliability = parts.get("reliability") !== "off";
   state.variant = parts.get("variant") ?? "";

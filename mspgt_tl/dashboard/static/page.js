@@ -18,10 +18,13 @@
   for (const link of links) link.addEventListener("click", event => {
     event.preventDefault();
     const target = document.querySelector(link.hash);
+    if ("open" in target) target.open = true;
     target.scrollIntoView();
     target.focus({ preventScroll: true });
   });
   const parts = [...document.querySelectorAll("main [id^=part-]")];
+  // A narrow window shows titles first, or it would be a long way down; they were open while their figures were drawn.
+  if (innerWidth < 700) document.querySelectorAll("details.part").forEach((part, i) => { part.open = i === 0; });
   let now = null;
   const follow = () => {
     // The last part that has begun above the upper third of the window.
