@@ -46,6 +46,7 @@ html_copy_source = False
 html_math_renderer = "mathml"
 html_show_search_summary = False  # it fetches the pages it found, which a browser does not allow in a folder of files
 WIDE = ["howto/report", *(f"notebooks/{path.stem}" for path in (HERE.parent / "notebooks").glob("*.ipynb"))]
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
