@@ -226,13 +226,13 @@ def ray_cluster() -> Iterator[None]:
         for name, value in settings.items():
             patch.setenv(name, value)
         ray: Any = pytest.importorskip("ray", reason="needs the extra 'ray'")  # reads the settings as it is imported
-        for attempt in range(3):
+        for attempt in range(5):
             try:
                 ray.init(num_cpus=2, object_store_memory=100 * 1024**2, _temp_dir=str(home), **quiet)
                 break
             except Exception:  # Ray gives itself 30 seconds to start, which a busy machine does not
                 ray.shutdown()
-                if attempt == 2:
+                if attempt == 4:
                     raise
         yield
         ours = [child for child in psutil.Process().children(recursive=True) if child.pid not in known]

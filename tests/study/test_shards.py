@@ -23,8 +23,6 @@ title = "A tiny study"
 rivals = false
 
 [corpora.generated]
-[corpora.other]
-text = "{text}"
 
 [models."qwen1.5-mini"]
 stages = ["detect"]
@@ -47,12 +45,9 @@ null_curves = 100
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two models on two corpora."""
-    from mspgt_tl.corpora.grammar import generated_corpus
-
+    """A study of a model and a random twin of another."""
     folder = tmp_path_factory.mktemp("study")
-    (folder / "other.txt").write_text("\n".join(generated_corpus(seed=5, limit=260).sentences))
-    (folder / "tiny.toml").write_text(TINY.format(text=folder / "other.txt"))
+    (folder / "tiny.toml").write_text(TINY)
     return folder / "tiny.toml"
 
 
@@ -68,7 +63,7 @@ def assert_same_runs(one: Path, other: Path) -> None:
     """Every detection of two studies is the same to the bit, rows of curves and resamples included."""
     names = load_study(one).outcomes
     assert names.keys() == load_study(other).outcomes.keys()
-    assert len(names) == 4
+    assert len(names) == 2
     for name in names:
         assert load_run(one / name).data.identical(load_run(other / name).data)
 
@@ -92,7 +87,7 @@ def test_two_shards_at_once_are_the_serial_study(file: Path, alone: Path) -> Non
     parts = [
         subprocess.Popen([*command, "--shard", f"{i}/2"], env={**os.environ, "PYTHONPATH": str(root)}) for i in (1, 2)
     ]
-    assert [part.wait(timeout=400) for part in parts] == [0, 0]
+    assert [part.wait(timeout=900) for part in parts] == [0, 0]
     assert_same_runs(alone, out)
     before = {path: path.stat().st_mtime_ns for path in out.glob("detect/*/*/*.nc")}
     run_study(read_study(file), out=out, name="tiny")
@@ -120,11 +115,10 @@ def test_shards_share_a_folder_and_leave_it_to_each_other(
         (folder / step.name / "manifest.json").touch()
 
     monkeypatch.setattr(module, "_RUNNERS", {"detect": finish})
-    first = run_study(read_study(file), out=tmp_path, name="tiny", shard=Shard(1, 3))
+    first = run_study(read_study(file), out=tmp_path, name="tiny", shard=Shard(1, 2))
     assert sorted(first.outcomes) == sorted(ran)
-    assert len(ran) == 2
-    for i in (2, 3):
-        run_study(read_study(file), out=tmp_path, name="tiny", shard=Shard(i, 3))
+    assert len(ran) == 1
+    run_study(read_study(file), out=tmp_path, name="tiny", shard=Shard(2, 2))
     assert sorted(ran) == sorted(step.name for step in make_steps(read_study(file)))
     assert load_study(tmp_path).outcomes.keys() == set(ran)
     assert not load_study(tmp_path).unfinished
