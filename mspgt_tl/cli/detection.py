@@ -134,11 +134,29 @@ def detect(
 ) -> None:
     """Find the boundaries of a model, and say whether they are there at all."""
     from mspgt_tl import pipeline
-    from mspgt_tl.store import QUICK, default_folder
+    from mspgt_tl.cli.plan import announce
+    from mspgt_tl.config import DetectConfig, settings_of
+    from mspgt_tl.contracts import signals_of
+    from mspgt_tl.pipeline.checks import check_nulls, check_weights, count_blocks
+    from mspgt_tl.store import MANIFEST, QUICK, default_folder
 
     settings = gather_settings(config, set_)
     folder = choose_folder(out_folder, default_folder(Path(model).name), force=force)
+    options = {
+        "sentences": sentences,
+        "tasks": tasks.split(",") if tasks else None,
+        "weights": parse_numbers(weights) if weights else None,
+        "rule": rule,
+        "max_length": max_length,
+        "batch_positions": batch_positions,
+    }
     with resumable(folder / QUICK if quick else folder, given=out_folder):
+        if not (quick or (folder / MANIFEST).is_file()):
+            asked = settings_of(DetectConfig, settings, {"seed": seed, **options})
+            count_blocks(model)  # an unknown model is refused before anything is rehearsed
+            check_weights(asked.boundaries.weights, [part.name for part in signals_of("fused")])
+            check_nulls(null or [], model)
+            announce(model, asked, text=corpus, treebank=treebank, **{"device": device, "dtype": dtype})
         result = pipeline.detect(
             model,
             corpus,
@@ -157,12 +175,7 @@ def detect(
             skip_bad=skip_bad,
             memory=memory,
             progress=True,
-            sentences=sentences,
-            tasks=tasks.split(",") if tasks else None,
-            weights=parse_numbers(weights) if weights else None,
-            rule=rule,
-            max_length=max_length,
-            batch_positions=batch_positions,
+            **options,
         )
     show(result, as_json=as_json)
 

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mspgt_tl.cli.console import app, parse_settings
+from mspgt_tl.cli.console import app, err, parse_settings
+from mspgt_tl.cli.format import size
 from mspgt_tl.cli.options import JsonFlag
 from mspgt_tl.cli.study import print_plan
+from mspgt_tl.config import DetectConfig, to_plain
+from mspgt_tl.errors import MspgtError
+from mspgt_tl.progress import duration
+
+LONG = 4000
+"""Sentences and trees together from which on a detection is rehearsed before it begins: that takes some seconds."""
+
+
+def announce(model: str, config: DetectConfig, **place: Any) -> None:
+    """Say before a long detection what it will take; one that cannot be told is refused, or told, by itself.
+
+    Args:
+        place: text, treebank, device and dtype, as for `plan_model`.
+    """
+    from mspgt_tl.study import plan_model
+
+    if config.sentences + config.train_trees < LONG:
+        return
+    err.print("Rehearsing, to tell how long it takes …", highlight=False)
+    try:
+        cost = plan_model(model, stages=("detect",), detect=to_plain(config), **place).total
+    except MspgtError:
+        return
+    if not math.isnan(cost.seconds):
+        err.print(
+            f"About {duration(cost.seconds)} on this machine as busy as now, {size(cost.memory_bytes)} of memory, "
+            f"{size(cost.disk_bytes)} of disk and {size(cost.scratch_bytes)} more meanwhile. A first answer: --quick.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @app.command(
