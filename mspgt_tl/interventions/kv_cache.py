@@ -58,7 +58,7 @@ class KvCache:
     @contextmanager
     def attached(self, model: Any) -> Iterator[None]:
         """Let the model's attention work on the cache as it lies; hooks see what they always see."""
-        from transformer_lens.components import GroupedQueryAttention
+        from transformer_lens.components.grouped_query_attention import GroupedQueryAttention
 
         changed: list[tuple[Any, str]] = []
         for block, entry in zip(model.blocks, self.entries, strict=True):
