@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from mspgt_tl.codec import stored
+from mspgt_tl.config import Rule
 from mspgt_tl.contracts import GAP, RESAMPLE, SCALES, SIGNAL, Existence, Published
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
 from mspgt_tl.nulls import MIN_GAPS, concordance_test
-
-Rule = Literal["mspgt", "paper"]
 
 PROMINENCE = 0.3
 """Smallest prominence of a peak of the fused curve (the paper's own number)."""

@@ -10,10 +10,17 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from mspgt_tl.contracts import TASKS
 from mspgt_tl.errors import ConfigError, unknown_name
+
+Tokens = Literal["data", "all"]
+AttentionMode = Literal["head_average", "matched"]
+Rows = Literal["read", "raw"]
+ProbeCurve = Literal["f1", "selectivity"]
+Rule = Literal["mspgt", "paper"]
+Dose = Literal["per_layer", "per_scale", "exit_norm", "kl"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +35,13 @@ class StreamConfig:
     """Sentences that are sorted by length together."""
     bos: bool | None = None
     """Prepend BOS; None follows the model's own convention."""
-    tokens: Literal["data", "all"] = "data"
+    tokens: Tokens = "data"
     """Which tokens count: `data` leaves out the first of a sentence and sinks; `all` leaves out padding only."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "max_length", "batch_positions", "chunk_sentences")
-        if self.tokens not in ("data", "all"):
-            raise ConfigError(unknown_name("choice of tokens", str(self.tokens), ("data", "all")))
+        if self.tokens not in get_args(Tokens):
+            raise ConfigError(unknown_name("choice of tokens", str(self.tokens), get_args(Tokens)))
 
 
 @dataclass(frozen=True)
@@ -76,14 +83,14 @@ class ProbeConfig:
 class SignalConfig:
     """Which form of each signal makes the evidence curve."""
 
-    attention_mode: Literal["head_average", "matched"] = "head_average"
+    attention_mode: AttentionMode = "head_average"
     """`matched` pairs the heads of neighbouring layers by optimal assignment."""
     attention_sinks: bool = False
     """Keep all keys in the attention rows, sinks included: the raw form."""
-    rows: Literal["read", "raw"] = "read"
+    rows: Rows = "read"
     """Rows of `cka`: as the next block reads them (divided by their root mean square; centred, too, in LayerNorm
     models), or the raw stream. `rule = "paper"` always takes raw rows."""
-    probe_curve: Literal["f1", "selectivity"] = "f1"
+    probe_curve: ProbeCurve = "f1"
     """Probe jumps of F1, or of F1 less the control task's."""
     tasks: tuple[str, ...] = TASKS
     """Probe tasks; those that the treebank lacks are an error."""
@@ -92,8 +99,8 @@ class SignalConfig:
         for task in self.tasks:
             if task not in TASKS:
                 raise ConfigError(unknown_name("probe task", task, TASKS))
-        if self.rows not in ("read", "raw"):
-            raise ConfigError(unknown_name("kind of rows", str(self.rows), ("read", "raw")))
+        if self.rows not in get_args(Rows):
+            raise ConfigError(unknown_name("kind of rows", str(self.rows), get_args(Rows)))
         if not self.tasks:
             raise ConfigError(f"At least one probe task is needed, of {', '.join(TASKS)}.")
 
@@ -102,7 +109,7 @@ class SignalConfig:
 class BoundaryConfig:
     """How boundaries are found in the signals."""
 
-    rule: Literal["mspgt", "paper"] = "mspgt"
+    rule: Rule = "mspgt"
     """`paper` is the published rule alone, without reliability and without an existence test."""
     weights: tuple[float, ...] | None = None
     """Fusion weights, one a signal: cka, probe, attention_jsd, then others by name; equal when None."""
@@ -197,14 +204,9 @@ class InterveneConfig:
     """Levels of the dose: σ itself for `per_layer`, the target for `exit_norm` (relative change) and `kl` (nats)."""
     level: float | None = None
     """The one of them for other doses, controls and the confirmatory tests; None: 0.1, or the middle one."""
-    dose: Literal["per_layer", "per_scale", "exit_norm", "kl"] = "per_layer"
+    dose: Dose = "per_layer"
     """How a level becomes σ, at all levels."""
-    other_doses: tuple[Literal["per_layer", "per_scale", "exit_norm", "kl"], ...] = (
-        "per_layer",
-        "per_scale",
-        "exit_norm",
-        "kl",
-    )
+    other_doses: tuple[Dose, ...] = get_args(Dose)
     """Doses that are looked at beside it, at one level."""
     kind: str = "gaussian"
     """How a block is disturbed: gaussian, covariance, resample, skip, or a kind of your own."""

@@ -30,6 +30,9 @@ LAYER, GAP, FOLD, RESAMPLE, SIGNAL, TASK = "layer", "gap", "fold", "resample", "
 TASKS = ("pos", "deprel", "ner", "srl")
 """Probe tasks: part of speech, dependency relation, named entities, semantic roles."""
 
+Role = Literal["fused", "rival", "audit"]
+"""Of a signal: fused into the evidence, held against it, or neither."""
+Resampled = Literal["text", "trees"]
 ScaleName = Literal["local", "intermediate", "global"]
 SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
 """The three scales, from the first block on."""
@@ -182,13 +185,12 @@ class Signal(ABC):
     unit: ClassVar[str]
     source: ClassVar[str]
     """Where the definition comes from: paper, equation, and P, R or N as in the method's notes."""
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "audit"
-    """Fused into the evidence, held against it, or neither."""
+    role: ClassVar[Role] = "audit"
     definition: ClassVar[str] = ""
     """One line for the report's table; by default the source."""
     place: ClassVar[int] = 100
     """Where it stands among signals of its role; equal places go by name."""
-    resampled_with: ClassVar[Literal["text", "trees"]] = "text"
+    resampled_with: ClassVar[Resampled] = "text"
     """Signals that saw the same sentences are resampled together."""
 
     @classmethod
@@ -245,7 +247,7 @@ class Registry(Generic[S]):
 SIGNALS: Registry[Signal] = Registry("signal")
 
 
-def signals_of(role: Literal["fused", "rival", "audit"]) -> list[type[Signal]]:
+def signals_of(role: Role) -> list[type[Signal]]:
     """Return every registered signal of a role, in order."""
     known = [SIGNALS[name] for name in SIGNALS]
     return sorted((part for part in known if part.role == role), key=lambda part: (part.place, part.name))

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mspgt_tl import detect, intervene, load
 from mspgt_tl.cli import app
-from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
+from mspgt_tl.contracts import SIGNALS
 from mspgt_tl.corpora import text
 from mspgt_tl.corpora.paragraphs import Line
 from mspgt_tl.dashboard.layers import weight_figure
@@ -27,19 +27,13 @@ from mspgt_tl.interventions.noise import noise_hooks
 from mspgt_tl.metrics.base import METRICS, MetricResult, TextMetric, summarise
 from mspgt_tl.models.families import FAMILIES, find_family
 from mspgt_tl.pipeline.detection import load_run
-from mspgt_tl.signals.sums import MeanSums, jumps
+from mspgt_tl.signals.sums import MeanSignal
 
 QUICK = {"sentences": 220, "probe.epochs": 1, "probe.repeats": 1, "train_trees": 100, "tasks": ("pos",)}
 
 
-class _Norms(MeanSums):
-    def observe(self, batch: Batch) -> None:
-        norms = torch.stack([(r.norm(dim=-1) * batch.is_data).sum(1) for r in batch.resid], dim=1)
-        self.add(batch.fold, norms, batch.is_data.sum(1))
-
-
 @dataclass(frozen=True)
-class NormJump(StreamSignal):
+class NormJump(MeanSignal):
     """How far the mean norm of the stream moves."""
 
     name: ClassVar[str] = "toy_norm"
@@ -49,11 +43,9 @@ class NormJump(StreamSignal):
     role: ClassVar[Literal["fused", "rival", "audit"]] = "fused"
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
-    def start(self, *, n_layers, fold_sizes):
-        return _Norms(len(fold_sizes), n_layers)
-
-    def curves(self, sums, weights):
-        return jumps(MeanSums.mean(sums, weights))
+    def observe(self, batch):
+        norms = torch.stack([(r.norm(dim=-1) * batch.is_data).sum(1) for r in batch.resid], dim=1)
+        return norms, batch.is_data.sum(1)
 
 
 @dataclass(frozen=True)

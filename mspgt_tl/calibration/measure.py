@@ -1,6 +1,7 @@
 """From a model to signal curves with resamples, as a detection makes them, but with small corpora and cheap probes.
 
-The same functions as in a detection read the model; only files, model nulls and the report are left out.
+The same functions as in a detection read the model (`usable_text`, `observe_corpus`, `read_words`, `fit_probes`,
+`resample_curves`); only files, model nulls and the report are left out.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from mspgt_tl.corpora.shuffling import shuffle_labels
 from mspgt_tl.evidence import make_signals, resample_curves
 from mspgt_tl.passes.corpus import observe_corpus, usable_text
 from mspgt_tl.passes.folds import assign_trees
-from mspgt_tl.passes.words import WordVectors, word_vectors
 from mspgt_tl.signals.probe import ProbeSignal
-from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
+from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes, read_words
 
 STREAM = StreamConfig(max_length=64, batch_positions=4096)
 NAMES = tuple(make_signals(SignalConfig()))
@@ -57,23 +57,18 @@ class Reading:
     """What was read from a model, before probes are trained."""
 
     effort: Effort
-    seed: int
     sums: Mapping[str, Mapping[str, np.ndarray]]
     """Of the streamed signals."""
     trees: Treebank
-    train: WordVectors
-    dev: WordVectors
+    words: tuple[ProbeData, ProbeData]
     device: str
 
-    def measured(self, trees: Treebank, *, seed: int) -> Measured:
-        """Train probes on these labels of the trees that were read, and return all curves."""
-        fold, _ = assign_trees(trees.dev, seed=seed)
+    def measured(self, *, seed: int) -> Measured:
+        """Train probes and return all curves."""
         probe, _ = fit_probes(
-            ProbeData(self.train.features, trees.train, self.train.rows),
-            ProbeData(self.dev.features, trees.dev, self.dev.rows, fold),
+            *self.words,
             self.effort.tasks,
             replace(self.effort.probe, seed=seed),
-            n_folds=1 + int(fold.max()),
             kinds=("mlp",),  # the others enter no curve here
             device=self.device,
         )
@@ -84,13 +79,15 @@ class Reading:
 
     def with_shuffled_labels(self, *, seed: int) -> Measured:
         """Return the curves after the labels were dealt anew."""
-        return self.measured(shuffle_labels(self.trees, seed=seed), seed=seed)
+        dealt, (train, dev) = shuffle_labels(self.trees, seed=seed), self.words
+        folds, _ = assign_trees(dealt.dev, seed=seed)
+        words = replace(train, trees=dealt.train), replace(dev, trees=dealt.dev, fold=folds)
+        return replace(self, words=words).measured(seed=seed)
 
 
 def measure_model(model: CausalModel, effort: Effort, *, seed: int) -> Measured:
     """Return the three signals of a model with their resamples; `seed` also draws which text and trees are read."""
-    reading = read_model(model, effort, seed=seed)
-    return reading.measured(reading.trees, seed=seed)
+    return read_model(model, effort, seed=seed).measured(seed=seed)
 
 
 def read_model(model: CausalModel, effort: Effort, *, seed: int) -> Reading:
@@ -100,8 +97,8 @@ def read_model(model: CausalModel, effort: Effort, *, seed: int) -> Reading:
     sentences = [text[int(i)] for i in rng.choice(len(text), effort.sentences, replace=False)]
     sums = read_sums(model, make_signals(SignalConfig(tasks=effort.tasks)), sentences, seed=seed)
     trees = _draw_trees(_trees(), effort, rng)
-    train, dev = (word_vectors(model, split, config=STREAM) for split in (trees.train, trees.dev))
-    return Reading(effort, seed, sums, trees, train, dev, str(model.cfg.device))
+    words = read_words(model, trees.train, trees.dev, seed=seed, config=STREAM)
+    return Reading(effort, sums, trees, words, str(model.cfg.device))
 
 
 def read_sums(

@@ -49,14 +49,7 @@ def read_effects(source: str | Path | pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if isinstance(source, pd.DataFrame):
-        table, where = source.copy(), "The table of effects"
-    else:
-        where = str(source)
-        try:
-            table = pd.read_csv(source)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{where} cannot be read as a CSV table: {error}.") from error
+    table, where = read_table(source, "The table of effects")
     for name, default in (("low", math.nan), ("high", math.nan), ("dose", "")):
         if name not in table:
             table[name] = default
@@ -75,6 +68,22 @@ def read_effects(source: str | Path | pd.DataFrame) -> pd.DataFrame:
         table[name] = table[name].fillna("").astype(str)
     _check_rows(table, where)
     return table
+
+
+def read_table(source: str | Path | pd.DataFrame, noun: str) -> tuple[pd.DataFrame, str]:
+    """Return a copy of a table, or what a CSV file holds, and what messages call it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    import pandas as pd
+
+    if isinstance(source, pd.DataFrame):
+        return source.copy(), noun
+    try:
+        return pd.read_csv(source), str(source)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{source} cannot be read as a CSV table: {error}.") from error
 
 
 def _check_rows(table: pd.DataFrame, where: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mspgt_tl.comparison.reference import paper_tables
-from mspgt_tl.contracts import Existence
+from mspgt_tl.contracts import Existence, Published
 from mspgt_tl.errors import ConfigError, StoreError, unknown_name
 from mspgt_tl.evidence import peak_draws
 from mspgt_tl.store import Run
@@ -211,7 +211,7 @@ def paper_models() -> tuple[Located, ...]:
             row["n_layers"],
             np.array([row["b_LI"], row["b_IG"]], dtype=np.float64),
             np.full((2, 2), math.nan),
-            ("accepted", "accepted"),
+            (Published.ACCEPTED, Published.ACCEPTED),
             np.empty((0, 2)),
         )
         for row in paper_tables()["boundaries"]

@@ -94,7 +94,11 @@ def evidence_by_depth(located: Sequence[Located]) -> go.Figure:
             y=data["fused"].values,
             mode="lines+markers",
             name=model.name,
-            line={"color": RUN_COLOURS[i % len(RUN_COLOURS)], "width": 2.5, "dash": DASHES[i // len(RUN_COLOURS) % 3]},
+            line={
+                "color": RUN_COLOURS[i % len(RUN_COLOURS)],
+                "width": 2.5,
+                "dash": DASHES[i // len(RUN_COLOURS) % len(DASHES)],
+            },
             marker={"size": np.where(is_peak, 12, 4).tolist(), "symbol": SYMBOLS[i % len(SYMBOLS)]},
             customdata=data[GAP].values,
             hovertemplate="gap %{customdata}: %{y:.3f}<extra>" + model.name + "</extra>",
@@ -142,7 +146,7 @@ def _verdict(found: Comparison) -> tuple[str, list[str]]:
 
 
 def _sections(found: Comparison) -> list[Section]:
-    located, tables = found.located, comparison_tables(found)
+    located, tables = found.located, tables_of(found)
     places = "; ".join(
         f"{model.name}: {model.reason or ' and '.join(percent(float(at)) for at in model.relative)}"
         for model in located
@@ -153,7 +157,7 @@ def _sections(found: Comparison) -> list[Section]:
             "Filled: supported by the test of existence (or accepted by the published rule). Open: a candidate. "
             "Bars hold 95 % of the resamples.",
             [Plot(places_figure(located), f"Boundaries on relative depth. {places}.")],
-            tables=[_places_table(found).table()],
+            tables=[tables["places"].table()],
             short="Places",
         )
     ]
@@ -165,16 +169,18 @@ def _sections(found: Comparison) -> list[Section]:
         Section("Do two models differ?", "", tables=[tables["pairs"].table()], short="Pairs"),
         Section("Do families?", "", tables=[tables["families"].table(), tables["labels"].table()], short="Families"),
     ]
-    if not found.replicates.empty:
-        lead = (
-            "Agreement is the rank correlation of two signals over gaps. Beyond that between runs it is not the "
-            "architecture's doing; a gap that all runs share shows in both, and only random-weight twins tell whether "
-            "it was learnt."
-        )
-        sections.append(Section("Do signals agree run by run?", lead, tables=[_replicates_table(found).table()]))
-    if not found.brittleness.empty:
-        sections.append(Section("Brittleness", "", tables=[tables["brittleness"].table()]))
+    for name, title in (("replicates", "Do signals agree run by run?"), ("brittleness", "Brittleness")):
+        if name in tables:
+            sections.append(Section(title, "", tables=[tables[name].table()]))
     return sections
+
+
+def tables_of(found: Comparison) -> dict[str, Shown]:
+    """Return the tables of a comparison, for its page and its command: those of a study's report, and two more."""
+    tables = comparison_tables(found)
+    tables = {"places": _places_table(found), **tables, "replicates": _replicates_table(found)}
+    optional = {"replicates": found.replicates, "brittleness": found.brittleness}
+    return {name: shown for name, shown in tables.items() if name not in optional or not optional[name].empty}
 
 
 def _replicates_table(found: Comparison) -> Shown:
@@ -189,7 +195,12 @@ def _replicates_table(found: Comparison) -> Shown:
         "best p": fixed("smallest_p", ".3f"),
         "shared gaps": words("shared"),
     }
-    return Shown("Training runs of one architecture", found.replicates, cells)
+    note = (
+        "Agreement is the rank correlation of two signals over gaps. Beyond that between runs it is not the "
+        "architecture's doing; a gap that all runs share shows in both, and only random-weight twins tell whether it was "
+        "learnt."
+    )
+    return Shown("Training runs of one architecture", found.replicates, cells, note)
 
 
 def _places_table(found: Comparison) -> Shown:

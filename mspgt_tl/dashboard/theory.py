@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,23 +150,13 @@ def _closure_section(narrow: xr.Dataset, wide: xr.Dataset) -> Section:
     sigmas = narrow["sigma"].values
     ends = [sigmas[0] * 0.8, sigmas[-1] * 1.25]
     draw_band(figure, ends, 1 - TOLERANCE, 1 + TOLERANCE, colour="rgba(118,118,118,0.2)", name="1 ± 0.1")
-    for i, name in enumerate(str(n) for n in narrow["set"].values):
-        is_scale = not name.startswith("layer ")
-        n_layers = sum(str(n).startswith("layer ") for n in narrow["set"].values)
-        share = i / max(n_layers - 1, 1)
-        colour = (
-            RUN_COLOURS[i % len(RUN_COLOURS)]
-            if is_scale
-            else f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
-        )
+    names = [str(name) for name in narrow["set"].values]
+    for i in range(len(names)):
         figure.add_scatter(
             x=sigmas,
             y=narrow["ratio"].values[i],
             error_y={"type": "data", "array": narrow["error"].values[i], "thickness": 1, "width": 2},
-            mode="lines+markers",
-            line={"color": colour, "width": WIDTHS[is_scale]},
-            marker={"size": 5, "symbol": SYMBOLS[i % len(SYMBOLS)]},
-            name=name,
+            **_set_style(names, i),
         )
     figure.add_hline(y=1, line={"color": INK, "width": 1})
     figure.update_xaxes(type="log", range=np.log10(ends).tolist(), tickvals=sigmas.tolist(), tickformat="~g")
@@ -260,26 +250,32 @@ def _information_sections(part: xr.Dataset, boundaries: list[int]) -> list[Secti
     ]
 
 
+def _set_style(names: Sequence[str], i: int) -> dict[str, Any]:
+    """Return how the line of a layer or a scale is drawn: layers from light to dark, scales wide in colours."""
+    layers = [name.startswith("layer ") for name in names]
+    share = i / max(sum(layers) - 1, 1)
+    shade = f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
+    return {
+        "name": names[i],
+        "mode": "lines+markers",
+        "line": {
+            "color": shade if layers[i] else RUN_COLOURS[i % len(RUN_COLOURS)],
+            "width": WIDTHS[not layers[i]],
+        },
+        "marker": {"size": 5, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+    }
+
+
 def _rate_section(part: xr.Dataset) -> Section:
     step = int(part.attrs["operating_step"])
     names = [str(name) for name in part["set"].values]
     layers = [i for i, name in enumerate(names) if name.startswith("layer ")]
     plane = blank_figure(height=460, x_title="rate R, nats per token", y_title="distortion D, nats per token")
-    for i, name in enumerate(names):
-        is_scale = i not in layers
-        share = i / max(len(layers) - 1, 1)
-        colour = (
-            RUN_COLOURS[i % len(RUN_COLOURS)]
-            if is_scale
-            else f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
-        )
+    for i in range(len(names)):
         plane.add_scatter(
             x=part["rate"].values[i],
             y=part["distortion"].values[i],
-            mode="lines+markers",
-            line={"color": colour, "width": WIDTHS[is_scale]},
-            marker={"size": 5, "symbol": SYMBOLS[i % len(SYMBOLS)]},
-            name=name,
+            **_set_style(names, i),
             customdata=part["sigma"].values,
             hovertemplate="σ %{customdata:g}: R %{x:.3g}, D %{y:.3g}",
         )

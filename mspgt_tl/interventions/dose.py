@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import get_args
 
+from mspgt_tl.config import Dose
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError, unknown_name
 from mspgt_tl.interventions.next_token import CleanPass, HookMaker, compare, disturb, measure_ledger
 
-Dose: TypeAlias = Literal["per_layer", "per_scale", "exit_norm", "kl"]
-DOSES = ("per_layer", "per_scale", "exit_norm", "kl")
+DOSES = get_args(Dose)
 TOLERANCE = 0.02
 """A solved σ meets its target within this share of it."""
 SEARCH = 40

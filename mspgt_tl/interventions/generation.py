@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
@@ -188,7 +190,9 @@ class _Given:
 
     @classmethod
     def read(cls, model: CausalModel, prompts: Any) -> _Given:
-        given: Any = prompts.tolist() if hasattr(prompts, "tolist") else prompts
+        import torch
+
+        given: Any = prompts.tolist() if isinstance(prompts, np.ndarray | torch.Tensor) else prompts
         is_one = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], Integral))
         listed: list[Any] = [given] if is_one else list(given)
         are_texts = [isinstance(prompt, str) for prompt in listed]

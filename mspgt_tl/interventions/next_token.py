@@ -23,7 +23,7 @@ from mspgt_tl.interventions.hooks import Hook, Positions
 from mspgt_tl.interventions.noise import check_hooked
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.tokens import pad
-from mspgt_tl.passes.batches import batch_by_length
+from mspgt_tl.passes.batches import LENGTH, POSITIONS, batch_by_length
 from mspgt_tl.passes.data import data_tokens
 from mspgt_tl.stats import ratio_intervals
 
@@ -82,7 +82,7 @@ class CleanPass:
 
 
 def clean_passes(
-    model: CausalModel, sentences: Sequence[str], *, max_length: int, batch_positions: int
+    model: CausalModel, sentences: Sequence[str], *, max_length: int = LENGTH, batch_positions: int = POSITIONS
 ) -> Iterator[CleanPass]:
     """Yield the sentences in batches of at most so many positions, longest first; those of one token are left out.
 
@@ -225,8 +225,8 @@ def next_token_effects(
     make_hooks: HookMaker,
     *,
     seed: int,
-    max_length: int = 128,
-    batch_positions: int = 2048,
+    max_length: int = LENGTH,
+    batch_positions: int = POSITIONS,
     resamples: int = 1000,
     progress: Progress | None = None,
 ) -> xr.Dataset:

@@ -10,6 +10,7 @@ import numpy as np
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.interventions.next_token import HookMaker, clean_passes, compare_tokens, disturb
 from mspgt_tl.interventions.sweep import Condition
+from mspgt_tl.passes.batches import LENGTH, POSITIONS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,8 +22,8 @@ def token_kl(
     conditions: Sequence[Condition],
     make_hooks: HookMaker,
     *,
-    max_length: int = 128,
-    batch_positions: int = 2048,
+    max_length: int = LENGTH,
+    batch_positions: int = POSITIONS,
 ) -> xr.Dataset:
     """Measure KL(clean ‖ disturbed) of the prediction of every token of some texts, under every condition.
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 NAN = float("nan")
+Better = Literal["lower", "higher", "none"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class TextMetric(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     unit: ClassVar[str]
-    better: ClassVar[Literal["lower", "higher", "none"]]
+    better: ClassVar[Better]
     """The direction in which text gets better; `none` where neither end is good."""
     meaning: ClassVar[str]
     """One line on what a higher or lower value says."""

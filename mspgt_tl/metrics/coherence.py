@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from mspgt_tl.contracts import CausalModel
 from mspgt_tl.metrics.base import (
     METRICS,
     NAN,
+    Better,
     MetricResult,
     Sample,
     TextMetric,
@@ -125,7 +126,7 @@ class PromptCoherence(TextMetric):
     name: ClassVar[str] = "prompt_coherence"
     title: ClassVar[str] = "Coherence with the prompt"
     unit: ClassVar[str] = "cosine"
-    better: ClassVar[Literal["lower", "higher", "none"]] = "higher"
+    better: ClassVar[Better] = "higher"
     meaning: ClassVar[str] = "Higher: the continuation stays nearer to the prompt's subject."
     bounds: ClassVar[tuple[float, float]] = (-1, 1)
     source: ClassVar[str] = "section 4.2.1, five behavioural metrics (P)"
@@ -161,7 +162,7 @@ class SentenceCoherence(TextMetric):
     name: ClassVar[str] = "sentence_coherence"
     title: ClassVar[str] = "Coherence of neighbouring sentences"
     unit: ClassVar[str] = "cosine"
-    better: ClassVar[Literal["lower", "higher", "none"]] = "higher"
+    better: ClassVar[Better] = "higher"
     meaning: ClassVar[str] = "Higher: sentences follow each other more closely; loops score 1."
     bounds: ClassVar[tuple[float, float]] = (-1, 1)
     source: ClassVar[str] = "cosine of neighbouring sentences (N)"

@@ -13,13 +13,13 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mspgt_tl.errors import ConfigError, DataError
-from mspgt_tl.metrics.base import METRICS, NAN, MetricResult, Sample, TextMetric, missing_result, summarise
+from mspgt_tl.metrics.base import METRICS, NAN, Better, MetricResult, Sample, TextMetric, missing_result, summarise
 from mspgt_tl.metrics.segmentation import find_sentences, find_words, split_tokens
 
 ORDER = 4
@@ -169,7 +169,7 @@ class SelfBleu(TextMetric):
     name: ClassVar[str] = "self_bleu"
     title: ClassVar[str] = "Self-BLEU-4"
     unit: ClassVar[str] = "BLEU, 0 to 1"
-    better: ClassVar[Literal["lower", "higher", "none"]] = "lower"
+    better: ClassVar[Better] = "lower"
     meaning: ClassVar[str] = "Lower: the texts are more diverse. Comparable only between equal numbers of texts."
     bounds: ClassVar[tuple[float, float]] = (0, 1)
     source: ClassVar[str] = "section 4.2.1, five behavioural metrics (P); smoothing method1 (R)"
@@ -194,7 +194,7 @@ class SentenceLengthVariance(TextMetric):
     name: ClassVar[str] = "sentence_length_variance"
     title: ClassVar[str] = "Sentence-length variance"
     unit: ClassVar[str] = "words²"
-    better: ClassVar[Literal["lower", "higher", "none"]] = "none"
+    better: ClassVar[Better] = "none"
     meaning: ClassVar[str] = "A change in either direction says that sentence structure is less stable."
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     source: ClassVar[str] = "section 4.2.1, five behavioural metrics (P); within a sample (R)"
@@ -215,7 +215,7 @@ class TypeTokenRatio(TextMetric):
     name: ClassVar[str] = "type_token_ratio"
     title: ClassVar[str] = "Type–token ratio"
     unit: ClassVar[str] = "ratio"
-    better: ClassVar[Literal["lower", "higher", "none"]] = "none"
+    better: ClassVar[Better] = "none"
     meaning: ClassVar[str] = "Higher: richer vocabulary, shorter text, or noise; falls with length."
     bounds: ClassVar[tuple[float, float]] = (0, 1)
     source: ClassVar[str] = "section 4.2.1, five behavioural metrics (P)"
@@ -239,7 +239,7 @@ class MovingTypeTokenRatio(TextMetric):
     name: ClassVar[str] = "mattr"
     title: ClassVar[str] = "Type–token ratio, moving window"
     unit: ClassVar[str] = "ratio"
-    better: ClassVar[Literal["lower", "higher", "none"]] = "none"
+    better: ClassVar[Better] = "none"
     meaning: ClassVar[str] = "Higher: richer vocabulary, or noise; does not depend on length."
     bounds: ClassVar[tuple[float, float]] = (0, 1)
     source: ClassVar[str] = "Covington and McFall 2010 (N)"
@@ -262,7 +262,7 @@ class RepetitionRate(TextMetric):
     name: ClassVar[str] = "repetition_rate"
     title: ClassVar[str] = "Repeated 4-grams"
     unit: ClassVar[str] = "share"
-    better: ClassVar[Literal["lower", "higher", "none"]] = "lower"
+    better: ClassVar[Better] = "lower"
     meaning: ClassVar[str] = "Higher: the text loops, which can pass for coherence."
     bounds: ClassVar[tuple[float, float]] = (0, 1)
     source: ClassVar[str] = "seq-rep-4, Welleck et al. 2020 (N)"

@@ -11,7 +11,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from mspgt_tl.errors import ConfigError
 from mspgt_tl.metrics.base import (
     METRICS,
     NAN,
+    Better,
     MetricResult,
     Sample,
     TextMetric,
@@ -53,7 +54,7 @@ class LanguageToolMistakes(TextMetric):
     name: ClassVar[str] = "languagetool"
     title: ClassVar[str] = "Mistakes (LanguageTool)"
     unit: ClassVar[str] = "matches per 100 words"
-    better: ClassVar[Literal["lower", "higher", "none"]] = "lower"
+    better: ClassVar[Better] = "lower"
     meaning: ClassVar[str] = "Lower: fewer mistakes."
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     source: ClassVar[str] = "section 4.2.1, five behavioural metrics (P)"
@@ -104,7 +105,7 @@ class HarperMistakes(TextMetric):
     name: ClassVar[str] = "harper"
     title: ClassVar[str] = "Mistakes (Harper)"
     unit: ClassVar[str] = "lints per 100 words"
-    better: ClassVar[Literal["lower", "higher", "none"]] = "lower"
+    better: ClassVar[Better] = "lower"
     meaning: ClassVar[str] = "Lower: fewer mistakes. Not comparable with LanguageTool's."
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     source: ClassVar[str] = "offline alternative to LanguageTool (N)"

@@ -9,24 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from mspgt_tl.config import MetricConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError
-from mspgt_tl.metrics.base import METRICS, NAN, MetricResult, Sample, TextMetric, missing_result, summarise
+from mspgt_tl.metrics.base import METRICS, NAN, Better, MetricResult, Sample, TextMetric, missing_result, summarise
 from mspgt_tl.models.placement import memory_errors
 from mspgt_tl.models.pretrained import describe, encode
-from mspgt_tl.passes.batches import Padded, padded_batches
+from mspgt_tl.passes.batches import POSITIONS, Padded, padded_batches
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
 def continuation_losses(
-    model: CausalModel, samples: Sequence[Sample], *, batch_positions: int = 2048
+    model: CausalModel, samples: Sequence[Sample], *, batch_positions: int = POSITIONS
 ) -> tuple[Float[np.ndarray, "sample"], Int[np.ndarray, "sample"]]:
     """Return the nats of every continuation under the model, summed, and the number of its tokens.
 
@@ -82,13 +82,13 @@ class ReferencePerplexity(TextMetric):
 
     model: CausalModel | None = None
     """The reference; without one the metric has no value."""
-    batch_positions: int = 2048
+    batch_positions: int = POSITIONS
     """Tokens of a padded batch."""
 
     name: ClassVar[str] = "perplexity"
     title: ClassVar[str] = "Log-perplexity under the clean model"
     unit: ClassVar[str] = "nats per token"
-    better: ClassVar[Literal["lower", "higher", "none"]] = "none"
+    better: ClassVar[Better] = "none"
     meaning: ClassVar[str] = "Higher: less likely to the clean model; loops are very likely, so low is no praise."
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     source: ClassVar[str] = "reference perplexity (N)"

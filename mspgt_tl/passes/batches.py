@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int
 
+from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.models.tokens import pad
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-POSITIONS = 2048
-"""Positions of a padded batch unless told otherwise."""
+LENGTH, POSITIONS = StreamConfig.max_length, StreamConfig.batch_positions
+"""Tokens of a text and positions of a padded batch unless told otherwise."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import MIN_LAYERS, Boundaries
 from mspgt_tl.config import QUICK_DEV_TREES, DetectConfig, settings_of, to_plain
-from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Tree, Treebank, signals_of
+from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Treebank, signals_of
 from mspgt_tl.dashboard.explorer import with_p_grid
 from mspgt_tl.errors import CorpusError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
@@ -22,7 +22,7 @@ from mspgt_tl.models.placement import memory_budget
 from mspgt_tl.models.pretrained import Backend
 from mspgt_tl.passes.corpus import count_cut, observe_corpus, usable_text
 from mspgt_tl.passes.folds import Folds, assign_folds, assign_trees
-from mspgt_tl.passes.words import WordVectors, bytes_of_word_vectors, word_vectors
+from mspgt_tl.passes.words import bytes_of_word_vectors
 from mspgt_tl.pipeline.checks import check_folder, check_nulls, check_weights, count_blocks
 from mspgt_tl.pipeline.inputs import (
     Inputs,
@@ -40,7 +40,7 @@ from mspgt_tl.pipeline.shown import Shown
 from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
 from mspgt_tl.progress import Told, telling
 from mspgt_tl.rivals import make_rivals, weigh_rivals
-from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
+from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes, read_words
 from mspgt_tl.store import MANIFEST, QUICK, Run, pack_sums, unpack_sums
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 RIVALS = "rivals"
 """Stage of the rival readings."""
-SPLITS = ("train", "dev")
 PLACES = ((), (QUICK,))
 """Where a folder says that it holds a detection, if only a quick look."""
 
@@ -469,8 +468,8 @@ class _Stages:
         Returns:
             The sums of all tasks, and why tasks are missing.
         """
-        splits: dict[str, ProbeData] = {}
-        stages = {task: self.probe(task, splits) for task in self.config.signals.tasks}
+        words: list[ProbeData] = []
+        stages = {task: self.probe(task, words) for task in self.config.signals.tasks}
         skipped = [why for part in stages.values() for why in json.loads(part.attrs["details"])["skipped"].values()]
         sums = {name: array for part in stages.values() for name, array in unpack_sums(part).items()}
         if not sums:
@@ -478,17 +477,14 @@ class _Stages:
         return sums, skipped
 
     @stage("{0.prefixes.trees}probe-{1}")
-    def probe(self, task: str, splits: dict[str, ProbeData]) -> xr.Dataset:
+    def probe(self, task: str, words: list[ProbeData]) -> xr.Dataset:
         """Return the sums of one task's probes; the first to need the words' vectors leaves them for the others."""
-        if not splits:
-            splits.update(self._read_words())
-        config, trees = self.config, self.inputs.treebank
+        words[:] = words or self._read_words()
+        config = self.config
         sums, details = fit_probes(
-            splits["train"],
-            splits["dev"],
+            *words,
             (task,),
             replace(config.probe, seed=config.probe.seed + config.seed),
-            n_folds=1 + int(assign_trees(trees.dev, seed=config.seed)[0].max()),
             device=str(self.inputs.model.cfg.device),
             memory=self._memory[1],
             progress=self.told,
@@ -499,27 +495,25 @@ class _Stages:
     def _memory(self) -> tuple[bool, float]:
         """Whether words' vectors stay in memory, and the bytes left to train probes with."""
         budget, model = memory_budget(self.memory), self.inputs.model.cfg
-        words = sum(len(tree.words) for split in SPLITS for tree in getattr(self.inputs.treebank, split))
+        trees = self.inputs.treebank
+        words = sum(len(tree.words) for tree in (*trees.train, *trees.dev))
         needed = bytes_of_word_vectors(words, int(model.n_layers), int(model.d_model))
         stay = needed <= VECTORS_SHARE * budget
         kept = {"bytes": needed, "kept": "in memory" if stay else "in a file of the run's folder, meanwhile"}
         self.run.note(**{f"{self.prefixes.trees}word_vectors": kept})
         return stay, budget - needed * stay
 
-    def _read_words(self) -> dict[str, ProbeData]:
-        trees, prefix, found = self.inputs.treebank, self.prefixes.trees, {}
+    def _read_words(self) -> tuple[ProbeData, ProbeData]:
+        trees, prefix, seed = self.inputs.treebank, self.prefixes.trees, self.config.seed
         with self.run.timed(f"{prefix}pass over the trees"):
-            for split in SPLITS:
-                some: Sequence[Tree] = getattr(trees, split)
-                words: WordVectors = word_vectors(
-                    self.inputs.model,
-                    some,
-                    config=self.config.stream,
-                    store=None if self._memory[0] else self.run.folder,
-                    progress=self.told,
-                    stage=f"words ({split})",
-                )
-                fold = assign_trees(some, seed=self.config.seed)[0] if split == "dev" else None
-                found[split] = ProbeData(words.features, some, words.rows, fold)
-        self.run.note(**{f"{prefix}trees_resampled": assign_trees(trees.dev, seed=self.config.seed)[1]})
+            found = read_words(
+                self.inputs.model,
+                trees.train,
+                trees.dev,
+                seed=seed,
+                config=self.config.stream,
+                store=None if self._memory[0] else self.run.folder,
+                progress=self.told,
+            )
+        self.run.note(**{f"{prefix}trees_resampled": assign_trees(trees.dev, seed=seed)[1]})
         return found

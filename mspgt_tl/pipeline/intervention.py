@@ -30,14 +30,13 @@ from mspgt_tl.interventions.sweep import (
 from mspgt_tl.interventions.token_effects import token_kl
 from mspgt_tl.interventions.units import activation_units
 from mspgt_tl.metrics.base import METRICS, Sample, TextMetric
-from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode
 from mspgt_tl.models.tokens import continuation_text
 from mspgt_tl.passes.corpus import count_cut
-from mspgt_tl.pipeline.checks import check_folder, count_blocks
-from mspgt_tl.pipeline.detection import Detection, as_detection
+from mspgt_tl.pipeline.checks import check_folder
+from mspgt_tl.pipeline.detection import Detection
 from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
-from mspgt_tl.pipeline.scales import Scales, choose_scales, layer_target
+from mspgt_tl.pipeline.scales import Scales, choose_scales, choose_source, layer_target
 from mspgt_tl.pipeline.shell import Kind, quick_folder, register, stage
 from mspgt_tl.pipeline.sweep_tables import (
     arrange_table_2,
@@ -183,12 +182,8 @@ def intervene(
     settings = settings_of(InterveneConfig, config, {"seed": seed, **named}, quick=quick)
     metrics = choose_metrics(settings)  # unknown names are refused at once
     find_kind(settings.kind)
-    detection = as_detection(model)
-    given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
+    given, detection = choose_source(model, scales)
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
-    n_layers = count_blocks(model) if detection is None else int(detection.data.attrs["n_layers"])
-    if n_layers is not None:
-        choose_scales(scales, detection, n_layers)
     place = quick_folder(out) if quick else out
     check_folder(place, {"command": "intervene", "config": _numbers(settings)})
     with telling(progress) as told:
@@ -356,9 +351,7 @@ class _Stages:
 
     def _clean(self) -> list[Any]:
         chosen = self.sentences[: self.config.dose_sentences]
-        stream = StreamConfig()  # a sweep has no settings of its own for passes
-        size = {"max_length": stream.max_length, "batch_positions": stream.batch_positions}
-        return list(clean_passes(self.model, chosen, **size))
+        return list(clean_passes(self.model, chosen))
 
     @stage("conditions")
     def conditions(self) -> xr.Dataset:

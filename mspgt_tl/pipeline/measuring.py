@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from mspgt_tl.boundaries import Rule
-from mspgt_tl.config import SignalConfig, StreamConfig
+from mspgt_tl.config import Rule, SignalConfig, StreamConfig
 from mspgt_tl.contracts import GAP, SIGNAL, CausalModel, Progress, StreamSignal, TextCorpus
 from mspgt_tl.errors import ConfigError, unknown_name
 from mspgt_tl.evidence import make_signals

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mspgt_tl.contracts import SCALES
 from mspgt_tl.errors import ConfigError
 from mspgt_tl.interventions.scales import check_scales, parse_scales
 from mspgt_tl.interventions.sweep import CLEAN
-
-if TYPE_CHECKING:
-    from mspgt_tl.pipeline.detection import Detection
+from mspgt_tl.models.names import pinned_name
+from mspgt_tl.pipeline.checks import count_blocks
+from mspgt_tl.pipeline.detection import Detection, as_detection
 
 THIRDS, GIVEN, DETECTED = "equal thirds", "given", "detected"
 """Where scales come from."""
@@ -32,6 +32,21 @@ class Scales:
     def ends(self) -> dict[str, list[int]]:
         """First and last block of each, as an identity holds them."""
         return {name: [stretch[0], stretch[-1]] for name, stretch in self.blocks.items()}
+
+
+def choose_source(model: Any, scales: Any, *, three: bool = False) -> tuple[Any, Detection | None]:
+    """Return what to load, and the detection that scales are cut by if one was given instead of a model.
+
+    Scales that cannot be used are refused here, where the number of blocks can be told without loading.
+
+    Raises:
+        MspgtError: as `as_detection`, `count_blocks` and `choose_scales`.
+    """
+    detection = as_detection(model)
+    n_layers = count_blocks(model) if detection is None else int(detection.data.attrs["n_layers"])
+    if n_layers is not None:
+        choose_scales(scales, detection, n_layers, three=three)
+    return model if detection is None else pinned_name(detection.manifest["identity"]["model"]), detection
 
 
 def choose_scales(

@@ -19,10 +19,10 @@ from mspgt_tl.models.names import pinned_name
 from mspgt_tl.models.pretrained import Backend, encode, load
 from mspgt_tl.passes.corpus import count_cut, usable_sentences
 from mspgt_tl.passes.readout import unembed
-from mspgt_tl.pipeline.checks import check_folder, count_blocks
-from mspgt_tl.pipeline.detection import Detection, as_detection
+from mspgt_tl.pipeline.checks import check_folder
+from mspgt_tl.pipeline.detection import Detection
 from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
-from mspgt_tl.pipeline.scales import THIRDS, Scales, choose_scales
+from mspgt_tl.pipeline.scales import THIRDS, Scales, choose_scales, choose_source
 from mspgt_tl.pipeline.shell import Kind, quick_folder, register, stage
 from mspgt_tl.pipeline.theory_cost import TheoryCost, read_duration
 from mspgt_tl.progress import Told, telling
@@ -116,12 +116,8 @@ def run_theory(
     """
     settings = settings_of(TheoryConfig, config, {"seed": seed, **options}, quick=quick)
     limit = None if budget is None else read_duration(budget)
-    detection = as_detection(model)
-    given: Any = model if detection is None else pinned_name(detection.manifest["identity"]["model"])
+    given, detection = choose_source(model, scales, three=True)
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
-    n_layers = count_blocks(model) if detection is None else int(detection.data.attrs["n_layers"])
-    if n_layers is not None:
-        choose_scales(scales, detection, n_layers, three=True)
     place = quick_folder(out) if quick else out
     asked = {} if limit is None else {"budget": limit, "asked": to_plain(settings)}
     wanted = settings.sentences

@@ -19,6 +19,7 @@ from mspgt_tl.comparison.effects import (
     excess,
     of_dose,
     paper_effects,
+    read_table,
     standard_errors,
 )
 from mspgt_tl.comparison.families import coefficient_of_variation, cv_interval, label_permutation, mean_interval
@@ -251,14 +252,7 @@ def read_measurements(source: str | Path | pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if isinstance(source, pd.DataFrame):
-        table, where = source.copy(), "The table of measurements"
-    else:
-        where = str(source)
-        try:
-            table = pd.read_csv(source)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{where} cannot be read as a CSV table: {error}.") from error
+    table, where = read_table(source, "The table of measurements")
     if missing := [name for name in MEASURED if name not in table]:
         raise DataError(f"{where} lacks the column {', '.join(missing)}. Needed: {', '.join(MEASURED)}.")
     for name in MEASURED[2:]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 
-from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
+from mspgt_tl.config import AttentionMode
+from mspgt_tl.contracts import SIGNALS, Batch, Role, StreamSignal
 from mspgt_tl.errors import DataError
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class AttentionDrift(StreamSignal):
     title: ClassVar[str] = "Attention drift (JSD)"
     unit: ClassVar[str] = "nats"
     source: ClassVar[str] = "eq. 5 (P; head average R, data tokens N)"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "fused"
+    role: ClassVar[Role] = "fused"
     place: ClassVar[int] = 3
     definition: ClassVar[str] = (
         "S₃(b) = mean over query positions of JSD(a[b−1] ‖ a[b]): Jensen–Shannon divergence of attention rows. "
@@ -142,7 +143,7 @@ class AttentionDrift(StreamSignal):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"pattern"})
 
-    mode: Literal["head_average", "matched"] = "head_average"
+    mode: AttentionMode = "head_average"
     """`matched` pairs the heads of two layers by optimal assignment instead of averaging them first."""
     sinks: bool = False
     """Keep all keys, the first token and other sinks included: the raw form."""

@@ -7,15 +7,13 @@ not boundaries; they never enter the default fusion.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
 from jaxtyping import Float, Int
 
-from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
-from mspgt_tl.signals.sums import MeanSums
+from mspgt_tl.contracts import SIGNALS, Batch, Role
+from mspgt_tl.signals.sums import MeanSignal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,34 +27,9 @@ def neighbour_cosines(resid: Float[Tensor, "layer *row d_model"]) -> Float[Tenso
     return torch.nn.functional.cosine_similarity(x[:-1], x[1:], dim=-1).clamp(-1, 1)
 
 
-@dataclass
-class _Cosines(MeanSums):
-    def observe(self, batch: Batch) -> None:
-        import torch
-
-        # Layer by layer: a stack of all layers would double the memory of the pass.
-        turned = [
-            ((1 - neighbour_cosines(torch.stack(pair))[0]) * batch.is_data).sum(-1)
-            for pair in zip(batch.resid[:-1], batch.resid[1:], strict=True)
-        ]
-        self.add(batch.fold, torch.stack(turned, dim=1), batch.is_data.sum(-1))
-
-
-@dataclass
-class _Angles(MeanSums):
-    def observe(self, batch: Batch) -> None:
-        import torch
-
-        every = torch.arange(len(batch.fold), device=batch.tokens.device)
-        length = batch.is_data.shape[1]
-        last = length - 1 - batch.is_data.flip(1).int().argmax(1)
-        angles = neighbour_cosines(torch.stack([resid[every, last] for resid in batch.resid])).arccos() / torch.pi
-        self.add(batch.fold, angles.T, torch.ones_like(every))
-
-
 @SIGNALS.register
 @dataclass(frozen=True)
-class BlockInfluence(StreamSignal):
+class BlockInfluence(MeanSignal):
     """One minus the mean cosine between a block's input and output, over all data tokens.
 
     Unit: ratio, in [0, 2]; 0 means that the block turned nothing.
@@ -66,22 +39,25 @@ class BlockInfluence(StreamSignal):
     title: ClassVar[str] = "Block influence (1 − cosine)"
     unit: ClassVar[str] = "1 − cosine"
     source: ClassVar[str] = "Men et al. 2024 (ShortGPT), eq. 1; N"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    role: ClassVar[Role] = "rival"
     place: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
+    of: ClassVar[Literal["layer", "gap"]] = "gap"
 
-    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Cosines:
-        return _Cosines(len(fold_sizes), n_layers - 1)
+    def observe(self, batch: Batch) -> tuple[Float[Tensor, "batch place"], Int[Tensor, "batch"]]:
+        import torch
 
-    def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
-    ) -> Float[np.ndarray, "resample gap"]:
-        return MeanSums.mean(sums, weights)
+        # Layer by layer: a stack of all layers would double the memory of the pass.
+        turned = [
+            ((1 - neighbour_cosines(torch.stack(pair))[0]) * batch.is_data).sum(-1)
+            for pair in zip(batch.resid[:-1], batch.resid[1:], strict=True)
+        ]
+        return torch.stack(turned, dim=1), batch.is_data.sum(-1)
 
 
 @SIGNALS.register
 @dataclass(frozen=True)
-class AngularDistance(StreamSignal):
+class AngularDistance(MeanSignal):
     """Mean angle between a block's input and output at the last token of each sentence, over π.
 
     Unit: ratio, in [0, 1]; 0 means that the block turned nothing, 0.5 a right angle.
@@ -91,14 +67,16 @@ class AngularDistance(StreamSignal):
     title: ClassVar[str] = "Angular distance (last token)"
     unit: ClassVar[str] = "angle / π"
     source: ClassVar[str] = "Gromov et al. 2024, eq. 7; N"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    role: ClassVar[Role] = "rival"
     place: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
+    of: ClassVar[Literal["layer", "gap"]] = "gap"
 
-    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Angles:
-        return _Angles(len(fold_sizes), n_layers - 1)
+    def observe(self, batch: Batch) -> tuple[Float[Tensor, "batch place"], Int[Tensor, "batch"]]:
+        import torch
 
-    def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
-    ) -> Float[np.ndarray, "resample gap"]:
-        return MeanSums.mean(sums, weights)
+        every = torch.arange(len(batch.fold), device=batch.tokens.device)
+        length = batch.is_data.shape[1]
+        last = length - 1 - batch.is_data.flip(1).int().argmax(1)
+        angles = neighbour_cosines(torch.stack([resid[every, last] for resid in batch.resid])).arccos() / torch.pi
+        return angles.T, torch.ones_like(every)

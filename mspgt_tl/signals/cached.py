@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from mspgt_tl.config import ProbeConfig, StreamConfig
+from mspgt_tl.config import AttentionMode, ProbeConfig, ProbeCurve, StreamConfig, Tokens
 from mspgt_tl.contracts import GAP, TASKS, Batch, CausalModel, Progress, Signal, StreamSignal, Tree, Treebank
 from mspgt_tl.errors import DataError, unknown_name
 from mspgt_tl.passes.corpus import MIN_TOKENS, nth_data_token
 from mspgt_tl.passes.data import data_tokens, reads_centred
 from mspgt_tl.passes.folds import MIN_FOLD, MIN_FOLDS, Folds, assign_folds
-from mspgt_tl.passes.words import word_vectors
 from mspgt_tl.signals.attention_jsd import AttentionDrift
 from mspgt_tl.signals.cka import MIN_ROWS, CkaChange
 from mspgt_tl.signals.probe import ProbeSignal
-from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
+from mspgt_tl.signals.probe_fitting import fit_probes, read_words
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,7 +37,7 @@ def cka_curve(
     mask: Int[Tensor, "batch pos"] | None = None,
     *,
     seed: int = 0,
-    tokens: Literal["data", "all"] = "data",
+    tokens: Tokens = "data",
     raw: bool = False,
     centred: bool | None = None,
 ) -> xr.DataArray:
@@ -78,8 +77,8 @@ def jsd_curve(
     mask: Int[Tensor, "batch pos"] | None = None,
     *,
     seed: int = 0,
-    tokens: Literal["data", "all"] = "data",
-    mode: Literal["head_average", "matched"] = "head_average",
+    tokens: Tokens = "data",
+    mode: AttentionMode = "head_average",
     sinks: bool = False,
 ) -> xr.DataArray:
     """Return the attention drift of neighbouring layers, by gap, from the cache of one forward pass.
@@ -115,7 +114,7 @@ def probe_curve(
     tasks: Sequence[str] | None = None,
     seed: int = 0,
     probe: ProbeConfig | None = None,
-    curve: Literal["f1", "selectivity"] = "f1",
+    curve: ProbeCurve = "f1",
     stream: StreamConfig | None = None,
     progress: Progress | None = None,
 ) -> xr.DataArray:
@@ -145,19 +144,11 @@ def probe_curve(
     wanted = trees.tasks if tasks is None and isinstance(trees, Treebank) else tuple(TASKS if tasks is None else tasks)
     if unknown := [task for task in wanted if task not in TASKS]:
         raise DataError(unknown_name("probe task", unknown[0], TASKS))
-    settings, stage = stream or StreamConfig(), ("words (train)", "words (test)")
-
-    def read(split: Sequence[Tree], name: str) -> ProbeData:
-        words = word_vectors(model, split, config=settings, progress=progress, stage=name)
-        return ProbeData(words.features, split, words.rows, np.zeros(len(split), dtype=np.int64))
-
     chosen = probe or ProbeConfig()
     sums, details = fit_probes(
-        read(pair[0], stage[0]),
-        read(pair[1], stage[1]),
+        *read_words(model, *pair, seed=seed, config=stream or StreamConfig(), progress=progress),
         wanted,
         replace(chosen, seed=chosen.seed + seed),
-        n_folds=1,
         kinds=("mlp",) if curve == "f1" else ("mlp", "control"),
         device=str(model.cfg.device),
         progress=progress,
@@ -166,7 +157,8 @@ def probe_curve(
     if not sums:
         raise DataError(f"No probe task can be scored. {' '.join(skipped)}")
     signal = ProbeSignal(curve=curve)
-    return _label(signal, signal.curves(sums, np.ones((1, 1)))[0], seed).assign_attrs(
+    once = np.ones((1, len(next(iter(sums.values())))))
+    return _label(signal, signal.curves(sums, once)[0], seed).assign_attrs(
         tasks=[task for task in wanted if f"{task}.mlp.hits" in sums], skipped=skipped
     )
 
@@ -193,8 +185,8 @@ def _read(
     """Return a cache as the batch that a pass over its sentences would have shown, and their bootstrap folds."""
     import torch
 
-    if tokens not in ("data", "all"):
-        raise DataError(unknown_name("choice of tokens", str(tokens), ("data", "all")))
+    if tokens not in get_args(Tokens):
+        raise DataError(unknown_name("choice of tokens", str(tokens), get_args(Tokens)))
     layers = {hook: _layers(cache, hook) for hook in sorted(needed)}
     first = next(iter(layers.values()))[0]
     n_rows, n_pos = len(first), first.shape[-2]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
+from mspgt_tl.contracts import SIGNALS, Batch, Role, StreamSignal
 from mspgt_tl.errors import DataError
 from mspgt_tl.signals.rows import FoldRows
 
@@ -108,7 +108,7 @@ class CkaChange(StreamSignal):
     title: ClassVar[str] = "Representation change (1 − CKA)"
     unit: ClassVar[str] = "1 − CKA"
     source: ClassVar[str] = "eq. 3 (R)"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "fused"
+    role: ClassVar[Role] = "fused"
     place: ClassVar[int] = 1
     definition: ClassVar[str] = (
         "S₁(b) = 1 − CKA(h[b−1], h[b]): debiased linear CKA of token vectors before and after the gap. Eq. 3, R."

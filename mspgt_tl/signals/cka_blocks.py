@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mspgt_tl.contracts import SIGNALS, Accumulator, StreamSignal
+from mspgt_tl.contracts import SIGNALS, Accumulator, Role, StreamSignal
 from mspgt_tl.signals.cka import CkaChange, cka_matrices
 
 PENALTY = 2.0
@@ -37,7 +37,7 @@ class CkaBlocks(StreamSignal):
     title: ClassVar[str] = "CKA block segmentation"
     unit: ClassVar[str] = "penalties"
     source: ClassVar[str] = "Arlot et al. 2019, ruptures; N"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    role: ClassVar[Role] = "rival"
     place: ClassVar[int] = 7
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 

@@ -9,49 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
-from mspgt_tl.signals.sums import MeanSums, jumps
+from mspgt_tl.contracts import SIGNALS, Batch, Role
+from mspgt_tl.signals.sums import MeanSignal, jumps
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SINK_SHARE = 0.3
 """A head has its sink there if it puts more than this share of its mass on the first token (Gu et al. 2025)."""
 
 
-@dataclass
-class _Norms(MeanSums):
-    def observe(self, batch: Batch) -> None:
-        import torch
-
-        tiny = torch.finfo(torch.float32).tiny
-        ratios = []
-        for resid in batch.resid:
-            norms = resid.float().norm(dim=-1)
-            median = norms.masked_fill(~batch.is_data, float("nan")).nanmedian(dim=1).values
-            ratios.append(norms[:, 0] / median.clamp(min=tiny))
-        self.add(batch.fold, torch.stack(ratios, dim=1), torch.ones(len(batch.fold), dtype=torch.long))
-
-
-@dataclass
-class _Sinks(MeanSums):
-    def observe(self, batch: Batch) -> None:
-        import torch
-
-        queries = batch.is_data.float()
-        count = queries.sum(dim=1).clamp(min=1)
-        shares = []
-        for pattern in batch.pattern:
-            on_first = torch.einsum("bq,bhq->bh", queries, pattern[..., 0].float()) / count[:, None]
-            shares.append((on_first > SINK_SHARE).float().mean(dim=1))
-        self.add(batch.fold, torch.stack(shares, dim=1), torch.ones(len(batch.fold), dtype=torch.long))
-
-
 @SIGNALS.register
 @dataclass(frozen=True)
-class FirstTokenNorm(StreamSignal):
+class FirstTokenNorm(MeanSignal):
     """How far the logarithm of the first token's relative norm moves at each gap.
 
     Relative to the median of its sentence's data tokens, mean over sentences. Unit: nats, in [0, inf).
@@ -61,22 +36,30 @@ class FirstTokenNorm(StreamSignal):
     title: ClassVar[str] = "First-token norm"
     unit: ClassVar[str] = "nats"
     source: ClassVar[str] = "Sun et al. 2024; N"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    role: ClassVar[Role] = "rival"
     place: ClassVar[int] = 8
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 
-    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Norms:
-        return _Norms(len(fold_sizes), n_layers)
+    def observe(self, batch: Batch) -> tuple[Float[Tensor, "batch place"], Int[Tensor, "batch"]]:
+        import torch
+
+        tiny = torch.finfo(torch.float32).tiny
+        ratios = []
+        for resid in batch.resid:
+            norms = resid.float().norm(dim=-1)
+            median = norms.masked_fill(~batch.is_data, float("nan")).nanmedian(dim=1).values
+            ratios.append(norms[:, 0] / median.clamp(min=tiny))
+        return torch.stack(ratios, dim=1), torch.ones(len(batch.fold), dtype=torch.long)
 
     def curves(
         self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
     ) -> Float[np.ndarray, "resample gap"]:
-        return jumps(np.log(np.maximum(MeanSums.mean(sums, weights), np.finfo(float).tiny)))
+        return jumps(np.log(np.maximum(self.mean(sums, weights), np.finfo(float).tiny)))
 
 
 @SIGNALS.register
 @dataclass(frozen=True)
-class SinkRate(StreamSignal):
+class SinkRate(MeanSignal):
     """How far the share of heads that put over 0.3 of their mass on the first token moves from layer to layer.
 
     Queries are data tokens; the share is of heads and sentences. Unit: ratio, in [0, 1].
@@ -86,14 +69,17 @@ class SinkRate(StreamSignal):
     title: ClassVar[str] = "Sink rate jumps"
     unit: ClassVar[str] = "share"
     source: ClassVar[str] = "Gu et al. 2025; N"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    role: ClassVar[Role] = "rival"
     place: ClassVar[int] = 9
     needs: ClassVar[frozenset[str]] = frozenset({"pattern"})
 
-    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Sinks:
-        return _Sinks(len(fold_sizes), n_layers)
+    def observe(self, batch: Batch) -> tuple[Float[Tensor, "batch place"], Int[Tensor, "batch"]]:
+        import torch
 
-    def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
-    ) -> Float[np.ndarray, "resample gap"]:
-        return jumps(MeanSums.mean(sums, weights))
+        queries = batch.is_data.float()
+        count = queries.sum(dim=1).clamp(min=1)
+        shares = []
+        for pattern in batch.pattern:
+            on_first = torch.einsum("bq,bhq->bh", queries, pattern[..., 0].float()) / count[:, None]
+            shares.append((on_first > SINK_SHARE).float().mean(dim=1))
+        return torch.stack(shares, dim=1), torch.ones(len(batch.fold), dtype=torch.long)

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
+from mspgt_tl.contracts import SIGNALS, Batch, Role, StreamSignal
 from mspgt_tl.errors import DataError
 from mspgt_tl.signals.rows import FoldRows
 from mspgt_tl.signals.sums import jumps
@@ -104,7 +104,7 @@ class IntrinsicDimension(StreamSignal):
     title: ClassVar[str] = "Intrinsic dimension jumps (TwoNN)"
     unit: ClassVar[str] = "dimensions"
     source: ClassVar[str] = "Facco et al. 2017; Valeriani et al. 2023; N"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    role: ClassVar[Role] = "rival"
     place: ClassVar[int] = 5
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
 

@@ -10,22 +10,23 @@ unembedding, and nothing else of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
-import numpy as np
 from jaxtyping import Float, Int
 
-from mspgt_tl.contracts import SIGNALS, Batch, CausalModel, StreamSignal
+from mspgt_tl.contracts import SIGNALS, Batch, CausalModel, Role
 from mspgt_tl.passes.readout import check_readout, unembed
-from mspgt_tl.signals.sums import MeanSums, jumps
+from mspgt_tl.signals.sums import MeanSignal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Readout = Callable[["Tensor"], "Tensor"]
 """Residual vectors `[row, d_model]` in, logits `[row, vocab]` out."""
+Quantity = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Logits of a layer and of the last one in, a number a row out."""
 
 
 def readout_of(model: CausalModel) -> Readout:
@@ -45,22 +46,6 @@ def readout_of(model: CausalModel) -> Readout:
     return read
 
 
-@dataclass
-class _Readouts(MeanSums):
-    """One value of the readout per layer, beside that of the last layer."""
-
-    read: Readout
-    quantity: Callable[[Tensor, Tensor], Tensor]
-
-    def observe(self, batch: Batch) -> None:
-        import torch
-
-        every = torch.arange(len(batch.fold), device=batch.drawn.device)
-        last = self.read(batch.resid[-1][every, batch.drawn])
-        values = [self.quantity(self.read(resid[every, batch.drawn]), last) for resid in batch.resid[:-1]]
-        self.add(batch.fold, torch.stack([*values, self.quantity(last, last)], dim=1), torch.ones_like(every))
-
-
 def entropy(logits: Float[Tensor, "row vocab"], last: Float[Tensor, "row vocab"]) -> Float[Tensor, "row"]:
     """Return the entropy of the readout in nats, in [0, ln vocab]; `last` is not looked at."""
     log_p = logits.log_softmax(-1)
@@ -74,7 +59,7 @@ def agreement(logits: Float[Tensor, "row vocab"], last: Float[Tensor, "row vocab
 
 @SIGNALS.register
 @dataclass(frozen=True)
-class LogitLensEntropy(StreamSignal):
+class LogitLensEntropy(MeanSignal):
     """How far the entropy of the logit lens moves from layer to layer.
 
     Unit: nats, in [0, ln vocab]; 0 means that the layer left it as sure as it was.
@@ -84,9 +69,11 @@ class LogitLensEntropy(StreamSignal):
     title: ClassVar[str] = "Logit lens: entropy jumps"
     unit: ClassVar[str] = "nats"
     source: ClassVar[str] = "nostalgebraist 2020; Lad et al. 2024; N"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    role: ClassVar[Role] = "rival"
     place: ClassVar[int] = 3
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
+    quantity: ClassVar[Quantity] = staticmethod(entropy)
+    """What is taken of the readout at a layer, beside that of the last one."""
 
     read: Readout
 
@@ -94,18 +81,18 @@ class LogitLensEntropy(StreamSignal):
     def of_model(cls, model: CausalModel) -> Self:
         return cls(readout_of(model))
 
-    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Readouts:
-        return _Readouts(len(fold_sizes), n_layers, self.read, entropy)
+    def observe(self, batch: Batch) -> tuple[Float[Tensor, "batch place"], Int[Tensor, "batch"]]:
+        import torch
 
-    def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
-    ) -> Float[np.ndarray, "resample gap"]:
-        return jumps(MeanSums.mean(sums, weights))
+        every = torch.arange(len(batch.fold), device=batch.drawn.device)
+        last = self.read(batch.resid[-1][every, batch.drawn])
+        values = [self.quantity(self.read(resid[every, batch.drawn]), last) for resid in batch.resid[:-1]]
+        return torch.stack([*values, self.quantity(last, last)], dim=1), torch.ones_like(every)
 
 
 @SIGNALS.register
 @dataclass(frozen=True)
-class LogitLensAgreement(StreamSignal):
+class LogitLensAgreement(LogitLensEntropy):
     """How far the share of tokens on which the logit lens names the final prediction moves from layer to layer.
 
     Unit: share, in [0, 1]; 0 means that the layer decided nothing.
@@ -114,21 +101,5 @@ class LogitLensAgreement(StreamSignal):
     name: ClassVar[str] = "logit_lens_agreement"
     title: ClassVar[str] = "Logit lens: agreement jumps"
     unit: ClassVar[str] = "share of tokens"
-    source: ClassVar[str] = "nostalgebraist 2020; Lad et al. 2024; N"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
     place: ClassVar[int] = 4
-    needs: ClassVar[frozenset[str]] = frozenset({"resid"})
-
-    read: Readout
-
-    @classmethod
-    def of_model(cls, model: CausalModel) -> Self:
-        return cls(readout_of(model))
-
-    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Readouts:
-        return _Readouts(len(fold_sizes), n_layers, self.read, agreement)
-
-    def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
-    ) -> Float[np.ndarray, "resample gap"]:
-        return jumps(MeanSums.mean(sums, weights))
+    quantity: ClassVar[Quantity] = staticmethod(agreement)

@@ -8,15 +8,13 @@ to almost 0 where the first one is massive: the "compression valley" (Queipo-de-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mspgt_tl.contracts import SIGNALS, Batch, StreamSignal
-from mspgt_tl.signals.sums import MeanSums, jumps
+from mspgt_tl.contracts import SIGNALS, Batch, Role
+from mspgt_tl.signals.sums import MeanSignal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,21 +39,9 @@ def matrix_entropy(rows: Float[Tensor, "*any pos d_model"], is_data: Bool[Tensor
     return torch.where(trace > 0, torch.special.entr(share).sum(-1), torch.nan)
 
 
-@dataclass
-class _Entropies(MeanSums):
-    every_token: bool = False
-
-    def observe(self, batch: Batch) -> None:
-        import torch
-
-        counted = batch.is_token if self.every_token else batch.is_data
-        found = torch.stack([matrix_entropy(resid, counted) for resid in batch.resid], dim=1)
-        self.add(batch.fold, found, torch.ones(len(found), dtype=torch.long))
-
-
 @SIGNALS.register
 @dataclass(frozen=True)
-class MatrixEntropy(StreamSignal):
+class MatrixEntropy(MeanSignal):
     """How far the mean matrix entropy of a sentence moves from layer to layer.
 
     Unit: nats, in [0, ln(tokens of the longest sentence)]; 0 means that both layers spread alike.
@@ -65,17 +51,17 @@ class MatrixEntropy(StreamSignal):
     title: ClassVar[str] = "Matrix entropy jumps"
     unit: ClassVar[str] = "nats"
     source: ClassVar[str] = "Skean et al. 2025, prompt entropy; N"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "rival"
+    role: ClassVar[Role] = "rival"
     place: ClassVar[int] = 6
     needs: ClassVar[frozenset[str]] = frozenset({"resid"})
+    every_token: ClassVar[bool] = False
 
-    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Entropies:
-        return _Entropies(len(fold_sizes), n_layers)
+    def observe(self, batch: Batch) -> tuple[Float[Tensor, "batch place"], Int[Tensor, "batch"]]:
+        import torch
 
-    def curves(
-        self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
-    ) -> Float[np.ndarray, "resample gap"]:
-        return jumps(MeanSums.mean(sums, weights))
+        counted = batch.is_token if self.every_token else batch.is_data
+        found = torch.stack([matrix_entropy(resid, counted) for resid in batch.resid], dim=1)
+        return found, torch.ones(len(found), dtype=torch.long)
 
 
 @SIGNALS.register
@@ -90,6 +76,4 @@ class SpectrumCompression(MatrixEntropy):
     title: ClassVar[str] = "Spectrum compression"
     source: ClassVar[str] = "Queipo-de-Llano et al. 2025; N"
     place: ClassVar[int] = 10
-
-    def start(self, *, n_layers: int, fold_sizes: Int[np.ndarray, "fold"]) -> _Entropies:
-        return _Entropies(len(fold_sizes), n_layers, every_token=True)
+    every_token: ClassVar[bool] = True

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, Int
 
-from mspgt_tl.contracts import SIGNALS, TASKS, Signal
+from mspgt_tl.config import ProbeCurve
+from mspgt_tl.contracts import SIGNALS, TASKS, Resampled, Role, Signal
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
 
 KINDS = ("mlp", "linear", "control")
@@ -50,12 +51,12 @@ class ProbeSignal(Signal):
     title: ClassVar[str] = "Probe jumps"
     unit: ClassVar[str] = "macro-F1 (fraction)"
     source: ClassVar[str] = "eq. 4, P; linear baseline, control tasks and selectivity N (Hewitt & Liang 2019)"
-    role: ClassVar[Literal["fused", "rival", "audit"]] = "fused"
+    role: ClassVar[Role] = "fused"
     place: ClassVar[int] = 2
     definition: ClassVar[str] = "S₂(b) = |F1(b) − F1(b−1)|: change of the probes' mean macro-F1. Eq. 4, P."
-    resampled_with: ClassVar[Literal["text", "trees"]] = "trees"
+    resampled_with: ClassVar[Resampled] = "trees"
 
-    curve: Literal["f1", "selectivity"] = "f1"
+    curve: ProbeCurve = "f1"
     """Whose jumps are taken: the MLP's F1 (P), or F1 less the control task's (N)."""
 
     @classmethod
@@ -63,8 +64,8 @@ class ProbeSignal(Signal):
         return cls(curve=config.probe_curve)
 
     def __post_init__(self) -> None:
-        if self.curve not in ("f1", "selectivity"):
-            raise ConfigError(unknown_name("probe curve", self.curve, ("f1", "selectivity")))
+        if self.curve not in get_args(ProbeCurve):
+            raise ConfigError(unknown_name("probe curve", self.curve, get_args(ProbeCurve)))
 
     def curves(
         self, sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]

@@ -18,16 +18,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mspgt_tl.config import ProbeConfig
-from mspgt_tl.contracts import TASKS, Progress, Tree
+from mspgt_tl.config import ProbeConfig, StreamConfig
+from mspgt_tl.contracts import TASKS, CausalModel, Progress, Tree
 from mspgt_tl.errors import DataError
 from mspgt_tl.models.placement import memory_budget
-from mspgt_tl.passes.words import Vectors
+from mspgt_tl.passes.folds import assign_trees
+from mspgt_tl.passes.words import Vectors, word_vectors
 from mspgt_tl.signals.probe import KINDS, count_labels
 from mspgt_tl.signals.probe_tasks import NO_LABEL, TaskItems, control_items, label_ids, make_items
 from mspgt_tl.signals.probe_training import (
@@ -75,13 +77,38 @@ class ProbeData:
         return feature_moments(self.features)
 
 
+def read_words(
+    model: CausalModel,
+    train: Sequence[Tree],
+    dev: Sequence[Tree],
+    *,
+    seed: int,
+    config: StreamConfig,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[ProbeData, ProbeData]:
+    """Run a model over the trees that probes are trained and measured on; the latter are dealt into folds by `seed`.
+
+    Args:
+        store: as for `word_vectors`.
+
+    Raises:
+        CorpusError: no word of a split could be aligned with a token.
+    """
+
+    def read(trees: Sequence[Tree], split: str, fold: Int[np.ndarray, "tree"] | None) -> ProbeData:
+        words = word_vectors(model, trees, config=config, store=store, progress=progress, stage=f"words ({split})")
+        return ProbeData(words.features, trees, words.rows, fold)
+
+    return read(train, "train", None), read(dev, "dev", assign_trees(dev, seed=seed)[0])
+
+
 def fit_probes(
     train: ProbeData,
     dev: ProbeData,
     tasks: Sequence[str] = TASKS,
     config: ProbeConfig | None = None,
     *,
-    n_folds: int,
     kinds: Sequence[str] = KINDS,
     device: str = "cpu",
     memory: float | None = None,
@@ -105,7 +132,7 @@ def fit_probes(
         DataError: the two splits, or the folds, do not fit together.
     """
     config = config or ProbeConfig()
-    fold = _checked_folds(train, dev, n_folds)
+    fold = _checked_folds(train, dev)
     moments = train.moments
     _ = dev.moments  # refuses what is not finite
     held_out = _held_out_trees(len(train.trees), config.seed)
@@ -128,7 +155,7 @@ def fit_probes(
         inputs, tests = (Inputs(part.features, moments, device, layers=layers) for part in (train, dev))
         for job in jobs:
             on_share = _on_share(progress, job, index * len(kinds) + kinds.index(job.kind), len(groups) * len(kinds))
-            parts[job.task, job.kind].append(job.run(inputs, tests, fold, n_folds, on_share))
+            parts[job.task, job.kind].append(job.run(inputs, tests, fold, on_share))
             on_share(1.0)  # layers may all have stopped early
     sums, described = dict[str, np.ndarray](), {task: dict[str, Any]() for task in tasks}
     for job in jobs:
@@ -194,14 +221,13 @@ class _Job:
         inputs: Inputs,
         tests: Inputs,
         fold_of_tree: np.ndarray,
-        n_folds: int,
         on_share: Callable[[float], None],
     ) -> _Counted:
         """Train the probe `repeats` times (only the MLP more than once) and count its hits and misses."""
         repeats = self.config.repeats if self.kind == "mlp" else 1
         names, n_trained, train_ids, test_ids = label_ids(self.items.labels, self.tests.labels)
         columns = [names.index(name) for name in self.scored_labels()]
-        fold, counts, trainings = fold_of_tree[self.tests.tree], [], []
+        n_folds, fold, counts, trainings = 1 + int(fold_of_tree.max()), fold_of_tree[self.tests.tree], [], []
         for repeat in range(repeats):
             trained = self._train(
                 inputs, train_ids, n_trained, repeat, lambda share, r=repeat: on_share((r + share) / repeats)
@@ -296,7 +322,7 @@ def _layer_groups(n_layers: int, layer_bytes: int, memory: float | None, device:
     return [slice(first, last) for first, last in pairwise(edges)]
 
 
-def _checked_folds(train: ProbeData, dev: ProbeData, n_folds: int) -> Int[np.ndarray, "tree"]:
+def _checked_folds(train: ProbeData, dev: ProbeData) -> Int[np.ndarray, "tree"]:
     """Return the test split's folds, if both splits and the folds fit together."""
     if train.features.shape[1:] != dev.features.shape[1:]:
         raise DataError(
@@ -305,6 +331,6 @@ def _checked_folds(train: ProbeData, dev: ProbeData, n_folds: int) -> Int[np.nda
         )
     if dev.fold is None:
         raise DataError("The test split needs `fold`, the bootstrap fold of each tree.")
-    if len(dev.fold) and (dev.fold.min() < 0 or dev.fold.max() >= n_folds):
-        raise DataError(f"Folds must lie in 0 … {n_folds - 1}, got {dev.fold.min()} … {dev.fold.max()}.")
+    if len(dev.fold) and dev.fold.min() < 0:
+        raise DataError(f"Folds are counted from 0, got {dev.fold.min()}.")
     return dev.fold

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.comparison import Comparison, Located, read_runs, sweep_effects
 from mspgt_tl.comparison import compare as compare_models
 from mspgt_tl.comparison.dependence import Dependence, Observed, compare_corpora
 from mspgt_tl.comparison.positions import RANKS, Count, family_of
 from mspgt_tl.comparison.rival_agreement import rival_agreement
-from mspgt_tl.contracts import SCALES, Existence, Published
+from mspgt_tl.contracts import SCALES, Existence
 from mspgt_tl.dashboard.words import interval_text
 from mspgt_tl.errors import StoreError
 from mspgt_tl.pipeline.detection import Detection, load_run
@@ -26,7 +25,7 @@ from mspgt_tl.pipeline.theory import Theory, load_theory, summarise
 from mspgt_tl.predictions import SETS, Evidence, Judgement, judge, load_set
 from mspgt_tl.rivals import rival_rows
 from mspgt_tl.study.plan import Step, StudyModel, is_random, make_steps
-from mspgt_tl.study.questions import DOSE_COLUMNS, RULE_COLUMNS, dose_rows, ratio_rows, rule_rows
+from mspgt_tl.study.questions import DOSE_COLUMNS, RULE_COLUMNS, accepted_gaps, dose_rows, ratio_rows, rule_rows
 from mspgt_tl.study.run import Study
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ class Findings:
     def _boundary_rows(self, model: str, corpus: str, data: xr.Dataset) -> list[dict[str, Any]]:
         n_layers = int(data.attrs["n_layers"])
         head = {"corpus": corpus, "model": model, "family": self.family(model), "random": is_random(model)}
-        head |= {"n_layers": n_layers, "published": " and ".join(map(str, accepted_by_published_rule(data))) or "none"}
+        head |= {"n_layers": n_layers, "published": " and ".join(map(str, accepted_gaps(data))) or "none"}
         gaps = [int(gap) for gap in data["boundary"].values]
         if not gaps:
             empty = dict.fromkeys(("gap", "depth", "low", "high", "p", "presence"), math.nan)
@@ -463,17 +462,6 @@ BOUNDARY_COLUMNS = [
     "published",
 ]
 THEORY_COLUMNS = ["scale", "blocks", "sensitivity", "closure_float32", "closure_float64", "beta", "hvib_rate"]
-
-
-def accepted_by_published_rule(data: xr.Dataset) -> tuple[int, ...]:
-    """Return the gaps that the published rule accepts on a result's curves, with its weights of one third each."""
-    found = find_boundaries(
-        data["curve"].values,
-        resampled=data["resampled"].values.astype(np.float64),
-        rule="paper",
-        seed=int(data.attrs["seed"]),
-    )
-    return tuple(gap for gap, said in zip(found.boundaries, found.verdicts, strict=True) if said == Published.ACCEPTED)
 
 
 def _kl_effects(sweep: Intervention, model: str, family: str) -> pd.DataFrame:

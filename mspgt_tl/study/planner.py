@@ -26,6 +26,7 @@ from mspgt_tl.interventions.generation import CPU_MEMORY
 from mspgt_tl.interventions.sweep import plan_conditions
 from mspgt_tl.models.placement import choose_device, choose_dtype
 from mspgt_tl.models.shape import Shape, random_model, shape_of
+from mspgt_tl.passes.batches import LENGTH, POSITIONS
 from mspgt_tl.passes.words import bytes_of_word_vectors
 from mspgt_tl.pipeline.detection import detect
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
@@ -344,7 +345,7 @@ def _sizes(shape: Shape, config: Any, text: Text, place: Rehearsals, *, twin: bo
     """Return bytes in memory, kept and only meanwhile; what the model works on lies on its device."""
     layers, width, number = shape.n_layers, shape.d_model, WEIGHT_BYTES[place.dtype]
     weights, stream = shape.weights * number, getattr(config, "stream", None)
-    length = min(TOKENS_A_WORD * text.words, stream.max_length if stream else 128)
+    length = min(TOKENS_A_WORD * text.words, stream.max_length if stream else LENGTH)
     trees = (min(text.train, getattr(config, "train_trees", 0)) + text.dev) * text.words_per_tree
     scratch = host = 0.0
     if isinstance(config, DetectConfig):
@@ -356,7 +357,7 @@ def _sizes(shape: Shape, config: Any, text: Text, place: Rehearsals, *, twin: bo
         conditions = len(plan_conditions({"all": range(layers)}, layers, config)) * 3
         rows, tokens = config.decode.chunk_samples * conditions, config.decode.prompt_tokens + config.decode.new_tokens
         row = 3 * layers * tokens * shape.n_key_value_heads * shape.d_head * number + 48 * shape.d_vocab
-        compared = 8 * shape.d_vocab * 2048 + config.dose_sentences * length * (layers + 1) * width * number
+        compared = 8 * shape.d_vocab * POSITIONS + config.dose_sentences * length * (layers + 1) * width * number
         working, host = max(min(CPU_MEMORY, rows * row), compared), 0.3e9
         disk = config.samples * conditions * (4.0 * config.decode.new_tokens + 100)
     else:

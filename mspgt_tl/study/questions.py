@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mspgt_tl.boundaries import find_boundaries
-from mspgt_tl.contracts import SIGNAL, Existence
+from mspgt_tl.contracts import SIGNAL, Existence, Published
 from mspgt_tl.profile import WITHIN
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def rule_rows(model: str, kind: str, data: xr.Dataset) -> list[dict[str, Any]]:
     """
     rows = []
     for reading, variants in READINGS.items():
-        gaps = _supported(data) if reading == OURS else _accepted(data, variants)
+        gaps = _supported(data) if reading == OURS else accepted_gaps(data, variants)
         near = [gap for gap in gaps if _is_near(data, gap)]
         rows.append(
             {
@@ -78,8 +78,8 @@ def _supported(data: xr.Dataset) -> list[int]:
     return [int(gap) for gap, verdict in said if verdict == Existence.SUPPORTED]
 
 
-def _accepted(data: xr.Dataset, variants: Sequence[str]) -> list[int]:
-    """Return what the published rule accepts with these variants in the place of their signals."""
+def accepted_gaps(data: xr.Dataset, variants: Sequence[str] = ()) -> list[int]:
+    """Return the gaps that the published rule accepts, with these variants in the place of their signals."""
     n_drawn = data.sizes.get("audit_resample", data.sizes["resample"]) if variants else data.sizes["resample"]
     curves = data["curve"].values.copy()
     resampled = data["resampled"].values[:n_drawn].astype(np.float64)
@@ -89,7 +89,7 @@ def _accepted(data: xr.Dataset, variants: Sequence[str]) -> list[int]:
         place = names.index(str(own["audit_signal"].item()))
         curves[place], resampled[:, place] = own["audit_curve"].values, own["audit_resampled"].values
     found = find_boundaries(curves, resampled=resampled, rule="paper", seed=int(data.attrs["seed"]))
-    return [gap for gap, said in zip(found.boundaries, found.verdicts, strict=True) if said == "accepted"]
+    return [gap for gap, said in zip(found.boundaries, found.verdicts, strict=True) if said == Published.ACCEPTED]
 
 
 def _is_near(data: xr.Dataset, gap: int) -> bool:

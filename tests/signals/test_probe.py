@@ -66,7 +66,7 @@ def planted(n_words: int, *, seed: int, onset: int = 3, n_layers: int = 6) -> Pr
 
 @pytest.fixture(scope="module")
 def planted_sums():
-    return fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_folds=8)
+    return fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK)
 
 
 SENTENCE = Tree(
@@ -177,7 +177,7 @@ def test_only_the_mlp_learns_xor():
     features = rng.standard_normal((3000, 2, 4)).astype(np.float32)
     labels = np.where(features[:, 1, 0] * features[:, 1, 1] > 0, "A", "B").tolist()
     data = split(features, labels, ["x"] * 3000, n_folds=1)
-    table = f1_table(fit_probes(data, data, ("pos",), replace(QUICK, epochs=15), n_folds=1)[0])
+    table = f1_table(fit_probes(data, data, ("pos",), replace(QUICK, epochs=15))[0])
     assert table[0, KINDS.index("mlp"), 1] > 0.9
     assert table[0, KINDS.index("linear"), 1] < 0.6
 
@@ -258,7 +258,7 @@ def test_memory_maps_train_like_arrays(tmp_path, planted_sums):
     data = planted(2000, seed=0)
     np.save(tmp_path / "features.npy", data.features)
     mapped = replace(data, features=np.load(tmp_path / "features.npy", mmap_mode="r"))
-    sums, _ = fit_probes(mapped, planted(1000, seed=1), ("pos",), QUICK, n_folds=8)
+    sums, _ = fit_probes(mapped, planted(1000, seed=1), ("pos",), QUICK)
     for name, values in planted_sums[0].items():
         np.testing.assert_array_equal(sums[name], values)
 
@@ -268,7 +268,7 @@ def test_seeds_repeat_to_the_bit_and_leave_global_state_alone(planted_sums):
     np.random.seed(5)
     torch.manual_seed(5)
     before = np.random.get_state(legacy=False)["state"]["key"].copy(), torch.random.get_rng_state()
-    sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_folds=8)
+    sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK)
     assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], before[0])
     assert torch.equal(torch.random.get_rng_state(), before[1])
     assert metadata == planted_sums[1]
@@ -364,7 +364,7 @@ def test_rare_and_empty_labels_do_not_count():
         words[index] = replace(words[index], upos="RARE" if index < 19 else "NEW")
     labels, forms = [item.upos for item in words], [item.form for item in words]
     sums, metadata = fit_probes(
-        train, split(dev.features, labels, forms, n_folds=8), ("pos",), replace(QUICK, epochs=2), n_folds=8
+        train, split(dev.features, labels, forms, n_folds=8), ("pos",), replace(QUICK, epochs=2)
     )
     described = metadata["tasks"]["pos"]["mlp"]
     assert described["labels"] == ["C0", "C1", "C2", "C3", "NEW"]
@@ -378,7 +378,7 @@ def test_tasks_that_cannot_be_scored_are_named_and_left_out():
     """A task without labels is skipped with its reason."""
     train, dev = planted(400, seed=0), planted(400, seed=1)
     config = replace(QUICK, epochs=1)
-    sums, metadata = fit_probes(train, dev, ("pos", "srl"), config, n_folds=8)
+    sums, metadata = fit_probes(train, dev, ("pos", "srl"), config)
     assert "too few" in metadata["skipped"]["srl"]
     assert not any(name.startswith("srl") for name in sums)
     assert np.isfinite(ProbeSignal().curves(sums, np.ones((1, 8)))).all()
@@ -389,7 +389,7 @@ def test_layers_in_groups_give_the_same_counts(monkeypatch, planted_sums):
     from mspgt_tl.signals import probe_fitting
 
     monkeypatch.setattr(probe_fitting, "_layer_groups", lambda *_: [slice(0, 1), slice(1, 4), slice(4, 6)])
-    sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK, n_folds=8)
+    sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK)
     assert {name: array.shape for name, array in sums.items()} == {n: a.shape for n, a in planted_sums[0].items()}
     np.testing.assert_allclose(f1_table(sums)[0], f1_table(planted_sums[0])[0], atol=0.02)
     losses, expected = (np.array(m["tasks"]["pos"]["mlp"]["held_out_loss"]) for m in (metadata, planted_sums[1]))
@@ -417,7 +417,7 @@ def test_vectors_of_words_train_as_arrays_do(planted_sums):
         for layer in range(6):
             kept.fill(layer, np.arange(len(data.features)), torch.from_numpy(data.features[:, layer]))
         splits.append(replace(data, features=kept))
-    sums, _ = fit_probes(*splits, ("pos",), QUICK, n_folds=8)
+    sums, _ = fit_probes(*splits, ("pos",), QUICK)
     np.testing.assert_allclose(f1_table(sums)[0], f1_table(planted_sums[0])[0], atol=0.02)
 
 
@@ -431,7 +431,7 @@ def test_bfloat16_products_give_the_f1_of_float32(monkeypatch):
             monkeypatch.setattr(module, "product_dtype", lambda _, dtype=dtype: dtype)
         config = replace(QUICK, repeats=3)
         sums, metadata = fit_probes(
-            planted(2000, seed=0, onset=1), planted(1000, seed=1, onset=1), ("pos",), config, n_folds=8, kinds=("mlp",)
+            planted(2000, seed=0, onset=1), planted(1000, seed=1, onset=1), ("pos",), config, kinds=("mlp",)
         )
         assert metadata["products"] == str(dtype).removeprefix("torch.")
         hits, total = (sums[f"pos.mlp.{part}"] for part in ("hits", "total"))
@@ -447,18 +447,18 @@ def test_nan_activations_are_refused_by_layer(where):
     train, dev = planted(200, seed=0), planted(200, seed=1)
     (train if where == "training" else dev).features[7, 2, 0] = np.inf
     with pytest.raises(ActivationError, match="activations of layer 2"):
-        fit_probes(train, dev, ("pos",), QUICK, n_folds=8)
+        fit_probes(train, dev, ("pos",), QUICK)
 
 
 def test_misfitting_splits_are_refused():
-    """Folds out of range, missing folds and other shapes are callers' mistakes."""
+    """Folds below 0, missing folds and other shapes are callers' mistakes."""
     train, dev = planted(200, seed=0), planted(200, seed=1)
-    with pytest.raises(DataError, match="Folds must lie"):
-        fit_probes(train, dev, ("pos",), QUICK, n_folds=4)
+    with pytest.raises(DataError, match="counted from 0"):
+        fit_probes(train, replace(dev, fold=dev.fold - 1), ("pos",), QUICK)
     with pytest.raises(DataError, match="needs `fold`"):
-        fit_probes(train, replace(dev, fold=None), ("pos",), QUICK, n_folds=8)
+        fit_probes(train, replace(dev, fold=None), ("pos",), QUICK)
     with pytest.raises(DataError, match="same layers"):
-        fit_probes(planted(200, seed=0, n_layers=5), dev, ("pos",), QUICK, n_folds=8)
+        fit_probes(planted(200, seed=0, n_layers=5), dev, ("pos",), QUICK)
     with pytest.raises(DataError, match="beyond"):
         replace(train, features=train.features[:50])
 
@@ -479,7 +479,6 @@ def test_thinning_keeps_the_stated_number_of_training_items():
         planted(500, seed=1),
         ("pos",),
         replace(QUICK, epochs=1, max_items=300),
-        n_folds=8,
     )
     described = metadata["tasks"]["pos"]["mlp"]
     assert described["n_train"] + described["n_held_out"] == 300
@@ -494,7 +493,6 @@ def test_progress_rises_to_one():
         planted(200, seed=1),
         ("pos",),
         replace(QUICK, epochs=2, patience=5),
-        n_folds=8,
         progress=lambda stage, done, total: seen.append((stage, done, total)),
     )
     done = [report[1] for report in seen]
