@@ -113,10 +113,11 @@ def _print(found: Comparison) -> None:
 
     for shown in tables_of(found).values():
         text = shown.text()
-        words = [name for name in text.columns if not text[name].map(NUMERIC.fullmatch).all()]
-        out.print(
-            make_table(shown.caption, list(text.columns), text.to_numpy().tolist(), left=words, fold=text.columns)
-        )
+        if text.empty:
+            continue
+        words = [name for name in text.columns if not all(map(NUMERIC.fullmatch, text[name]))]
+        rows = text.to_numpy().tolist()
+        out.print(make_table(shown.caption, list(text.columns), rows, left=words, fold=text.columns))
         if shown.note:
             say(shown.note)
     for doubt in found.doubts:

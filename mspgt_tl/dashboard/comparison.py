@@ -197,8 +197,8 @@ def _replicates_table(found: Comparison) -> Shown:
     }
     note = (
         "Agreement is the rank correlation of two signals over gaps. Beyond that between runs it is not the "
-        "architecture's doing; a gap that all runs share shows in both, and only random-weight twins tell whether it was "
-        "learnt."
+        "architecture's doing; a gap that all runs share shows in both, and only random-weight twins tell whether it "
+        "was learnt."
     )
     return Shown("Training runs of one architecture", found.replicates, cells, note)
 
