@@ -11,8 +11,6 @@ import pytest
 
 from mspgt_tl.store import Run
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-
 
 def mspgt(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -50,13 +48,6 @@ def runs(tmp_path: Path) -> list[str]:
         write_run(tmp_path / "b", "llama-b", (4, 9)),
         write_run(tmp_path / "c", "qwen-a", (2, 8)),
     ]
-
-
-@pytest.mark.parametrize("command", ["compare", "predictions"])
-def test_commands_have_help_and_are_in_the_readme(command):
-    """As every command."""
-    assert mspgt(command, "--help").returncode == 0
-    assert f"mspgt {command}" in README
 
 
 def test_predictions_are_listed():
