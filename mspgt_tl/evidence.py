@@ -33,11 +33,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def reads_raw(config: SignalConfig, rule: str = "mspgt") -> bool:
-    """Return whether `cka` takes raw rows of the stream."""
-    return config.rows == "raw" or rule == "paper"
-
-
 def make_signals(config: SignalConfig, rule: str = "mspgt") -> dict[str, Signal]:
     """Return every fused signal, the paper's three first, in the forms that the config and the rule ask for."""
     return {part.name: part.from_config(config, rule) for part in signals_of("fused")}

@@ -16,19 +16,23 @@ import pytest
 from jaxtyping import config as shape_checks
 from jaxtyping import install_import_hook
 
-# Every module that computes with numpy alone. Elsewhere torch types and models are there for type checkers only.
-NUMERICAL = (
-    "boundaries",
-    "calibration.score",
-    "comparison.families",
-    "comparison.layout",
-    "metrics.diversity",
-    "nulls",
-    "predictions.chance",
-    "signals.probe",
-    "stats",
-)
-install_import_hook([f"mspgt_tl.{module}" for module in NUMERICAL], "beartype.beartype")
+PACKAGE = Path(__file__).parents[1] / "mspgt_tl"
+
+
+def numerical() -> Iterator[str]:
+    """Yield every module that annotates shapes and computes with numpy alone.
+
+    Elsewhere types of torch, pandas and xarray are there for type checkers only, and neither protocols nor pydantic's
+    models can be checked.
+    """
+    other = ("TYPE_CHECKING", "torch", "pydantic", "CausalModel", "Accumulator")
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "from jaxtyping import" in text and not any(word in text for word in other):
+            yield ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+install_import_hook(list(numerical()), "beartype.beartype")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

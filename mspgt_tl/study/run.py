@@ -281,7 +281,7 @@ def run_step(folder: Path, config: StudyConfig, step: Step, *, progress: Progres
     """
     started, reason = time.perf_counter(), ""
     try:
-        _RUNNERS[step.stage](folder, config, step, progress)
+        _run(folder, config, step, progress)
     except MspgtError as error:
         reason = str(error)
     except Exception as error:  # hours of other steps must not be lost with this one
@@ -302,60 +302,22 @@ def _peak_bytes() -> int:
     return most if sys.platform == "darwin" else most * 1024  # macOS counts bytes, Linux kilobytes
 
 
-def _detect(folder: Path, config: StudyConfig, step: Step, progress: Progress | None) -> None:
+def _run(folder: Path, config: StudyConfig, step: Step, progress: Progress | None) -> None:
     corpus = config.corpora[step.corpus]
-    detect(
-        step.model,
-        corpus.text,
-        corpus.treebank,
-        seed=config.seed,
-        out=folder / step.name,
-        config=config.detect,
-        nulls=nulls_of(config, step),
-        rivals=config.rivals,
-        reuse=_donor(folder, step),
-        device=config.device,
-        dtype=config.dtype,
-        progress=progress,
-    )
+    common: dict[str, Any] = {"seed": config.seed, "device": config.device, "dtype": config.dtype, "progress": progress}
+    common |= {"out": folder / step.name, "config": getattr(config, step.stage)}
+    if step.stage == "detect":
+        again: dict[str, Any] = {"nulls": nulls_of(config, step), "reuse": _donor(folder, step)}
+        detect(step.model, corpus.text, corpus.treebank, rivals=config.rivals, **again, **common)
+        return
+    detection = load_run(folder / str(step.after))
+    if step.stage == "theory":
+        run_theory(detection, corpus.text, **common)
+    else:
+        intervene(detection, corpus.text, scales=None if len(detection.boundaries) == 2 else "thirds", **common)
 
 
 def _donor(folder: Path, step: Step) -> Path | None:
     """Return the run whose probes are taken over: only one that has finished, for another shard may be at it."""
     found = read_outcome(folder, step.after) if step.after else None
     return folder / str(step.after) if found and not found[0].reason else None
-
-
-def _intervene(folder: Path, config: StudyConfig, step: Step, progress: Progress | None) -> None:
-    detection = load_run(folder / str(step.after))
-    intervene(
-        detection,
-        config.corpora[step.corpus].text,
-        scales=None if len(detection.boundaries) == 2 else "thirds",
-        seed=config.seed,
-        out=folder / step.name,
-        config=config.intervene,
-        device=config.device,
-        dtype=config.dtype,
-        progress=progress,
-    )
-
-
-def _theory(folder: Path, config: StudyConfig, step: Step, progress: Progress | None) -> None:
-    run_theory(
-        load_run(folder / str(step.after)),
-        config.corpora[step.corpus].text,
-        seed=config.seed,
-        out=folder / step.name,
-        config=config.theory,
-        device=config.device,
-        dtype=config.dtype,
-        progress=progress,
-    )
-
-
-_RUNNERS: Mapping[str, Callable[[Path, StudyConfig, Step, Progress | None], None]] = {
-    "detect": _detect,
-    "intervene": _intervene,
-    "theory": _theory,
-}

@@ -222,7 +222,7 @@ def test_a_failed_step_leaves_the_others(file: Path, tmp_path: Path, monkeypatch
         (folder / step.name).mkdir(parents=True, exist_ok=True)
         (folder / step.name / "manifest.json").touch()
 
-    monkeypatch.setattr(module, "_RUNNERS", dict.fromkeys(("detect", "intervene", "theory"), fail))
+    monkeypatch.setattr(module, "_run", fail)
     study = run_study(read_study(file), out=tmp_path / "out")
     reasons = {outcome.step: outcome.reason for outcome in study.unfinished}
     assert reasons["detect/generated/llama2-mini"] == "No probe task can be scored."
@@ -250,7 +250,7 @@ def test_what_has_changed_is_looked_at_again(file: Path, tmp_path: Path, monkeyp
         (folder / step.name).mkdir(parents=True, exist_ok=True)
         (folder / step.name / "manifest.json").touch()
 
-    monkeypatch.setattr(module, "_RUNNERS", dict.fromkeys(("detect", "intervene", "theory"), finish))
+    monkeypatch.setattr(module, "_run", finish)
     text, out = tmp_path / "text.txt", tmp_path / "out"
     text.write_text(Path(read_study(file).corpora["other"].text or "").read_text())
     study = read_study(file, corpora={"other": str(text)})
@@ -273,7 +273,7 @@ def test_a_report_of_nothing_says_so(file: Path, tmp_path: Path, monkeypatch: py
     def fail(*_: object) -> None:
         raise CorpusError("No probe task can be scored.")
 
-    monkeypatch.setattr(module, "_RUNNERS", {"detect": fail})
+    monkeypatch.setattr(module, "_run", fail)
     page, told = write_study_report(run_study(read_study(file), out=tmp_path / "out"))
     assert told[0] == "No detection has finished yet."
     assert "No probe task can be scored." in page.read_text()
@@ -323,5 +323,5 @@ def test_a_step_records_its_memory(file: Path, tmp_path: Path, monkeypatch: pyte
     from mspgt_tl.study.plan import make_steps
 
     study = read_study(file)
-    monkeypatch.setattr(module, "_RUNNERS", {"detect": lambda *_: None})
+    monkeypatch.setattr(module, "_run", lambda *_: None)
     assert run_step(tmp_path, study, make_steps(study)[0]).peak_bytes > 1e8

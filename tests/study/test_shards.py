@@ -114,7 +114,7 @@ def test_shards_share_a_folder_and_leave_it_to_each_other(
         (folder / step.name).mkdir(parents=True)
         (folder / step.name / "manifest.json").touch()
 
-    monkeypatch.setattr(module, "_RUNNERS", {"detect": finish})
+    monkeypatch.setattr(module, "_run", finish)
     first = run_study(read_study(file), out=tmp_path, name="tiny", shard=Shard(1, 2))
     assert sorted(first.outcomes) == sorted(ran)
     assert len(ran) == 1
