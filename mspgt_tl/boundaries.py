@@ -21,6 +21,7 @@ from mspgt_tl.config import Rule
 from mspgt_tl.contracts import GAP, RESAMPLE, SCALES, SIGNAL, Existence, Published
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
 from mspgt_tl.nulls import MIN_GAPS, concordance_test
+from mspgt_tl.stats import TAILS
 
 PROMINENCE = 0.3
 """Smallest prominence of a peak of the fused curve (the paper's own number)."""
@@ -406,7 +407,7 @@ def _bootstrap_places(
             reasons.append(f"Gap {peaks[i] + 1} has no interval: found in only {presence[i]:.0%} of the resamples.")
         else:
             drawn = found if rule == "paper" else local[:, i]
-            intervals[i] = np.quantile(drawn, [0.025, 0.975], method="inverted_cdf") + 1
+            intervals[i] = np.quantile(drawn, TAILS, method="inverted_cdf") + 1
     return _Places(intervals, presence, mode_mass, tuple(rivals), counts, picked + 1)
 
 

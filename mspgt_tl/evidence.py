@@ -27,7 +27,7 @@ from mspgt_tl.contracts import GAP, LAYER, RESAMPLE, SIGNAL, TASK, TASKS, Signal
 from mspgt_tl.nulls import null_band
 from mspgt_tl.signals.cka import cka_matrix
 from mspgt_tl.signals.probe import KINDS, f1_table
-from mspgt_tl.stats import bootstrap_counts
+from mspgt_tl.stats import TAILS, bootstrap_counts
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -161,7 +161,7 @@ def _found_variables(
     return {
         **pack(found)[0],
         **pack(simplex)[0],
-        "fused_interval": (("bound", GAP), np.nanquantile(fused, [0.025, 0.975], axis=0)),
+        "fused_interval": (("bound", GAP), np.nanquantile(fused, TAILS, axis=0)),
         "null_band": ("bound", np.array(band)),
     }
 

@@ -26,6 +26,8 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Int
 
+from mspgt_tl.stats import TAILS
+
 WINDOW = 4
 """Neighbours that the local line is fitted to; more would reach across boundaries three gaps away."""
 END_SLOPE = 2.5
@@ -158,5 +160,5 @@ def null_band(
 ) -> tuple[float, float]:
     """Return the range that holds 95 % of the fused values when every signal's gaps are permuted on their own."""
     fused = np.einsum("s,nsg->ng", weights, _permuted(curves, n_null, np.random.default_rng(seed)))
-    low, high = np.quantile(fused, [0.025, 0.975])
+    low, high = np.quantile(fused, TAILS)
     return float(low), float(high)

@@ -19,7 +19,7 @@ from mspgt_tl.boundaries import Boundaries, find_boundaries, pick_peaks_by_row, 
 from mspgt_tl.config import BoundaryConfig
 from mspgt_tl.contracts import GAP, RESAMPLE, CausalModel, StreamSignal, signals_of
 from mspgt_tl.evidence import fused_resamples, peak_draws, resample_curves
-from mspgt_tl.stats import LEVEL
+from mspgt_tl.stats import TAILS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -132,7 +132,7 @@ def _compare(
             row["within_one"][i] = float((np.abs(nearest) <= NEAR).mean())
         there = nearest[np.isfinite(nearest)]
         if len(there) >= len(draws) / 2:
-            row["distance_interval"][i] = np.quantile(there, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+            row["distance_interval"][i] = np.quantile(there, TAILS, method="inverted_cdf")
     return row
 
 
@@ -161,7 +161,7 @@ def _correlation(result: xr.Dataset, rival: Boundaries, resampled: np.ndarray) -
         return missing
     drawn = rank_correlation(scale_signals(resampled[:, None], rival.gain)[:, 0], fused_resamples(result))
     value = float(rank_correlation(shown[None], fused[None])[0])
-    return value, np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return value, np.nanquantile(drawn, TAILS)
 
 
 def rank_correlation(x: Float[np.ndarray, "row gap"], y: Float[np.ndarray, "row gap"]) -> Float[np.ndarray, "row"]:

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 
 LEVEL = 0.95
 """Of every interval."""
-TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+TAILS = (round((1 - LEVEL) / 2, 9), round((1 + LEVEL) / 2, 9))
+"""Quantiles at its ends, without the rounding that would move a percentile by one draw."""
 CHUNK = 500
 """Resamples worked on at once."""
 NAN = float("nan")
@@ -80,6 +81,18 @@ def ratio_intervals(
     counts = bootstrap_counts(denominator.shape[-1], resamples, seed=seed)
     values = (numerator @ counts.T) / (counts @ denominator)
     return np.quantile(values, TAILS, axis=-1)
+
+
+def share_interval(hits: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share by Clopper and Pearson.
+
+    >>> [round(end, 3) for end in share_interval(0, 10)]
+    [0.0, 0.308]
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(hits, n, alpha=1 - LEVEL, method="beta")
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)

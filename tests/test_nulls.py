@@ -28,6 +28,14 @@ def test_geometric_decay_is_drift_and_a_step_at_the_end_is_not() -> None:
     assert local_contrast(np.eye(11)[0])[0] > 0.5
 
 
+def test_the_contrast_of_an_end_is_known() -> None:
+    """1, 0.2, 0, 0 …: it rises by 0.8, less 2.5 times the 0.2 that it goes on falling, over √2; at either end."""
+    curve = np.zeros(11)
+    curve[:2] = 1, 0.2
+    assert local_contrast(curve)[0] == pytest.approx(0.3 / np.sqrt(2))
+    assert local_contrast(curve[::-1])[-1] == pytest.approx(0.3 / np.sqrt(2))
+
+
 def test_contrast_keeps_the_scale_of_white_noise() -> None:
     """Away from the ends, unit white noise has unit variance in contrast."""
     noise = np.random.default_rng(0).standard_normal((20_000, 11))
@@ -116,3 +124,14 @@ def test_a_first_boundary_does_not_hide_a_lower_second_one() -> None:
     apart[:, 4] += 1
     apart[[0, 1, 2], [7, 11, 14]] += 0.4
     assert concordance_test(apart, EQUAL, np.array([4, 11])).p_values[1] > 0.2
+
+
+def test_p_values_are_shares_of_the_null_curves_with_the_observed_one_among_them() -> None:
+    """With 99 null curves every p is a whole number of hundredths, the second boundary's included."""
+    found = []
+    for seed in range(12):
+        curves = 0.1 * np.random.default_rng(seed).standard_normal((3, 15))
+        curves[:, [4, 11]] += 1, 0.3
+        found.append(100 * concordance_test(curves, EQUAL, np.array([4, 11]), n_null=99, seed=seed).p_values)
+    np.testing.assert_allclose(found, np.rint(found), atol=1e-9)
+    assert (np.diff(found) > 0).any()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import beta
 
 from mspgt_tl.calibration.detectors import Claim
+from mspgt_tl.stats import share_interval
 
 WITHIN = 1
 """A planted boundary counts as found when a claim lies within so many layers."""
@@ -79,9 +79,7 @@ def share_of_cases(hits: Sequence[bool]) -> Rate:
     n, k = len(hits), int(sum(hits))
     if n == 0:
         return NO_RATE
-    low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
-    high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
-    return Rate(k / n, float(np.sqrt(k / n * (1 - k / n) / n)), low, high, n)
+    return Rate(k / n, float(np.sqrt(k / n * (1 - k / n) / n)), *share_interval(k, n), n)
 
 
 def pooled_share(parts: Sequence[Sequence[bool]]) -> Rate:

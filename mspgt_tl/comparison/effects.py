@@ -16,7 +16,7 @@ from jaxtyping import Float
 from mspgt_tl.comparison.reference import METRICS, paper_tables
 from mspgt_tl.contracts import SCALES
 from mspgt_tl.errors import DataError
-from mspgt_tl.stats import LEVEL
+from mspgt_tl.stats import TAILS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,7 @@ def brittleness(table: pd.DataFrame, metric: str, *, scale: str = "local", dose:
     drawn = np.abs(effects + errors * noise)
     by_family = np.stack([drawn[:, m].mean(axis=1) for m in members], axis=1)
     ratios = by_family.max(axis=1) / by_family.min(axis=1)
-    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(ratios, TAILS)
     least = chosen[members[int(np.argmin(sizes))]]
     if ((least["low"] <= 0) & (least["high"] >= 0)).all():
         return Bounded(value, float(low), math.inf, len(families), "the smallest effect cannot be told from zero")
@@ -201,7 +201,7 @@ def excess(table: pd.DataFrame, model: str, metric: str, *, scale: str, dose: st
         return Bounded(value, math.nan, math.nan, 1, "some effects have no interval")
     noise = np.random.default_rng(0).standard_normal((DRAWS, len(errors)))
     drawn = np.abs(chosen["effect"].to_numpy() + errors * noise)
-    low, high = np.quantile(drawn[:, 0] - drawn[:, 1:].max(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(drawn[:, 0] - drawn[:, 1:].max(axis=1), TAILS)
     return Bounded(value, float(low), float(high), 1)
 
 

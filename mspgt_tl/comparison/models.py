@@ -21,7 +21,7 @@ from mspgt_tl.comparison.replicates import replicate_frame
 from mspgt_tl.config import json_values
 from mspgt_tl.contracts import SCALES
 from mspgt_tl.errors import DataError
-from mspgt_tl.stats import LEVEL, correct_p_values
+from mspgt_tl.stats import TAILS, correct_p_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,7 @@ def difference(first: Located, second: Located, rank: int) -> tuple[Bounded, flo
     if n < MIN_DRAWS:
         return Bounded(value, math.nan, math.nan, n, f"{n} bootstrap draws; {MIN_DRAWS} are needed"), math.nan
     every = 100 * np.subtract.outer(drawn[0], drawn[1]).ravel()
-    low, high = np.quantile(every, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(every, TAILS)
     tail = min(float((every <= 1e-9).mean()), float((every >= -1e-9).mean()))
     return Bounded(value, float(low), float(high), n), min(1.0, max(2 * tail, 1 / (n + 1)))
 

@@ -25,6 +25,7 @@ from mspgt_tl.dashboard.drawing import (
     translucent,
 )
 from mspgt_tl.dashboard.words import is_tested, why_left_out
+from mspgt_tl.stats import TAILS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -114,7 +115,7 @@ def _draw_panel(figure: go.Figure, data: xr.Dataset, i: int) -> None:
     known = ~np.isnan(sample).any(axis=0)
     gaps, colour = data[GAP].values, SIGNAL_COLOURS[i % len(SIGNAL_COLOURS)]
     if known.any():
-        low, high = np.quantile(sample[:, known], [0.025, 0.975], axis=0)
+        low, high = np.quantile(sample[:, known], TAILS, axis=0)
         fill = translucent(colour, 0.22)
         draw_band(figure, gaps[known], low, high, colour=fill, name="95 %", **place)
     figure.add_scatter(

@@ -30,6 +30,7 @@ from mspgt_tl.boundaries import (
 )
 from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, TASK, Existence
 from mspgt_tl.nulls import MIN_GAPS, concordance_test
+from mspgt_tl.stats import TAILS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -143,7 +144,7 @@ def _signals(data: xr.Dataset, resampled: np.ndarray | None = None) -> list[dict
             known = np.isfinite(sample).all(axis=0)
             low, high = np.full((2, sample.shape[1]), np.nan)
             if known.any():
-                low[known], high[known] = np.quantile(sample[:, known], [0.025, 0.975], axis=0)
+                low[known], high[known] = np.quantile(sample[:, known], TAILS, axis=0)
             signal |= {"low": low, "high": high, "unusable": bool(~known.all())}
         found.append(signal)
     return found

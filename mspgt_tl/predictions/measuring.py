@@ -28,6 +28,7 @@ from mspgt_tl.comparison.positions import RANKS, Located, paper_models
 from mspgt_tl.errors import DataError
 from mspgt_tl.predictions import chance as by_chance
 from mspgt_tl.predictions.registry import Prediction
+from mspgt_tl.stats import share_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,15 +151,11 @@ def _labels(prediction: Prediction, evidence: Evidence) -> Measured:
 
 
 def _existence(prediction: Prediction, evidence: Evidence) -> Measured:
-    from scipy.stats import beta
-
     tested = [model.exists for model in evidence.models if model.exists is not None]
     n, k = len(tested), sum(tested)
     if not n:
         return Measured(reason="no detections given that tested existence")
-    low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
-    high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
-    return Measured([("all", Bounded(k / n, low, high, n))], {"all": _false_shares(n)})
+    return Measured([("all", Bounded(k / n, *share_interval(k, n), n))], {"all": _false_shares(n)})
 
 
 def _false_shares(n: int) -> np.ndarray:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from mspgt_tl.config import HVibConfig
 from mspgt_tl.contracts import FROM_ABOVE, Progress
 from mspgt_tl.errors import ConfigError, DataError
-from mspgt_tl.stats import bootstrap_counts
+from mspgt_tl.stats import TAILS, bootstrap_counts
 from mspgt_tl.theory.streams import Split, split_texts, sum_by_text
 
 if TYPE_CHECKING:
@@ -292,14 +292,14 @@ def _summarise(
     known = np.isfinite(effective)
     interval = np.full((2, len(effective)), np.nan)
     if known.any():
-        interval[:, known] = np.nanquantile(again[:, known], [0.025, 0.975], axis=0)
+        interval[:, known] = np.nanquantile(again[:, known], TAILS, axis=0)
     return Bottleneck(
         betas=betas,
         reconstruction=means[:, 0],
         rates=means[:, 1:],
         elbo=means[:, 0] - means[:, 1:].sum(axis=-1),
-        elbo_interval=np.quantile(elbo, [0.025, 0.975], axis=0),
-        rate_interval=np.quantile(resampled[..., 1:], [0.025, 0.975], axis=0),
+        elbo_interval=np.quantile(elbo, TAILS, axis=0),
+        rate_interval=np.quantile(resampled[..., 1:], TAILS, axis=0),
         effective_beta=effective,
         effective_interval=interval,
         n=int(n),

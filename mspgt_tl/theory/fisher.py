@@ -34,7 +34,7 @@ from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
 from mspgt_tl.models.placement import is_out_of_memory
 from mspgt_tl.passes.batches import POSITIONS
-from mspgt_tl.stats import bootstrap_counts
+from mspgt_tl.stats import TAILS, bootstrap_counts
 from mspgt_tl.theory.texts import TokenBatch, Tokens, batches, read_texts
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Fisher:
 
     def interval(self, *, resamples: int = 1000) -> Float[np.ndarray, "2 layer"]:
         """Return the 95 % bootstrap interval over texts of every layer's trace."""
-        return np.quantile(self.resample(resamples), [0.025, 0.975], axis=0)
+        return np.quantile(self.resample(resamples), TAILS, axis=0)
 
     def predicted_kl(self, sigma: float, layers: Iterable[int], units: Mapping[int, float]) -> float:
         """Return ½ σ² Σ s_l² tr F_l over `layers` (eq. 30), in nats per token.
@@ -252,5 +252,5 @@ def scale_sensitivity(
     if not len(weights) or not np.isfinite(weights).all() or not all(0 <= layer < n_layers for layer in layers):
         raise ConfigError(f"Layers from 0 to {n_layers - 1} with a scale each are needed, got {list(layers)}.")
     resampled = fisher.resample(resamples)[:, list(layers)] @ weights
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    low, high = np.quantile(resampled, TAILS)
     return Sensitivity(float(fisher.trace[list(layers)] @ weights), (float(low), float(high)), resampled)

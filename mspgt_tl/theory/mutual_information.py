@@ -32,7 +32,7 @@ import numpy as np
 
 from mspgt_tl.contracts import Progress
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
-from mspgt_tl.stats import bootstrap_counts
+from mspgt_tl.stats import TAILS, bootstrap_counts
 from mspgt_tl.theory.streams import Split, split_texts, sum_by_text
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _summarise(
     n = int(counts.sum())
     weights = bootstrap_counts(len(counts), resamples, seed=seed)
     resampled = weights @ sums.T / (weights @ counts)[:, None]
-    interval = np.quantile(resampled, [0.025, 0.975], axis=0)
+    interval = np.quantile(resampled, TAILS, axis=0)
     value, reasons = refuse_beyond(sums.sum(axis=-1) / n, n)
     interval[:, np.isnan(value)] = np.nan
     return Information(value, interval, float(-constant.mean()), n, readout, tuple(reasons), seed, resampled)
@@ -397,5 +397,5 @@ def _excess_interval(
 ) -> tuple[float, float]:
     jump = _jumps(resampled)
     excess = jump[:, np.array(inside) - 1].mean(axis=1) - jump[:, np.array(rest) - 1].mean(axis=1)
-    low, high = np.quantile(excess, [0.025, 0.975])
+    low, high = np.quantile(excess, TAILS)
     return float(low), float(high)

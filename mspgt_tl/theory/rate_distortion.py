@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from mspgt_tl.errors import DataError
-from mspgt_tl.stats import bootstrap_counts
+from mspgt_tl.stats import TAILS, bootstrap_counts
 from mspgt_tl.theory.fisher import MIN_ROWS
 from mspgt_tl.theory.mutual_information import channel_information
 from mspgt_tl.theory.noise_effects import NoiseEffects
@@ -99,10 +99,10 @@ def rate_distortion(
         sigmas=effects.sigmas,
         rate=rates,
         distortion=effects.mean_loss,
-        distortion_interval=np.quantile(resampled, [0.025, 0.975], axis=0),
+        distortion_interval=np.quantile(resampled, TAILS, axis=0),
         beta_sigmas=np.sqrt(effects.sigmas[1:] * effects.sigmas[:-1]),
         beta=-np.diff(effects.mean_loss, axis=1) / step,
-        beta_interval=np.quantile(slopes, [0.025, 0.975], axis=0),
+        beta_interval=np.quantile(slopes, TAILS, axis=0),
     )
 
 
