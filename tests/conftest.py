@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -59,6 +63,30 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the public corpora are not beside this checkout (../shared/data)")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def mspgt() -> Callable[..., CompletedProcess[str]]:
+    """A function that runs a command line in this process, which has imported torch already, and what a shell sees.
+
+    What a process of its own is needed for (signals, what is imported, another environment) starts one itself.
+    """
+
+    def run(*arguments: str) -> CompletedProcess[str]:
+        from mspgt_tl.cli import main
+
+        out, err, code = StringIO(), StringIO(), 0
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            patch.setattr("sys.argv", ["mspgt", *arguments])
+            warnings.simplefilter("default")
+            with redirect_stdout(out), redirect_stderr(err):
+                try:
+                    main()
+                except SystemExit as left:
+                    code = int(left.code or 0)
+        return CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -16,14 +16,7 @@ import pytest
 QUICK = ["--sentences", "220", "--set", "probe.epochs=2", "--set", "probe.repeats=1", "--set", "train_trees=150"]
 
 
-def mspgt(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "mspgt_tl.cli", *arguments], capture_output=True, text=True, check=False, timeout=600
-    )
-
-
-def test_every_command_has_help_and_is_in_the_readme() -> None:
+def test_every_command_has_help_and_is_in_the_readme(mspgt: Any) -> None:
     """Whatever the app knows: the overview lists it, `--help` describes it, and the README shows it."""
     from typer.main import get_command
 
@@ -59,7 +52,7 @@ def test_help_and_import_load_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_detect_prints_verdict_table_and_dashboard(tiny_folder: Path, tmp_path: Path) -> None:
+def test_detect_prints_verdict_table_and_dashboard(tiny_folder: Path, tmp_path: Path, mspgt: Any) -> None:
     """The human output names the model and the report; --json and `report` agree with it."""
     run = tmp_path / "run"
     human = mspgt("detect", str(tiny_folder), "--out", str(run), *QUICK)
@@ -92,7 +85,7 @@ def test_detect_prints_verdict_table_and_dashboard(tiny_folder: Path, tmp_path: 
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mspgt: Any
 ) -> None:
     """No traceback, nothing half-written."""
     monkeypatch.chdir(tmp_path)
@@ -104,7 +97,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_corrupt_and_tokenizerless_folders_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+def test_corrupt_and_tokenizerless_folders_are_refused(tiny_folder: Path, tmp_path: Path, mspgt: Any) -> None:
     """Truncated weights and a missing tokenizer are told apart."""
     import shutil
 
@@ -122,7 +115,7 @@ def test_corrupt_and_tokenizerless_folders_are_refused(tiny_folder: Path, tmp_pa
         assert not (tmp_path / "run").exists()
 
 
-def test_malformed_treebank_is_located_and_skippable(tiny_folder: Path, tmp_path: Path) -> None:
+def test_malformed_treebank_is_located_and_skippable(tiny_folder: Path, tmp_path: Path, mspgt: Any) -> None:
     """A bad line is reported with file and line; --skip-bad keeps the rest and says how much it left out."""
     assert mspgt("export-treebank", str(tmp_path / "bank"), "--train", "150", "--dev", "200").returncode == 0
     path = tmp_path / "bank" / "train.conllup"

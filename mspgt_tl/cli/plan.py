@@ -30,11 +30,12 @@ def announce(model: str, config: DetectConfig, **place: Any) -> None:
 
     if config.sentences + config.train_trees < LONG:
         return
-    err.print("Rehearsing, to tell how long it takes …", highlight=False)
-    try:
-        cost = plan_model(model, stages=("detect",), detect=to_plain(config), **place).total
-    except MspgtError:
-        return
+    # Gone when it ends, and not printed into a file: what the rehearsal cannot read is refused by one line after it.
+    with err.status("Rehearsing, to tell how long it takes …"):
+        try:
+            cost = plan_model(model, stages=("detect",), detect=to_plain(config), **place).total
+        except MspgtError:
+            return
     if not math.isnan(cost.seconds):
         err.print(
             f"About {duration(cost.seconds)} on this machine as busy as now, {size(cost.memory_bytes)} of memory, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mspgt_tl.contracts import CausalModel
+from mspgt_tl.errors import ModelError
 from mspgt_tl.models.checkpoints import draw_weights
 from mspgt_tl.models.embedded import ZOO
 from mspgt_tl.models.families import find_family
@@ -108,11 +108,16 @@ def _hub_source(name: str) -> Source:
 
 def _count_stored(file: Any) -> int:
     """Return how many parameters a safetensors file holds, from its header."""
-    with file.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    from safetensors import SafetensorError, safe_open
+
     # Old checkpoints hold masks and frequencies beside the weights.
-    buffers = ("__metadata__", "inv_freq", ".attn.bias", ".attention.bias", "masked_bias")
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if not name.endswith(buffers))
+    buffers = ("inv_freq", ".attn.bias", ".attention.bias", "masked_bias")
+    try:
+        with safe_open(file, framework="numpy") as stored:
+            names = [name for name in stored.keys() if not name.endswith(buffers)]  # noqa: SIM118
+            return sum(math.prod(stored.get_slice(name).get_shape()) for name in names)
+    except SafetensorError as error:
+        raise ModelError(f"{file} holds no weights that can be read: {error}. Fetch the model again.") from error
 
 
 def _count_parameters(config: PretrainedConfig) -> int:

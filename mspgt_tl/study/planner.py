@@ -218,7 +218,7 @@ def rehearsal(config: Any, shape: Shape) -> Any:
         rate_sigmas=config.rate_sigmas[:2],
         channel_sigmas=config.channel_sigmas[:1],
         resamples=100,
-        hvib=replace(config.hvib, steps=min(40, config.hvib.steps), betas=config.hvib.betas[:2]),
+        hvib=replace(config.hvib, steps=min(30, config.hvib.steps), betas=config.hvib.betas[:2]),
     )
 
 

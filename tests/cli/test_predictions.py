@@ -12,12 +12,6 @@ import pytest
 from mspgt_tl.store import Run
 
 
-def mspgt(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mspgt_tl.cli", *arguments], capture_output=True, text=True, check=False, timeout=300
-    )
-
-
 def write_run(folder: Path, name: str, gaps: tuple[int, int]) -> str:
     """A finished run whose every resample finds the same two gaps."""
     import numpy as np
@@ -50,7 +44,7 @@ def runs(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_predictions_are_listed():
+def test_predictions_are_listed(mspgt):
     """All sets for reading, one as JSON with its chance rates."""
     human = mspgt("predictions")
     assert human.returncode == 0, human.stderr
@@ -61,7 +55,7 @@ def test_predictions_are_listed():
     assert listed["predictions"][4]["chance_at_2"] == pytest.approx(0.38, abs=0.01)
 
 
-def test_the_paper_s_tables_are_judged():
+def test_the_paper_s_tables_are_judged(mspgt):
     """Table 3 both ways, the drift, and five verdicts, alike for people and programs."""
     found = json.loads(mspgt("predictions", "--reference", "--set", "paper-v2", "--json").stdout)
     qwen = found["table_3"]["Qwen"]
@@ -73,7 +67,7 @@ def test_the_paper_s_tables_are_judged():
     assert all(text in human for text in ("0.060", "0.067", "0.481", "46.4 points", "undecided", "at its word"))
 
 
-def test_runs_are_judged(runs):
+def test_runs_are_judged(runs, mspgt):
     """By positions that exist, and by a file of one's own."""
     own = Path(runs[0]).parent / "own.toml"
     own.write_text(
@@ -87,7 +81,7 @@ def test_runs_are_judged(runs):
     assert found["groups"][0]["value"] == pytest.approx(100 * 2 / 12)
 
 
-def test_runs_are_compared(runs):
+def test_runs_are_compared(runs, mspgt):
     """Positions, families, pairs and labels; a family can be given."""
     found = json.loads(mspgt("compare", *runs, "--family", "qwen-a=llama", "--json").stdout)
     assert {row["family"] for row in found["families"]} == {"llama"}
@@ -112,7 +106,7 @@ def test_runs_are_compared(runs):
         (["compare", "nowhere", "elsewhere", "--family", "x"], "--family needs NAME=VALUE, got 'x'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch):
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, mspgt):
     """No traceback."""
     monkeypatch.chdir(tmp_path)
     done = mspgt(*arguments)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,19 +89,14 @@ def test_saving_keeps_the_rivals(run, tmp_path):
     assert copied is not None and found.rivals is not None and copied.identical(found.rivals)
 
 
-def test_the_command_prints_and_gives_json(run):
+def test_the_command_prints_and_gives_json(run, mspgt):
     """`mspgt report` shows what the run holds."""
-
-    def mspgt(*arguments: str) -> str:
-        command = [sys.executable, "-m", "mspgt_tl.cli", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
-
-    human = mspgt("report", str(run))
+    human = mspgt("report", str(run)).stdout
     assert "Rival readings of 8 blocks" in human
     assert all(name in human for name in NAMES)
-    rows = json.loads(mspgt("report", str(run), "--json"))["rivals"]
+    rows = json.loads(mspgt("report", str(run), "--json").stdout)["rivals"]
     assert {row["rival"] for row in rows} == NAMES
-    assert "--rivals" in mspgt("detect", "--help")
+    assert "--rivals" in mspgt("detect", "--help").stdout
 
 
 def test_a_model_without_unembedding_is_refused_before_work(tiny_folder, tmp_path):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,14 +30,7 @@ QUICK = [
 ]
 
 
-def mspgt(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "mspgt_tl.cli", *arguments], capture_output=True, text=True, check=False, timeout=600
-    )
-
-
-def test_theory_prints_tables_findings_and_page(tiny_folder: Path, tmp_path: Path) -> None:
+def test_theory_prints_tables_findings_and_page(tiny_folder: Path, tmp_path: Path, mspgt: Any) -> None:
     """Tables for people, JSON for machines, from the same folder without computing again."""
     run = tmp_path / "run"
     human = mspgt("theory", str(tiny_folder), "--out", str(run), *QUICK)
@@ -63,7 +55,7 @@ def test_theory_prints_tables_findings_and_page(tiny_folder: Path, tmp_path: Pat
         (["llama2-mini", "--sentences", "30"], "more sentences"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_line(tmp_path: Path, arguments: list[str], message: str, mspgt: Any) -> None:
     """Exit code 2, one line after those of what was read, and no folder."""
     found = mspgt("theory", *arguments, "--out", str(tmp_path / "run"))
     assert found.returncode == 2

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,18 +23,9 @@ boundaries = {{resamples = 100, null_curves = 100}}
 
 
 @pytest.mark.slow
-def test_a_study_of_detections_alone_has_a_report(tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_study_of_detections_alone_has_a_report(tiny_folder: Path, tmp_path: Path, mspgt: Any) -> None:
     """Neither a sweep nor a theory run, for none of its models."""
     (tmp_path / "study.toml").write_text(STUDY.format(model=tiny_folder), encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "mspgt_tl.cli",
-        "study",
-        str(tmp_path / "study.toml"),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    ended = mspgt("study", str(tmp_path / "study.toml"), "--out", str(tmp_path / "out"))
     assert ended.returncode == 0, ended.stderr
     assert "Tiny" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -95,11 +95,11 @@ def test_two_narrow_rehearsals_give_the_wide_run(made_up: list[str], seven_billi
 
 
 def test_every_stage_of_every_command_is_told(made_up: list[str], seven_billion: str) -> None:
-    """Detection, sweep and theory, each rehearsed twice; no stage of them is free."""
+    """Detection, sweep and theory, each rehearsed twice; only the one that has to be asked for is free."""
     estimate = plan_model(seven_billion, detect=FEW)
     assert made_up == ["detect"] * 2 + ["intervene"] * 2 + ["theory"] * 2
     for cost in estimate.costs.values():
-        assert all(seconds > 0 for seconds in cost.parts.values())
+        assert {name for name, seconds in cost.parts.items() if not seconds > 0} <= {"closure-float64"}
         assert cost.disk_bytes > 1e6
     assert math.isfinite(estimate.total.seconds)
 

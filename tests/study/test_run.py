@@ -99,10 +99,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(file: Path) -> Path:
+def done(file: Path, mspgt: Any) -> Path:
     """Its folder, run from the command line."""
     out = file.parent / "out"
-    subprocess.run([sys.executable, "-m", "mspgt_tl.cli", "study", str(file), "--out", str(out)], check=True)
+    assert mspgt("study", str(file), "--out", str(out)).returncode == 0
     return out
 
 
