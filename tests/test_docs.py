@@ -78,6 +78,18 @@ def headings(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
 
 
+def test_every_page_is_in_the_contents() -> None:
+    """Each page of the site is listed by another one, or the site would not build."""
+    listed = {
+        (page.parent / line.strip()).resolve()
+        for page in PAGES
+        for block in re.findall(r"```{toctree}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        for line in block.splitlines()
+    }
+    for page in (page for page in PAGES if ROOT / "docs" in page.parents and page.name != "index.md"):
+        assert page.with_suffix("").resolve() in listed, f"{page.name} is in no toctree"
+
+
 def test_notebooks_that_pages_link_to_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"notebooks/([\w]+\.ipynb)", page.read_text(encoding="utf-8")):
