@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -42,6 +42,7 @@ from mspgt_tl.interventions.kv_cache import KvCache
 from mspgt_tl.interventions.noise import check_hooked
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.tokens import continuation_text, pad
+from mspgt_tl.passes.batches import Batches
 from mspgt_tl.passes.readout import unembed
 
 if TYPE_CHECKING:
@@ -161,22 +162,24 @@ def generate(
     _check(model, given.ids, len(ids), max_new_tokens)
     depth = _check_untouched(untouched, hooks, len(given.ids), int(model.cfg.n_layers))
     found: list[list[int]] = [[] for _ in given.ids]
-    for index in _batches(model, given.ids, max_new_tokens, hooks, batch_rows):
-        tokens, mask = pad([given.ids[i] for i in index], side="left", pad_id=0)
-        device = model.cfg.device
-        rows = Rows(torch.tensor(index), ids[index].to(device), Positions.from_mask(mask.to(device)))
-        active = hooks(rows) if callable(hooks) else hooks
-        cache = KvCache(model, len(tokens), tokens.shape[1], max_new_tokens)
-        tokens, mask, first = tokens.to(device), mask.to(device), None
-        with torch.inference_mode(), cache.attached(model):
-            if depth is not None and callable(hooks):
-                first = _prefill(model, tokens, mask, [depth[i] for i in index], rows, hooks, cache)
-            with model.hooks(fwd_hooks=list(active)):
-                new = _decode(
-                    model, tokens, mask, rows, max_new_tokens, seed, sampling, stop_tokens, cache, first, progress
-                )
-        for i, row in zip(index, new, strict=True):
-            found[i] = row
+    batches = _batches(model, given.ids, max_new_tokens, hooks, batch_rows)
+    for index in batches:
+        with batches.fitting():
+            tokens, mask = pad([given.ids[i] for i in index], side="left", pad_id=0)
+            device = model.cfg.device
+            rows = Rows(torch.tensor(index), ids[index].to(device), Positions.from_mask(mask.to(device)))
+            active = hooks(rows) if callable(hooks) else hooks
+            cache = KvCache(model, len(tokens), tokens.shape[1], max_new_tokens)
+            tokens, mask, first = tokens.to(device), mask.to(device), None
+            with torch.inference_mode(), cache.attached(model):
+                if depth is not None and callable(hooks):
+                    first = _prefill(model, tokens, mask, [depth[i] for i in index], rows, hooks, cache)
+                with model.hooks(fwd_hooks=list(active)):
+                    new = _decode(
+                        model, tokens, mask, rows, max_new_tokens, seed, sampling, stop_tokens, cache, first, progress
+                    )
+            for i, row in zip(index, new, strict=True):
+                found[i] = row
     return given.in_kind(model, found)
 
 
@@ -304,8 +307,8 @@ def _prefill(
 
 def _batches(
     model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, hooks: Any, batch_rows: int | None
-) -> Iterator[list[int]]:
-    """Yield the rows of every batch: all in their order if they fit, else by length, so that little is padded."""
+) -> Batches[list[int]]:
+    """Return the rows of every batch: all in their order if they fit, else by length, so that little is padded."""
     if batch_rows is not None and batch_rows < 1:
         raise ConfigError(f"batch_rows is at least 1, got {batch_rows}.")
     bound_to_rows = not callable(hooks) and len(hooks) > 0
@@ -319,8 +322,12 @@ def _batches(
     if size < len(order):
         # Longest first: a batch that does not fit fails at once.
         order.sort(key=lambda i: -len(prompts[i]))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+
+    def tokens(rows: Sequence[int]) -> int:
+        return len(rows) * (max(len(prompts[i]) for i in rows) + max_new_tokens)
+
+    return Batches(model, "decoding", parts, tokens, list, whole=bound_to_rows)
 
 
 def _rows_that_fit(model: Any, width: int, max_new_tokens: int) -> int:

@@ -22,8 +22,8 @@ from mspgt_tl.errors import CorpusError, DataError
 from mspgt_tl.interventions.hooks import Hook, Positions
 from mspgt_tl.interventions.noise import check_hooked
 from mspgt_tl.models.pretrained import encode
-from mspgt_tl.models.tokens import pad
-from mspgt_tl.passes.batches import LENGTH, POSITIONS, batch_by_length
+from mspgt_tl.passes.batches import LENGTH, POSITIONS, Batches, Padded, made_batches
+from mspgt_tl.passes.capture import capture
 from mspgt_tl.passes.data import data_tokens
 from mspgt_tl.stats import ratio_intervals
 
@@ -83,8 +83,8 @@ class CleanPass:
 
 def clean_passes(
     model: CausalModel, sentences: Sequence[str], *, max_length: int = LENGTH, batch_positions: int = POSITIONS
-) -> Iterator[CleanPass]:
-    """Yield the sentences in batches of at most so many positions, longest first; those of one token are left out.
+) -> Batches[CleanPass]:
+    """Return the sentences in batches of at most so many positions, longest first; those of one token are left out.
 
     Raises:
         CorpusError: no sentence has two tokens.
@@ -97,31 +97,18 @@ def clean_passes(
     usable = [i for i, ids in enumerate(encoding.ids) if len(ids) >= 2]
     if not usable:
         raise CorpusError("No sentence has two tokens, so there is no next token to predict.")
-    for batch in batch_by_length([len(encoding.ids[i]) for i in usable], batch_positions):
-        rows = [usable[row] for row in batch]
-        tokens, mask = pad([encoding.ids[i] for i in rows], side="right", pad_id=0)
-        tokens, mask = tokens.to(model.cfg.device), mask.to(model.cfg.device)
-        with torch.inference_mode():
-            resid = _run_clean(model, tokens)
-        is_token = mask.bool()
-        is_data = data_tokens(resid[1:], is_token)
+
+    def run(batch: Padded) -> CleanPass:
+        found = capture(model, batch)
+        is_token = batch.is_token
         predicts = is_token.roll(-1, dims=1)
         predicts[:, -1] = False
-        positions = (mask.cumsum(-1) - 1).masked_fill(~is_token, -1)
-        yield CleanPass(torch.tensor(rows), tokens, positions, predicts, is_data, resid)
+        positions = (is_token.cumsum(-1) - 1).masked_fill(~is_token, -1)
+        ids = torch.tensor([usable[row] for row in batch.rows])
+        resid = [found.entered, *found.resid]
+        return CleanPass(ids, batch.tokens, positions, predicts, data_tokens(found.resid, is_token), resid)
 
-
-def _run_clean(model: Any, tokens: Int[Tensor, "batch pos"]) -> list[Tensor]:
-    n_layers = int(model.cfg.n_layers)
-    names = {f"blocks.{layer}.hook_resid_pre" for layer in range(n_layers)}
-    last = f"blocks.{n_layers - 1}.hook_resid_post"
-    _, cache = model.run_with_cache(
-        tokens,
-        names_filter=lambda name: name in names or name == last,
-        stop_at_layer=n_layers,
-        return_cache_object=False,
-    )
-    return [*(cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(n_layers)), cache[last]]
+    return made_batches(model, [encoding.ids[i] for i in usable], "effects", run, positions=batch_positions)
 
 
 def logits_of(model: Any, resid: Float[Tensor, "predicted d_model"]) -> Float[Tensor, "predicted vocab"]:
@@ -271,23 +258,26 @@ def next_token_effects(
     # Rows of one pass are a batch's sentences times its levels. Sums are kept in sentence order, so that batches decide
     # nothing beyond rounding.
     positions = max(1, batch_positions // n_levels)
-    for clean in clean_passes(model, sentences, max_length=max_length, batch_positions=positions):
-        where = clean.ids.numpy()
-        wanted = [(t, [s for s in range(n_levels) if np.isfinite(table[name][s])]) for t, name in enumerate(names)]
-        for group in _groups(wanted, clean.resid[-1].numel()):
-            disturbed = [
-                resid
-                for t, levels in group
-                for resid in disturb_levels(
-                    model, clean, blocks[names[t]], [table[names[t]][s] for s in levels], make_hooks
-                )
-            ]
-            at = np.array([(t, s) for t, levels in group for s in levels]).T
-            for measure, values in compare(model, clean, disturbed).items():
-                sums[measure][at[0][:, None], at[1][:, None], where] = values
-        tokens[where] = clean.predicts.sum(dim=1).cpu().numpy()
-        if progress:
-            progress("next-token effects", int((tokens > 0).sum()), len(sentences))
+    wanted = [(t, [s for s in range(n_levels) if np.isfinite(table[name][s])]) for t, name in enumerate(names)]
+    passes = clean_passes(model, sentences, max_length=max_length, batch_positions=positions)
+    for clean in passes:
+        with passes.fitting():
+            where = clean.ids.numpy()
+            for group in _groups(wanted, clean.resid[-1].numel()):
+                disturbed = [
+                    resid
+                    for t, levels in group
+                    for resid in disturb_levels(
+                        model, clean, blocks[names[t]], [table[names[t]][s] for s in levels], make_hooks
+                    )
+                ]
+                at = np.array([(t, s) for t, levels in group for s in levels]).T
+                for measure, values in compare(model, clean, disturbed).items():
+                    sums[measure][at[0][:, None], at[1][:, None], where] = values
+            tokens[where] = clean.predicts.sum(dim=1).cpu().numpy()
+            if progress:
+                progress("next-token effects", int((tokens > 0).sum()), len(sentences))
+        del clean  # or it would stay while the next one is made
     used = tokens > 0
     data: dict[str, Any] = {"sigma": (("target", "level"), np.array([table[name] for name in names], dtype=float))}
     for measure in MEASURES:

@@ -40,16 +40,19 @@ def token_kl(
     kl = np.full((len(disturbed), len(texts), max_length), np.nan, dtype=np.float32)
     tokens = np.full((len(texts), max_length), "", dtype=object)
     longest = 1
-    for clean in clean_passes(model, texts, max_length=max_length, batch_positions=batch_positions):
-        row, column = (axis.cpu().numpy() for axis in clean.predicts.nonzero(as_tuple=True))
-        sample = clean.ids.numpy()[row]
-        longest = max(longest, int(column.max()) + 2)
-        for i, ids in zip(clean.ids.tolist(), clean.tokens.tolist(), strict=True):
-            end = int(column[sample == i].max()) + 2
-            tokens[i, :end] = [model.tokenizer.decode([token]) for token in ids[:end]]
-        for number, condition in enumerate(disturbed):
-            last = disturb(model, clean, condition.blocks, condition.sigma, make_hooks)
-            kl[number, sample, column + 1] = compare_tokens(model, clean, [last])["kl"][0]
+    passes = clean_passes(model, texts, max_length=max_length, batch_positions=batch_positions)
+    for clean in passes:
+        with passes.fitting():
+            row, column = (axis.cpu().numpy() for axis in clean.predicts.nonzero(as_tuple=True))
+            sample = clean.ids.numpy()[row]
+            longest = max(longest, int(column.max()) + 2)
+            for i, ids in zip(clean.ids.tolist(), clean.tokens.tolist(), strict=True):
+                end = int(column[sample == i].max()) + 2
+                tokens[i, :end] = [model.tokenizer.decode([token]) for token in ids[:end]]
+            for number, condition in enumerate(disturbed):
+                last = disturb(model, clean, condition.blocks, condition.sigma, make_hooks)
+                kl[number, sample, column + 1] = compare_tokens(model, clean, [last])["kl"][0]
+        del clean  # or it would stay while the next one is made
     return xr.Dataset(
         {
             "kl": (("condition", "sample", "pos"), kl[:, :, :longest], {"unit": "nats"}),

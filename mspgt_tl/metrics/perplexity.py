@@ -17,7 +17,6 @@ from mspgt_tl.config import MetricConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError
 from mspgt_tl.metrics.base import METRICS, NAN, Better, MetricResult, Sample, TextMetric, missing_result, summarise
-from mspgt_tl.models.placement import memory_errors
 from mspgt_tl.models.pretrained import describe, encode
 from mspgt_tl.passes.batches import POSITIONS, Padded, padded_batches
 
@@ -37,7 +36,7 @@ def continuation_losses(
         batch_positions: tokens of a padded batch; logits take 4 bytes × vocabulary each.
 
     Raises:
-        ModelError: the model has no usable tokenizer, or a batch does not fit into memory.
+        ModelError: the model has no usable tokenizer, or a text does not fit into memory.
     """
     encoding = encode(model, [sample.prompt + sample.text for sample in samples])
     nats, counts = np.zeros(len(samples)), np.zeros(len(samples), dtype=np.int64)
@@ -49,16 +48,18 @@ def continuation_losses(
         counts[index] = max(len(ends) - starts[index], 0)
     # By length and then by ids: padding is little, and the order of the samples changes no batch.
     order = sorted(np.flatnonzero(counts).tolist(), key=lambda i: (len(encoding.ids[i]), encoding.ids[i]))
-    for batch in padded_batches(model, [encoding.ids[i] for i in order], positions=batch_positions):
-        rows = [order[i] for i in batch.rows]
-        nats[rows] = _sum_losses(model, batch, [(starts[i], len(encoding.ids[i])) for i in rows])
+    batches = padded_batches(model, [encoding.ids[i] for i in order], "losses", positions=batch_positions)
+    for batch in batches:
+        with batches.fitting():
+            rows = [order[i] for i in batch.rows]
+            nats[rows] = _sum_losses(model, batch, [(starts[i], len(encoding.ids[i])) for i in rows])
     return nats, counts
 
 
 def _sum_losses(model: CausalModel, batch: Padded, spans: Sequence[tuple[int, int]]) -> list[float]:
     import torch
 
-    with torch.inference_mode(), memory_errors(f"A batch of {' × '.join(map(str, batch.tokens.shape))} tokens"):
+    with torch.inference_mode():
         logits = model.forward(batch.tokens, return_type="logits")
         return [
             float(

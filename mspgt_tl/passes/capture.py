@@ -1,18 +1,16 @@
-"""One forward pass over the blocks, what of it is kept, and its faults: memory, nan, layers that tell no tokens apart.
+"""One forward pass over the blocks, what of it is kept, and its faults: nan, layers that tell no tokens apart.
 
 A pass that is disturbed goes on from a kept one at its first touched block (`resume`), so nothing below is run again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ActivationError
-from mspgt_tl.models.placement import is_out_of_memory
 from mspgt_tl.passes.batches import Padded
 
 if TYPE_CHECKING:
@@ -40,15 +38,14 @@ def capture(model: CausalModel, batch: Padded, *, pattern: bool = False) -> Capt
     """Run the blocks, and nothing after them, and keep the stream at each.
 
     Raises:
-        ActivationError: a batch does not fit into memory, an activation is not finite, or a block gives every token
-            the same vector.
+        ActivationError: an activation is not finite, or a block gives every token the same vector.
     """
     import torch
 
     n_layers = int(model.cfg.n_layers)
     kinds = ["hook_resid_post", *(["attn.hook_pattern"] if pattern else [])]
     names = {f"blocks.{layer}.{kind}" for layer in range(n_layers) for kind in kinds} | {"blocks.0.hook_resid_pre"}
-    with torch.inference_mode(), memory_errors(batch.tokens):
+    with torch.inference_mode():
         _, cache = model.run_with_cache(
             batch.tokens, names_filter=lambda name: name in names, stop_at_layer=n_layers, return_cache_object=False
         )
@@ -67,19 +64,6 @@ def resume(
     anything: Any = model
     with torch.inference_mode(), model.hooks(fwd_hooks=list(hooks)):
         return anything(entered, start_at_layer=first, stop_at_layer=int(model.cfg.n_layers))
-
-
-@contextmanager
-def memory_errors(tokens: Tensor) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ActivationError(
-            f"Out of memory on a batch of {tokens.shape[0]} × {tokens.shape[1]} tokens. "
-            f"Lower --batch-positions (now at least {tokens.numel()}) or --max-length."
-        ) from error
 
 
 def check_finite(resid: Sequence[Tensor], is_token: Tensor) -> None:

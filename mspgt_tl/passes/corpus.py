@@ -44,7 +44,7 @@ def stream(
         seed: of the token drawn from each sentence, among its data tokens.
 
     Raises:
-        ActivationError: activations are not finite, or a batch does not fit into memory.
+        ActivationError: activations are not finite, or a sentence does not fit into memory.
     """
     draw = np.random.default_rng([seed, 1]).random(len(sentences))
     length = min(config.max_length, int(model.cfg.n_ctx))
@@ -52,22 +52,25 @@ def stream(
     for chunk in folds.chunks(config.chunk_sentences):
         chosen = folds.order[chunk]
         encoding = encode(model, [sentences[int(i)] for i in chosen], bos=config.bos, max_length=length)
-        for batch in padded_batches(model, encoding.ids, positions=config.batch_positions):
-            found = capture(model, batch, pattern="pattern" in needs)
-            # What is data is told from norms, whether or not the stream is asked for.
-            is_data = batch.is_token if config.tokens == "all" else data_tokens(found.resid, batch.is_token)
-            yield Batch(
-                sentence=chosen[batch.rows],
-                fold=fold_of[chunk][batch.rows],
-                drawn=nth_data_token(is_data, draw[chosen[batch.rows]]),
-                tokens=batch.tokens,
-                is_data=is_data,
-                is_token=batch.is_token,
-                resid=found.resid if "resid" in needs else [],
-                centred=reads_centred(model),
-                pattern=found.pattern,
-            )
-            del found  # or its activations would stay while the next forward pass makes its own
+        use = "reading with patterns" if "pattern" in needs else "reading"
+        batches = padded_batches(model, encoding.ids, use, positions=config.batch_positions)
+        for batch in batches:
+            with batches.fitting():
+                found = capture(model, batch, pattern="pattern" in needs)
+                # What is data is told from norms, whether or not the stream is asked for.
+                is_data = batch.is_token if config.tokens == "all" else data_tokens(found.resid, batch.is_token)
+                yield Batch(
+                    sentence=chosen[batch.rows],
+                    fold=fold_of[chunk][batch.rows],
+                    drawn=nth_data_token(is_data, draw[chosen[batch.rows]]),
+                    tokens=batch.tokens,
+                    is_data=is_data,
+                    is_token=batch.is_token,
+                    resid=found.resid if "resid" in needs else [],
+                    centred=reads_centred(model),
+                    pattern=found.pattern,
+                )
+                del found  # or its activations would stay while the next forward pass makes its own
         del encoding  # before the next chunk's is made
 
 

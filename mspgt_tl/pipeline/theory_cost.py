@@ -16,7 +16,7 @@ from mspgt_tl.config import TheoryConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError
 from mspgt_tl.theory.fisher import MIN_ROWS
-from mspgt_tl.theory.texts import Texts, batches
+from mspgt_tl.theory.texts import Texts, text_batches
 
 FISHER, NOISED, WIDE = 2.6, 1.3, 2.5
 """A draw of labels with its pass, and a disturbed pass with its comparison, over the forward passes that they need;
@@ -65,7 +65,7 @@ class TheoryCost:
 
         cfg, anything = model.cfg, model
         n_layers, d_model = int(cfg.n_layers), int(cfg.d_model)
-        batch = next(iter(batches(model, texts.first(8), positions=256)))
+        batch = next(iter(text_batches(model, texts.first(8), "timing", positions=256)))
         with torch.inference_mode():
             anything.forward(batch.tokens[:1])  # what comes up once
             started = time.perf_counter()

@@ -32,10 +32,9 @@ from einops import reduce
 from mspgt_tl.contracts import CausalModel, Progress
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
-from mspgt_tl.models.placement import is_out_of_memory
 from mspgt_tl.passes.batches import POSITIONS
 from mspgt_tl.stats import TAILS, bootstrap_counts
-from mspgt_tl.theory.texts import TokenBatch, Tokens, batches, read_texts
+from mspgt_tl.theory.texts import TokenBatch, Tokens, read_texts, text_batches
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -156,25 +155,21 @@ def measure_fisher(
     n_layers = int(model.cfg.n_layers)
     sums, left_out = np.zeros((samples, len(texts), n_layers)), np.zeros((len(texts), n_layers))
     done = 0
-    for batch in batches(model, texts, positions=batch_positions):
-        try:
+    batches = text_batches(model, texts, "gradients", positions=batch_positions)
+    for batch in batches:
+        with batches.fitting():
             norms = _score_norms(model, batch, seed, samples, len(texts))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            shape = " × ".join(map(str, batch.tokens.shape))
-            raise ActivationError(
-                f"Out of memory on a batch of {shape} tokens: use fewer positions a batch."
-            ) from error
-        if not bool(torch.isfinite(norms).all()):
-            raise ActivationError(f"Gradients are nan or inf in a batch of {len(batch.rows)} rows: try dtype float32.")
-        found = reduce(norms * batch.is_data, "sample layer text pos -> sample text layer", "sum")
-        sums[:, batch.rows] = found.cpu().numpy()
-        others = batch.is_token & ~batch.is_data
-        left_out[batch.rows] = (norms * others).sum(-1).mean(0).T.cpu().numpy()
-        done += len(batch.rows)
-        if progress:
-            progress("fisher", done, len(texts))
+            if not bool(torch.isfinite(norms).all()):
+                raise ActivationError(
+                    f"Gradients are nan or inf in a batch of {len(batch.rows)} rows: try dtype float32."
+                )
+            found = reduce(norms * batch.is_data, "sample layer text pos -> sample text layer", "sum")
+            sums[:, batch.rows] = found.cpu().numpy()
+            others = batch.is_token & ~batch.is_data
+            left_out[batch.rows] = (norms * others).sum(-1).mean(0).T.cpu().numpy()
+            done += len(batch.rows)
+            if progress:
+                progress("fisher", done, len(texts))
     return Fisher(sums, left_out, texts.counts, seed)
 
 

@@ -22,7 +22,7 @@ from mspgt_tl.interventions.noise import noise_hooks
 from mspgt_tl.passes.batches import POSITIONS
 from mspgt_tl.passes.capture import capture, resume
 from mspgt_tl.passes.readout import unembed
-from mspgt_tl.theory.texts import TokenBatch, batches, read_texts
+from mspgt_tl.theory.texts import TokenBatch, read_texts, text_batches
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -97,23 +97,25 @@ def measure_noise(
     clean_loss, predictions = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
     work = len(sets) * len(grid) * draws
     done = 0
-    for batch in batches(model, texts, positions=batch_positions):
-        runner = _Batch(model, batch)
-        clean_loss[batch.rows], predictions[batch.rows] = runner.clean_loss, runner.predictions
-        for i, (layers, j, draw) in _conditions(sets, len(grid), draws):
-            hooks = noise_hooks(
-                model,
-                layers,
-                float(grid[j]),
-                seed=seed,
-                sample_ids=(batch.rows + draw * len(texts)).tolist(),
-                positions=batch.positions(),
-                unit=units,
-            )
-            kl[i, j, draw, batch.rows], loss[i, j, draw, batch.rows] = runner.disturb(min(layers), hooks)
-            done += len(batch.rows)
-            if progress:
-                progress(stage, done, work * len(texts))
+    batches = text_batches(model, texts, "noise", positions=batch_positions)
+    for batch in batches:
+        with batches.fitting():
+            runner, rows = _Batch(model, batch), batch.rows
+            clean_loss[rows], predictions[rows] = runner.clean_loss, runner.predictions
+            for i, (layers, j, draw) in _conditions(sets, len(grid), draws):
+                hooks = noise_hooks(
+                    model,
+                    layers,
+                    float(grid[j]),
+                    seed=seed,
+                    sample_ids=(rows + draw * len(texts)).tolist(),
+                    positions=batch.positions(),
+                    unit=units,
+                )
+                kl[i, j, draw, rows], loss[i, j, draw, rows] = runner.disturb(min(layers), hooks)
+                done += len(rows)
+                if progress:
+                    progress(stage, min(done, work * len(texts)), work * len(texts))
     names, chosen = tuple(sets), tuple(tuple(layers) for layers in sets.values())
     return NoiseEffects(names, chosen, grid, kl, loss, clean_loss, texts.counts, predictions, seed)
 

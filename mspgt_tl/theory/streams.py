@@ -13,7 +13,7 @@ from mspgt_tl.errors import DataError
 from mspgt_tl.files import scratch_array
 from mspgt_tl.passes.batches import POSITIONS
 from mspgt_tl.passes.capture import capture
-from mspgt_tl.theory.texts import batches, read_texts
+from mspgt_tl.theory.texts import read_texts, text_batches
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -63,16 +63,18 @@ def collect_streams(
     vectors = scratch_array(store, shape)
     following = np.empty(starts[-1], dtype=np.int64)
     done = 0
-    for batch in batches(model, texts, positions=batch_positions):
-        resid = capture(model, batch).resid
-        targets, scored = batch.targets()
-        into = np.concatenate([np.arange(int(starts[row]), int(starts[row + 1])) for row in batch.rows])
-        following[into] = targets[scored].cpu().numpy()
-        for layer in layers:
-            vectors[layer, into] = resid[layer][scored].float().cpu().numpy()
-        done += len(batch.rows)
-        if progress:
-            progress("streams", done, len(texts))
+    batches = text_batches(model, texts, "reading", positions=batch_positions)
+    for batch in batches:
+        with batches.fitting():
+            resid = capture(model, batch).resid
+            targets, scored = batch.targets()
+            into = np.concatenate([np.arange(int(starts[row]), int(starts[row + 1])) for row in batch.rows])
+            following[into] = targets[scored].cpu().numpy()
+            for layer in layers:
+                vectors[layer, into] = resid[layer][scored].float().cpu().numpy()
+            done += len(batch.rows)
+            if progress:
+                progress("streams", done, len(texts))
     return Streams(vectors, following, np.repeat(np.arange(len(texts)), counts))
 
 

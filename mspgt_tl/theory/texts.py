@@ -6,7 +6,7 @@ model; so every estimator, and a copy of the model in another format, looks at t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import DataError
-from mspgt_tl.passes.batches import POSITIONS, Padded, padded_batches
+from mspgt_tl.passes.batches import POSITIONS, Batches, Padded, made_batches, padded_batches
 from mspgt_tl.passes.capture import capture
 from mspgt_tl.passes.data import data_tokens
 
@@ -109,10 +109,12 @@ def read_texts(
     if every_token:
         return Texts(tuple(rows), tuple(np.ones(len(row), dtype=bool) for row in rows))
     found: list[np.ndarray] = [np.zeros(0, dtype=bool)] * len(rows)
-    for batch in padded_batches(model, rows, positions=batch_positions):
-        kept = data_tokens(capture(model, batch).resid, batch.is_token).cpu().numpy()
-        for row, is_data in zip(batch.rows, kept, strict=True):
-            found[row] = is_data[: len(rows[row])]
+    batches = padded_batches(model, rows, "reading", positions=batch_positions)
+    for batch in batches:
+        with batches.fitting():
+            kept = data_tokens(capture(model, batch).resid, batch.is_token).cpu().numpy()
+            for row, is_data in zip(batch.rows, kept, strict=True):
+                found[row] = is_data[: len(rows[row])]
     return Texts(tuple(rows), tuple(found))
 
 
@@ -138,12 +140,14 @@ def _rows(tokens: Any, mask: Any) -> list[tuple[int, ...]]:
     return [tuple(row[keep].tolist()) for row, keep in zip(found, kept, strict=True)]
 
 
-def batches(model: CausalModel, texts: Texts, *, positions: int = POSITIONS) -> Iterator[TokenBatch]:
-    """Yield the rows, longest first, in batches of at most so many positions (one row at least)."""
+def text_batches(model: CausalModel, texts: Texts, use: str, *, positions: int = POSITIONS) -> Batches[TokenBatch]:
+    """Return the rows, longest first, in batches of at most so many positions (one row at least)."""
     import torch
 
-    for batch in padded_batches(model, texts.ids, positions=positions):
+    def with_data(batch: Padded) -> TokenBatch:
         is_data = torch.zeros_like(batch.is_token)
         for i, row in enumerate(batch.rows):
             is_data[i, : len(texts.ids[row])] = torch.from_numpy(texts.is_data[row])
-        yield TokenBatch(batch.rows, batch.tokens, batch.is_token, is_data)
+        return TokenBatch(batch.rows, batch.tokens, batch.is_token, is_data)
+
+    return made_batches(model, texts.ids, use, with_data, positions=positions)

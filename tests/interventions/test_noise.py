@@ -253,6 +253,7 @@ def test_padding_may_hold_nan(model):
     assert found[0, 1:].isfinite().all()
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_gpu_equals_cpu(model):
     resid, found = torch.randn(2, 5, model.cfg.d_model), []

@@ -19,7 +19,8 @@ VECTORS = {
     (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0): "d16cfe09 94fdcceb 5001e420 24126ea1",
 }
 """Known answers of Random123's philox4x32-10: counter and key, and the words they give."""
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=[NO_GPU, pytest.mark.gpu])]
 
 
 def draw(seed=0, ids=(0,), layer=0, positions=(0,), width=8, device="cpu", **options):
@@ -171,6 +172,7 @@ def test_uniforms_have_53_bits():
     assert float(found) == ((words[0] >> 5 << 26 | words[1] >> 6) | 1) / 2**53
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_gpu_equals_cpu():
     """The same normals on either device, up to one rounding of a float32."""

@@ -147,18 +147,6 @@ def test_a_massive_channel_is_not_constancy(tiny_folder: Path) -> None:
     assert next(stream(model, SENTENCES, needs=BOTH, folds=assign_folds(220, seed=0), seed=0, config=StreamConfig()))
 
 
-def test_out_of_memory_says_what_to_lower(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An allocation failure becomes one line with the batch's size and the option."""
-    model = load(tiny_folder)
-
-    def fail(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(model, "run_with_cache", fail)
-    with pytest.raises(ActivationError, match="Lower --batch-positions"):
-        sums_of(model, SENTENCES, StreamConfig())
-
-
 def test_sentences_without_words_are_left_out(tiny_folder: Path) -> None:
     """A sentence of fewer than two tokens shows nothing between words."""
     assert usable_sentences(load(tiny_folder), ["", "a", "The dog sleeps ."], StreamConfig()) == ["The dog sleeps ."]
