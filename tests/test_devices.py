@@ -135,8 +135,11 @@ def other(
         model.cfg.device = "meta"
         return model
 
+    # A module that changes its dtype would write into its parameters' data, which no subclass is asked about.
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
     with StandIn(), FromLists():
         yield moved
+    torch.__future__.set_overwrite_module_params_on_conversion(False)
 
 
 TEXT = generated_corpus(seed=3, limit=200).sentences
