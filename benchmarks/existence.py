@@ -1,10 +1,12 @@
 """Other tests of existence, judged on the cases of a calibration: false alarms and power of each.
 
-    python benchmarks/existence.py CALIBRATION_FOLDER
+    python benchmarks/existence.py CALIBRATION_FOLDER [--cases 10] [--methods adopted,log]
 
-    first            nested p-values alone, as before: the second peak as rare as two such peaks
-    adopted          the second peak also beside the first, the smaller p of both
-    turned           shifts may also be turned: curves keep their roughness, and two signals have twice as many shifts
+    first            drawn shifts and nested p-values alone: the second peak as rare as two such peaks
+    beside           the second peak also beside the first, the smaller p of both
+    adopted          all shifts where they are few, turned round for two signals
+    turned           all of them turned round, for three signals, too
+    root             adopted, with signed roots of contrasts: agreement weighs more than height
     log              contrasts of ln(1 + curve / median)
     noise            null curves get the joint bootstrap noise of all signals once more
     rough            trend removed, permuted, smoothed to the variogram of the residual, trend and joint noise added
@@ -13,15 +15,16 @@
                      curve plus and minus one joint draw of its bootstrap noise: independent where that is Gaussian
     one signal       no agreement: each signal's own peak against a t distribution of its log contrasts, times gaps
 
-All keep peaks, intervals and the limit of 0.05. Each null cell and planted cell counts equally in the two means.
+All keep peaks, intervals and the limit of 0.05. Every cell counts equally in the means.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +33,13 @@ from sklearn.isotonic import isotonic_regression
 
 from mspgt_tl import nulls
 from mspgt_tl.boundaries import ALPHA, MAX_WIDTH, find_boundaries, pick_peaks
-from mspgt_tl.calibration.grid import Case, make_grid
-from mspgt_tl.calibration.score import share_of_cases
+from mspgt_tl.calibration.grid import Case, Cell, make_grid
 from mspgt_tl.pipeline.calibration import read_cases
 from mspgt_tl.store import Run
 
 N_NULL, SPLITS = 400, 11
 Null = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+NULLS: tuple[Null, ...] = (nulls._permuted, nulls._shifted)
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,19 @@ def peaks_of(case: Case) -> Peaks:
     )
 
 
-def turned(curves: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Circular shifts, each curve turned around or not."""
-    way = rng.integers(0, 2, (n, len(curves), 1))
-    both = np.where(way == 1, curves[None, :, ::-1], curves[None])
+def drawn(curves: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """The curves, then circular shifts that are drawn."""
     steps = rng.integers(0, curves.shape[1], (n, len(curves), 1))
-    return np.take_along_axis(both, (np.arange(curves.shape[1]) + steps) % curves.shape[1], axis=2)
+    steps[0] = 0
+    return np.take_along_axis(curves[None], (np.arange(curves.shape[1]) + steps) % curves.shape[1], axis=2)
+
+
+def turned(curves: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """The curves, then drawn shifts of them, each turned round or not."""
+    way = rng.integers(0, 2, (n, len(curves), 1))
+    way[0] = 0
+    both = np.where(way == 1, curves[None, :, ::-1], curves[None])
+    return np.stack([curves, *(drawn(one, 2, rng)[1] for one in both[1:])])
 
 
 def rough(curves: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -96,6 +106,7 @@ def rough(curves: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
             error = float(((scale * level - target) ** 2).sum())
             best = min(best, (error, np.sqrt(scale) * smooth), key=lambda pair: pair[0])
         made[:, row] = trend + best[1]
+    made[0] = curves
     return made
 
 
@@ -111,7 +122,14 @@ def on_log(raw: np.ndarray) -> np.ndarray:
 
 
 def agreement(
-    found: Peaks, seed: int, kinds: tuple[Null, ...], *, beside: bool = True, noisy: bool = False, log: bool = False
+    found: Peaks,
+    seed: int,
+    kinds: tuple[Null, ...],
+    *,
+    beside: bool = True,
+    noisy: bool = False,
+    log: bool = False,
+    root: bool = False,
 ) -> np.ndarray:
     """p-values by agreement of signals; with `noisy`, surrogates of the curves and not of their contrasts."""
     rng, curves = np.random.default_rng(seed), found.shown
@@ -119,6 +137,7 @@ def agreement(
         logs = on_log(found.raw)
         curves = logs / np.ptp(logs, axis=1, keepdims=True) * found.gain[:, None]
     contrast, peaks = nulls.local_contrast(curves), found.peaks
+    contrast = np.sign(contrast) * np.sqrt(np.abs(contrast)) if root else contrast
     fused = found.weights @ contrast
     order = np.argsort(-fused[peaks], kind="stable")
     observed = np.full(2, -np.inf)
@@ -126,9 +145,13 @@ def agreement(
     p_values = []
     for null in kinds:
         if noisy:
-            drawn = found.noise[rng.integers(0, len(found.noise), N_NULL)]
-            span = np.ptp(found.raw, axis=1)
-            made = nulls.local_contrast(null(curves, N_NULL, rng) + drawn * (found.gain / span)[None, :, None])
+            made = null(curves, N_NULL, rng)
+            more = (
+                found.noise[rng.integers(0, len(found.noise), len(made))]
+                * (found.gain / np.ptp(found.raw, axis=1))[:, None]
+            )
+            more[0] = 0
+            made = nulls.local_contrast(made + more)
         else:
             made = null(contrast, N_NULL, rng)
         highest = nulls._two_highest(np.einsum("s,nsg->ng", found.weights, made))
@@ -137,7 +160,7 @@ def agreement(
     if beside and len(peaks) == 2:
         rest = np.delete(contrast, peaks[order[0]], axis=1)
         tops = [np.einsum("s,nsg->ng", found.weights, null(rest, N_NULL, rng)).max(axis=1) for null in kinds]
-        second = min(second, max((1 + (top >= observed[1] - 1e-12).sum()) / (N_NULL + 1) for top in tops))
+        second = min(second, max(float(nulls._reached(top, observed[1]).mean()) for top in tops))
     told = np.empty(len(peaks))
     told[order] = (first, max(first, second))[: len(peaks)]
     return told
@@ -167,11 +190,13 @@ def conjunction(found: Peaks, seed: int) -> np.ndarray:
 
 
 METHODS: Mapping[str, Callable[[Peaks, int], np.ndarray]] = {
-    "first": lambda f, s: agreement(f, s, (nulls._permuted, nulls._shifted), beside=False),
-    "adopted": lambda f, s: agreement(f, s, (nulls._permuted, nulls._shifted)),
+    "first": lambda f, s: agreement(f, s, (nulls._permuted, drawn), beside=False),
+    "beside": lambda f, s: agreement(f, s, (nulls._permuted, drawn)),
+    "adopted": lambda f, s: agreement(f, s, NULLS),
     "turned": lambda f, s: agreement(f, s, (nulls._permuted, turned)),
-    "log": lambda f, s: agreement(f, s, (nulls._permuted, nulls._shifted), log=True),
-    "noise": lambda f, s: agreement(f, s, (nulls._permuted, nulls._shifted), beside=False, noisy=True),
+    "root": lambda f, s: agreement(f, s, NULLS, root=True),
+    "log": lambda f, s: agreement(f, s, NULLS, log=True),
+    "noise": lambda f, s: agreement(f, s, NULLS, beside=False, noisy=True),
     "rough": lambda f, s: agreement(f, s, (rough,), beside=False, noisy=True),
     "conjunction": conjunction,
 }
@@ -188,40 +213,50 @@ def one_signal(found: Peaks, planted: tuple[int, ...]) -> list[bool]:
     return alarms
 
 
+GROUPS: Mapping[str, Callable[[Cell], bool]] = {
+    "no boundary": lambda cell: cell.is_null,
+    "strength 1": lambda cell: cell.strength == 1 and not cell.is_null,
+    "strength 0.75": lambda cell: cell.strength == 0.75,
+    "strength 0.5": lambda cell: cell.strength == 0.5,
+    "strength 0.25": lambda cell: cell.strength == 0.25,
+}
+
+
 def main() -> None:
-    """Print one row a cell, then the means."""
-    run = Run.read(Path(sys.argv[1]))
+    """Print one row a cell, then what groups of cells come to."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("calibration", type=Path)
+    parser.add_argument("--cases", type=int, default=1000, help="of each cell, at most")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    given = parser.parse_args()
+    run, names = Run.read(given.calibration), given.methods.split(",")
     alone: list[bool] = []
-    means: dict[tuple[str, bool], list[float]] = defaultdict(list)
-    pooled: dict[str, list[bool]] = defaultdict(list)
-    print("| cell | cases |", " | ".join(METHODS), "|")
-    print("| --- | --- |", " | ".join("---" for _ in METHODS), "|")
+    shares: dict[tuple[str, str], list[float]] = defaultdict(list)
+    print("| cell | cases |", " | ".join(names), "|")
+    print("| --- | --- |", " | ".join("---" for _ in names), "|")
     for cell in make_grid("full").cells:
-        cases = [(index, case, peaks_of(case)) for index, case in read_cases(run, cell)]
+        cases = [(i, case, peaks_of(case)) for i, case in islice(read_cases(run, cell), given.cases)]
         if not cases:
             continue
         told = []
-        for name, method in METHODS.items():
+        for name in names:
             alarms, hits = [], []
             for index, case, found in cases:
                 known = (*case.planted, *case.rivals)
                 able = len(found.peaks) and len(found.weights) > 1
-                p_values = method(found, index) if able else np.full(len(found.peaks), np.nan)
+                p_values = METHODS[name](found, index) if able else np.full(len(found.peaks), np.nan)
                 gaps = found.peaks[(p_values < ALPHA) & found.localised] + 1
                 alarms.append(any(all(abs(gap - k) > 1 for k in known) for gap in gaps))
                 hits += [any(abs(gap - k) <= 1 for gap in gaps) for k in case.planted]
             share = float(np.mean(alarms if cell.is_null else hits))
-            means[name, cell.is_null].append(share)
-            pooled[name] += alarms if cell.is_null else []
+            shares[next(group for group, holds in GROUPS.items() if holds(cell)), name].append(share)
             told.append(f"{share:.0%}" + (f" ({np.mean(alarms):.0%})" if not cell.is_null and any(alarms) else ""))
         if cell.is_null:
             alone += [alarm for _, case, found in cases for alarm in one_signal(found, case.planted)]
         print(f"| {'no boundary: ' * cell.is_null}{cell.name} | {len(cases)} |", " | ".join(told), "|", flush=True)
-    rates = {name: share_of_cases(alarms) for name, alarms in pooled.items()}
-    told = [f"{rate.value:.1%} [{100 * rate.low:.0f}, {100 * rate.high:.0f}]" for rate in rates.values()]
-    print(f"| **any alarm, pooled** | {len(next(iter(pooled.values())))} |", " | ".join(told), "|")
-    told = [f"{np.mean(means[name, False]):.1%}" for name in METHODS]
-    print("| **found, mean of cells** | |", " | ".join(told), "|")
+    for group in GROUPS:
+        told = [f"{np.mean(own):.1%} ({min(own):.0%} … {max(own):.0%})" for n in names if (own := shares[group, n])]
+        print(f"| **{group}, mean of cells** | |", " | ".join(told), "|")
     print(f"\nOne signal's own peak stands out in {np.mean(alone):.0%} of {len(alone)} curves without a boundary.")
 
 

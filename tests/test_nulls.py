@@ -73,14 +73,24 @@ def test_the_second_boundary_is_never_surer_than_the_first() -> None:
 
 
 def test_p_values_count_the_observed_curve_and_ties() -> None:
-    """No p is below 1 / (null curves + 1), and curves that no shift or permutation can beat reach that bound."""
+    """No p is below 1 / null curves, and curves that no shift or permutation can beat reach that bound."""
     curves = np.zeros((3, 31))
     curves[:, [9, 20]] = 1, 1
     p_values = concordance_test(curves, EQUAL, np.array([9, 20]), n_null=200).p_values
-    assert (p_values >= 1 / 201).all()
+    assert (p_values >= 1 / 200).all()
     assert (p_values < 0.03).all()
     flat = np.tile(np.array([0.0, 1.0] * 6), (3, 1))
     assert concordance_test(flat, EQUAL, np.array([5]), n_null=200).p_values[0] > 0.2
+
+
+@pytest.mark.parametrize(("n_signals", "n_gaps", "least"), [(3, 7, 1 / 49), (3, 11, 1 / 121), (2, 11, 1 / 22)])
+def test_no_p_is_below_one_of_the_relative_orders(n_signals: int, n_gaps: int, least: float) -> None:
+    """A shift of all signals alike is no other order: k of n gaps have nᵏ⁻¹, two signals twice as many turned round."""
+    curve = np.random.default_rng(8).random(n_gaps) + 0.3 * np.eye(n_gaps)[[1, n_gaps - 3]].sum(axis=0)
+    weights = np.full(n_signals, 1 / n_signals)
+    peaks = np.array([1, n_gaps - 3])
+    found = concordance_test(np.tile(curve, (n_signals, 1)), weights, peaks, n_null=4000).p_values
+    assert least - 1e-12 <= found.min() < 4 * least
 
 
 def test_p_values_follow_the_order_of_the_peaks() -> None:
@@ -94,7 +104,7 @@ def test_p_values_follow_the_order_of_the_peaks() -> None:
 
 def test_seeds_repeat() -> None:
     """The same seed gives the same p-values, another seed others."""
-    curves = np.random.default_rng(3).standard_normal((3, 11))
+    curves = np.random.default_rng(3).standard_normal((3, 31))
     curves[:, 3] += 1.5
     a, b, c = (concordance_test(curves, EQUAL, np.array([3, 7]), seed=s).p_values for s in (0, 0, 1))
     assert np.array_equal(a, b)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 """The page of every run."""
+NAMED = 12
+"""Finished stages that a resumed run names; a calibration has hundreds."""
 
 
 class HasRun(Protocol):
@@ -94,7 +96,8 @@ class Kind(Generic[R]):
             try:
                 with told.logged(None if out is None else folder):
                     finished = list(run.manifest["stages"])
-                    told.say(plan + (f" Finished already: {', '.join(finished)}." if finished else ""))
+                    more = f" and {len(finished) - NAMED} more" if len(finished) > NAMED else ""
+                    told.say(plan + (f" Finished already: {', '.join(finished[:NAMED])}{more}." if finished else ""))
                     work(run)
                     result: Any = self.read(run)
                     if out is None:

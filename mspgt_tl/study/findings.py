@@ -21,6 +21,7 @@ from mspgt_tl.dashboard.words import interval_text
 from mspgt_tl.errors import StoreError
 from mspgt_tl.pipeline.detection import Detection, load_run
 from mspgt_tl.pipeline.intervention import Intervention, load_intervention
+from mspgt_tl.pipeline.scales import DETECTED, THIRDS
 from mspgt_tl.pipeline.theory import Theory, load_theory, summarise
 from mspgt_tl.predictions import SETS, Evidence, Judgement, judge, load_set
 from mspgt_tl.rivals import rival_rows
@@ -241,7 +242,7 @@ class Findings:
     def _scale_rows(self, model: str, sweep: Intervention) -> list[dict[str, Any]]:
         level = sweep.manifest["notes"]["compared_level"]
         here = sweep.effects.sel(level=level)
-        origin = "detected" if self._has_two(model) else "equal thirds"
+        origin = self._origin(model, sweep)
         rows = []
         for name in (str(n) for n in here["target"].values[here["group"].values == "scale"]):
             own = here.sel(target=name)
@@ -265,9 +266,11 @@ class Findings:
             rows.append(row)
         return rows
 
-    def _has_two(self, model: str) -> bool:
+    def _origin(self, model: str, sweep: Intervention) -> str:
+        """Return where a sweep's scales come from: its identity says only which blocks they are."""
         detection = self.detections.get((self.study.config.first_corpus, model))
-        return detection is not None and len(detection.boundaries) == 2
+        starts = tuple(first for first, _ in sweep.manifest["identity"]["scales"].values())[1:]
+        return DETECTED if detection is not None and starts == detection.boundaries else THIRDS
 
     @cached_property
     def table_2(self) -> pd.DataFrame:

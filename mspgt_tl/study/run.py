@@ -20,9 +20,10 @@ from mspgt_tl.errors import MspgtError, StoreError
 from mspgt_tl.files import write_atomically
 from mspgt_tl.models.names import check_weights, find_source
 from mspgt_tl.models.shape import shape_of
-from mspgt_tl.pipeline.detection import detect, load_run
+from mspgt_tl.pipeline.detection import Detection, detect, load_run
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
 from mspgt_tl.pipeline.intervention import choose_metrics, intervene
+from mspgt_tl.pipeline.scales import ASK_FOR_THIRDS
 from mspgt_tl.pipeline.shell import claim
 from mspgt_tl.pipeline.theory import run_theory
 from mspgt_tl.store import MANIFEST, Run
@@ -314,10 +315,16 @@ def _run(folder: Path, config: StudyConfig, step: Step, progress: Progress | Non
     if step.stage == "theory":
         run_theory(detection, corpus.text, **common)
     else:
-        intervene(detection, corpus.text, scales=None if len(detection.boundaries) == 2 else "thirds", **common)
+        intervene(detection, corpus.text, scales=scales_for(detection), **common)
 
 
 def _donor(folder: Path, step: Step) -> Path | None:
     """Return the run whose probes are taken over: only one that has finished, for another shard may be at it."""
     found = read_outcome(folder, step.after) if step.after else None
     return folder / str(step.after) if found and not found[0].reason else None
+
+
+def scales_for(detection: Detection) -> str | None:
+    """Return the scales to disturb: None, the detection's, where both boundaries are supported; else thirds."""
+    found = detection.found
+    return None if len(found.boundaries) == 2 and found.are_supported else ASK_FOR_THIRDS

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from mspgt_tl.cli import main
 from mspgt_tl.errors import ConfigError, CorpusError, ModelError, StoreError
 from mspgt_tl.pipeline.detection import load_run
 from mspgt_tl.study import Findings, conclusions, load_study, read_study, run_study, write_study_report
-from mspgt_tl.study.run import run_step
+from mspgt_tl.study.run import run_step, scales_for
 from mspgt_tl.workers import Workers
 
 OTHER = "qwen1.5-mini"
@@ -105,6 +106,24 @@ def done(file: Path, mspgt: Any) -> Path:
     out = file.parent / "out"
     assert mspgt("study", str(file), "--out", str(out)).returncode == 0
     return out
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "scales"),
+    [
+        (("supported", "supported"), None),
+        (("supported", "localised, not significant"), "thirds"),
+        (("supported",), "thirds"),
+        ((), "thirds"),
+    ],
+)
+def test_noise_goes_into_detected_scales_only_where_both_boundaries_are_supported(
+    verdicts: tuple[str, ...], scales: str | None
+) -> None:
+    """Candidates cut nothing: where fewer than two boundaries are supported, scales are equal thirds."""
+    are_supported = all(verdict == "supported" for verdict in verdicts)
+    found = SimpleNamespace(boundaries=tuple(range(4, 4 + len(verdicts))), are_supported=are_supported)
+    assert scales_for(cast(Any, SimpleNamespace(found=found))) == scales
 
 
 @pytest.mark.slow
