@@ -137,11 +137,11 @@ def test_a_first_boundary_does_not_hide_a_lower_second_one() -> None:
 
 
 def test_p_values_are_shares_of_the_null_curves_with_the_observed_one_among_them() -> None:
-    """With 99 null curves every p is a whole number of hundredths, the second boundary's included."""
+    """With 99 drawn null curves every p is a whole number of hundredths, the second boundary's included."""
     found = []
     for seed in range(12):
-        curves = 0.1 * np.random.default_rng(seed).standard_normal((3, 15))
+        curves = 0.1 * np.random.default_rng(seed).standard_normal((3, 19))
         curves[:, [4, 11]] += 1, 0.3
-        found.append(100 * concordance_test(curves, EQUAL, np.array([4, 11]), n_null=99, seed=seed).p_values)
+        found.append(100 * concordance_test(curves, EQUAL, np.array([4, 11]), n_null=100, seed=seed).p_values)
     np.testing.assert_allclose(found, np.rint(found), atol=1e-9)
     assert (np.diff(found) > 0).any()
