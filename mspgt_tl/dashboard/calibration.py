@@ -9,7 +9,7 @@ import numpy as np
 
 from mspgt_tl.calibration.detectors import PENALTY
 from mspgt_tl.calibration.tables import MAX_ALARMS, MIN_COVERAGE, OURS, Target
-from mspgt_tl.dashboard.drawing import GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, name_rows
+from mspgt_tl.dashboard.drawing import GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, error_bars, name_rows
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, render_sheet
 from mspgt_tl.dashboard.words import MISSING, number, percent
 
@@ -79,14 +79,7 @@ def rate_figure(table: pd.DataFrame, measure: str, *, limit: float | None = None
         figure.add_scatter(
             x=rows[measure],
             y=[cells.index(cell) + 0.1 * (i - (len(detectors) - 1) / 2) for cell in rows["cell"]],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": rows[f"{measure}_high"] - rows[measure],
-                "arrayminus": rows[measure] - rows[f"{measure}_low"],
-                "thickness": 1,
-                "width": 2,
-            },
+            error_x=error_bars(rows[measure], rows[f"{measure}_low"], rows[f"{measure}_high"], thickness=1, width=2),
             mode="markers",
             name=name,
             text=rows["cell"],

@@ -11,7 +11,7 @@ from mspgt_tl.boundaries import ALPHA
 from mspgt_tl.comparison.models import Comparison
 from mspgt_tl.comparison.positions import RANKS, Located
 from mspgt_tl.contracts import GAP, Existence, Published
-from mspgt_tl.dashboard.drawing import GREY, RUN_COLOURS, SYMBOLS, blank_figure, depths, name_rows
+from mspgt_tl.dashboard.drawing import GREY, RUN_COLOURS, SYMBOLS, blank_figure, depths, error_bars, name_rows
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, render_sheet
 from mspgt_tl.dashboard.study_tables import Shown, bounds, comparison_tables, fixed, share, words
 from mspgt_tl.dashboard.words import interval_text, percent
@@ -49,14 +49,7 @@ def places_figure(located: Sequence[Located]) -> go.Figure:
                     for _, model in there
                 ],
             },
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": np.nan_to_num(high - depth).tolist(),
-                "arrayminus": np.nan_to_num(depth - low).tolist(),
-                "thickness": 2,
-                "width": 4,
-            },
+            error_x=error_bars(depth, low, high, thickness=2, width=4),
             text=[
                 f"{model.name}: gap {model.gaps[rank]:.0f} of {model.n_layers} blocks "
                 f"{interval_text(model.intervals[rank])}, {model.verdicts[rank]}"

@@ -48,6 +48,13 @@ def blank_figure(*, height: int | None, x_title: str, y_title: str, top: int = 3
     return figure
 
 
+def error_bars(value: Any, low: Any, high: Any, **style: Any) -> dict[str, Any]:
+    """Return plotly's bars from the ends of intervals; none where an end is missing."""
+    at, ends = np.asarray(value, dtype=float), np.array([low, high], dtype=float)
+    up, down = np.nan_to_num(np.stack([ends[1] - at, at - ends[0]]))
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, **style}
+
+
 def gap_axis(figure: go.Figure, data: xr.Dataset) -> None:
     """Show every gap on the x axis, half a gap of air at both ends, ticks on whole gaps."""
     n_gaps = data.sizes[GAP]

@@ -8,7 +8,15 @@ import numpy as np
 
 from mspgt_tl.boundaries import MIN_RELIABILITY
 from mspgt_tl.contracts import GAP
-from mspgt_tl.dashboard.drawing import RUN_COLOURS, SYMBOLS, blank_figure, gap_axis, name_rows, thin_boundaries
+from mspgt_tl.dashboard.drawing import (
+    RUN_COLOURS,
+    SYMBOLS,
+    blank_figure,
+    error_bars,
+    gap_axis,
+    name_rows,
+    thin_boundaries,
+)
 from mspgt_tl.dashboard.sheet import Plot, Section, Table
 from mspgt_tl.dashboard.words import MISSING, interval_text, number, percent
 from mspgt_tl.rivals import RIVAL, rival_rows
@@ -75,13 +83,7 @@ def rivals_figure(data: xr.Dataset, rivals: xr.Dataset, rows: list[dict[str, Any
             y=[i] * len(gaps),
             mode="markers",
             marker={"color": RUN_COLOURS[i % len(RUN_COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 10},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": intervals[:, 1] - gaps,
-                "arrayminus": gaps - intervals[:, 0],
-                "thickness": 1.5,
-            },
+            error_x=error_bars(gaps, intervals[:, 0], intervals[:, 1], thickness=1.5),
             name=row["rival"],
             hovertemplate=f"{row['rival']}: {GAP} %{{x}}<extra></extra>",
             showlegend=False,

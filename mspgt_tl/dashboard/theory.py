@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.contracts import GAP, LAYER
-from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, draw_band
+from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, draw_band, error_bars
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, mark_quick, render_sheet
 from mspgt_tl.dashboard.words import number
 from mspgt_tl.theory.closure import TOLERANCE
@@ -335,12 +335,7 @@ def _bottleneck_section(part: xr.Dataset) -> Section:
         figure.add_scatter(
             x=part["beta"].values,
             y=part["rate"].values[:, k],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": high - part["rate"].values[:, k],
-                "arrayminus": part["rate"].values[:, k] - low,
-            },
+            error_y=error_bars(part["rate"].values[:, k], low, high),
             mode="lines+markers",
             line={"color": RUN_COLOURS[k], "width": 2.5},
             marker={"symbol": SYMBOLS[k], "size": 7},
