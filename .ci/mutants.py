@@ -166,6 +166,8 @@ def spots(tree: ast.AST) -> Iterator[tuple[ast.AST, str, ast.AST]]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, SILENT) and not (isinstance(node, ast.AnnAssign) and node.value is not None):
             continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
         yield from changes(node)
         # Annotations and defaults of parameters say what is expected; only bodies compute.
         if isinstance(node, ast.FunctionDef):

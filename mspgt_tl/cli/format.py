@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from mspgt_tl.escape import one_line
 
@@ -41,8 +42,10 @@ def span(low: float | None, high: float | None, form: str = ".3g") -> str:
     return f"{number(low, form)} … {number(high, form)}"
 
 
-def cell(value: Any) -> str:
-    """Return any plain value as a table shows it."""
+def cell(value: Any) -> str | Text:
+    """Return any plain value as a table shows it; a text with a style of its own stays."""
+    if isinstance(value, Text):
+        return value
     if value is None or isinstance(value, float):
         return number(value)
     if isinstance(value, list | tuple):
@@ -63,11 +66,6 @@ def size(count: float) -> str:
     return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
-def new_table(title: str) -> Table:
-    """Return an empty table that stays readable in 80 columns."""
-    return Table(title=plain(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")
-
-
 def make_table(
     title: str,
     columns: Mapping[str, str] | Sequence[str],
@@ -76,7 +74,7 @@ def make_table(
     left: Iterable[str] = (),
     fold: Iterable[str] = (),
 ) -> Table:
-    """Return a table of plain values.
+    """Return a table of plain values that stays readable in 80 columns.
 
     Args:
         columns: titles, or titles by the name of a row's value.
@@ -84,7 +82,8 @@ def make_table(
         left: titles of columns of words; all others are of numbers.
         fold: titles of columns that may take several lines.
     """
-    table, words, folded = new_table(title), set(left), set(fold)
+    table = Table(title=plain(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")
+    words, folded = set(left), set(fold)
     titles = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
     for head in titles:
         table.add_column(

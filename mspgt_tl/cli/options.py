@@ -56,6 +56,10 @@ SetOption = Annotated[
         rich_help_panel=WORK,
     ),
 ]
+StudySetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. detect.sentences=1000. Repeatable."),
+]
 SeedOption = Annotated[
     int | None,
     typer.Option(min=0, help="Seed of everything random.", show_default="0", rich_help_panel=WORK),

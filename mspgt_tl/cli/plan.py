@@ -10,7 +10,7 @@ import typer
 
 from mspgt_tl.cli.console import app, err, parse_settings
 from mspgt_tl.cli.format import size
-from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.cli.options import JsonFlag, StudySetOption
 from mspgt_tl.cli.study import print_plan
 from mspgt_tl.config import DetectConfig, to_plain
 from mspgt_tl.errors import MspgtError
@@ -65,10 +65,7 @@ def plan(
     stages: Annotated[str, typer.Option(help="What to run: detect, intervene, theory.")] = "detect,intervene,theory",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Number format of the weights.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. detect.sentences=1000. Repeatable."),
-    ] = None,
+    set_: StudySetOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Tell what a model's runs, or a study's, will take: time, memory and disk. Nothing is run, no weights are read."""

@@ -18,7 +18,7 @@ from mspgt_tl.cli.compare import (
     read_pairs,
 )
 from mspgt_tl.cli.console import app, out
-from mspgt_tl.cli.format import new_table, number, plain, span
+from mspgt_tl.cli.format import MISSING, make_table, number, plain, span
 from mspgt_tl.cli.options import JsonFlag
 from mspgt_tl.predictions.judging import Outcome
 
@@ -61,7 +61,7 @@ def predictions(
 ) -> None:
     """List the predictions, or judge them: supported, refuted or undecided, beside what chance alone would pass."""
     from mspgt_tl.errors import ConfigError
-    from mspgt_tl.predictions import SETS, load_set, read_predictions
+    from mspgt_tl.predictions import SETS, load_set, paper_evidence, read_predictions
 
     names = sets if sets is not None else ([] if file else list(SETS))
     chosen = [load_set(name) for name in names] + [read_predictions(path) for path in file or ()]
@@ -79,13 +79,7 @@ def predictions(
         read_pairs("--architecture", architecture),
         checked_count(count),
     )
-    _judge(chosen, _reference() if reference else evidence, with_tables=reference, as_json=as_json)
-
-
-def _reference() -> Evidence:
-    from mspgt_tl.predictions import paper_evidence
-
-    return paper_evidence()
+    _judge(chosen, paper_evidence() if reference else evidence, with_tables=reference, as_json=as_json)
 
 
 def _gather(
@@ -126,17 +120,20 @@ def _list(chosen: Sequence[PredictionSet], *, as_json: bool) -> None:
         ]
         print(json.dumps(json_values(listing), indent=1))
         return
+    columns = ("id", "claim", "passes if", "min n", "chance n = 2", "chance min n")
     for s in chosen:
-        table = new_table(f"{s.name}, version {s.version}, frozen {s.frozen}: {s.title}")
-        for column in ("id", "claim", "passes if", "min n", "chance n = 2", "chance min n"):
-            right = column.startswith(("min", "chance"))
-            table.add_column(column, justify="right" if right else "left", no_wrap=column in ("id", "min n"))
-        for p in s.predictions:
-            condition = f"{p.statistic} {p.boundary or p.metric or p.quantity or ''} {p.condition}"
-            table.add_row(
-                *map(plain, (p.id, p.claim, condition)), str(p.min_n), *(number(rate, ".1%") for rate in rates[id(p)])
+        rows = [
+            (
+                p.id,
+                p.claim,
+                f"{p.statistic} {p.boundary or p.metric or p.quantity or ''} {p.condition}",
+                p.min_n,
+                *(number(rate, ".1%") for rate in rates[id(p)]),
             )
-        out.print(table)
+            for p in s.predictions
+        ]
+        title = f"{s.name}, version {s.version}, frozen {s.frozen}: {s.title}"
+        out.print(make_table(title, columns, rows, left=columns[:3], fold={*columns} - {"id", "min n"}))
     out.print(
         "Chance: how often one group of n models passes when boundaries are random and effects are noise.",
         highlight=False,
@@ -174,48 +171,34 @@ def _judge(chosen: Sequence[PredictionSet], evidence: Evidence, *, with_tables: 
 def _print_table3(drift_points: float) -> None:
     from mspgt_tl.comparison import recomputed_table3
 
-    table = new_table("Table 3 from Table 1 (CV: population form)")
-    for column in ("family", "", "mean L-I", "CV L-I", "mean I-G", "CV I-G"):
-        table.add_column(column, justify="left" if column in ("family", "") else "right")
-    for family, rows in recomputed_table3().items():
-        for kind, title in (("published", "published"), ("rounded", "from rounded %"), ("exact", "unrounded")):
-            row = rows[kind]
-            table.add_row(
-                family,
-                title,
-                number(row["mean_LI"], ".1%"),
-                number(row["cv_LI"], ".3f" if kind != "published" else ".2f"),
-                number(row["mean_IG"], ".1%"),
-                number(row["cv_IG"], ".3f" if kind != "published" else ".2f"),
-            )
-    out.print(table)
+    columns = ("family", "", "mean L-I", "CV L-I", "mean I-G", "CV I-G")
+    figures = ("mean_LI", "cv_LI", "mean_IG", "cv_IG")
+    kinds = (("published", "published", ".2f"), ("rounded", "from rounded %", ".3f"), ("exact", "unrounded", ".3f"))
+    rows = [
+        (family, title, *(number(found[kind][what], ".1%" if what.startswith("mean") else form) for what in figures))
+        for family, found in recomputed_table3().items()
+        for kind, title, form in kinds
+    ]
+    out.print(make_table("Table 3 from Table 1 (CV: population form)", columns, rows, left=columns[:2]))
     out.print(f"· I-G drift, Qwen1.5-7B to Qwen2.5-7B: {drift_points:.1f} points of depth", highlight=False)
 
 
 def _print_judgements(chosen: PredictionSet, judged: Sequence[Judgement], evidence: Evidence) -> None:
-    table = new_table(f"{chosen.name} (version {chosen.version}) on {evidence.name}")
-    for column in ("id", "verdict", "at its word", "group", "n", "estimate", "95 % interval", "chance"):
-        right = column in ("n", "estimate", "chance")
-        table.add_column(
-            column, justify="right" if right else "left", no_wrap=column in ("id", "verdict", "at its word")
-        )
+    columns = ("id", "verdict", "at its word", "group", "n", "estimate", "95 % interval", "chance")
+    rows: list[tuple[Any, ...]] = []
     for j in judged:
-        head = (plain(j.prediction.id), Text(j.verdict, COLOURS[j.verdict]), j.point_verdict)
+        head = (j.prediction.id, Text(j.verdict, COLOURS[j.verdict]), j.point_verdict)
         telling = [g for g in j.groups if g.point is not None]
         if len(telling) != 1:
-            table.add_row(
-                *head, j.prediction.quantifier if telling else "", str(j.n), "–", "–", number(j.chance, ".1%")
-            )
+            told = (j.prediction.quantifier if telling else "", j.n, MISSING, MISSING, number(j.chance, ".1%"))
+            rows.append((*head, *told))
         for g in telling:
-            table.add_row(
-                *(head if len(telling) == 1 else ("", f" {g.verdict}", " passes" if g.point else " fails")),
-                plain(g.name),
-                str(g.found.n),
-                number(g.found.value, ".3g"),
-                span(g.found.low, g.found.high, ".3g"),
-                number(g.chance, ".1%"),
-            )
-    out.print(table)
+            mine = head if len(telling) == 1 else ("", f" {g.verdict}", " passes" if g.point else " fails")
+            ends = span(g.found.low, g.found.high)
+            rows.append((*mine, g.name, g.found.n, number(g.found.value), ends, number(g.chance, ".1%")))
+    title = f"{chosen.name} (version {chosen.version}) on {evidence.name}"
+    left = {*columns} - {"n", "estimate", "chance"}
+    out.print(make_table(title, columns, rows, left=left, fold=columns[3:]))
     for j in judged:
         said = [g.reason for g in j.groups if g.reason and g.reason not in j.reason]
         why = "; ".join(dict.fromkeys([*said, *([j.reason] if j.reason else [])]))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mspgt_tl.cli.console import app, out
-from mspgt_tl.cli.format import new_table, plain
+from mspgt_tl.cli.format import make_table, number
 from mspgt_tl.cli.options import JsonFlag
 from mspgt_tl.errors import StoreError
 
@@ -35,13 +35,9 @@ def runs(places: Places = None, as_json: JsonFlag = False) -> None:
     if as_json:
         print(json.dumps([{**asdict(run), "folder": str(run.folder)} for run in found], indent=1))
         return
-    table = new_table(f"{len(found)} runs")
-    for column in ("folder", "command", "model", "corpus", "what it found", "MB"):
-        table.add_column(column, overflow="fold", justify="right" if column == "MB" else "left")
-    for run in found:
-        cells = (str(run.folder), run.command, run.model, run.corpus, run.verdict)
-        table.add_row(*map(plain, cells), f"{run.size / 1e6:.1f}")
-    out.print(table)
+    columns = ("folder", "command", "model", "corpus", "what it found", "MB")
+    rows = [(r.folder, r.command, r.model, r.corpus, r.verdict, number(r.size / 1e6, ".1f")) for r in found]
+    out.print(make_table(f"{len(found)} runs", columns, rows, left=columns[:-1], fold=columns))
 
 
 @app.command(

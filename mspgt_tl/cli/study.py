@@ -10,8 +10,8 @@ import typer
 
 from mspgt_tl.cli.compare import read_pairs
 from mspgt_tl.cli.console import app, mark, out, parse_settings, resumable
-from mspgt_tl.cli.format import new_table, plain, size
-from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
+from mspgt_tl.cli.format import make_table, plain, size
+from mspgt_tl.cli.options import ForceFlag, JsonFlag, StudySetOption, choose_folder
 from mspgt_tl.cli.parallel import (
     BackendOption,
     JobsOption,
@@ -69,10 +69,7 @@ def study(
         list[str] | None,
         typer.Option("--null", metavar="NAME=NULL", help="Null of a corpus, such as wikitext=tokens. Repeatable."),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. detect.sentences=1000. Repeatable."),
-    ] = None,
+    set_: StudySetOption = None,
     jobs: JobsOption = 1,
     backend: BackendOption = None,
     ray_address: RayAddressOption = None,
@@ -146,18 +143,16 @@ def print_plan(title: str, estimate: Estimate, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_plain_plan(estimate), indent=1))
         return
-    table = new_table(f"{title}: {len(estimate.costs)} runs, in this order")
     on_device = estimate.total.device_bytes > 0
-    for column in ("stage", "corpus", "model", "time", "memory", *(["GPU"] * on_device), "disk", "meanwhile"):
-        left = column in ("stage", "corpus", "model")
-        table.add_column(column, justify="left" if left else "right", no_wrap=column != "model", overflow="fold")
+    columns = ("stage", "corpus", "model", "time", "memory", *(["GPU"] * on_device), "disk", "meanwhile")
 
     def told(cost: Cost) -> list[str]:
         sizes = [cost.memory_bytes, *([cost.device_bytes] * on_device), cost.disk_bytes, cost.scratch_bytes]
         return [duration(cost.seconds), *map(size, sizes)]
 
-    for step, cost in estimate.costs.items():
-        table.add_row(*map(plain, (step.stage, step.corpus, step.model)), *told(cost))
+    rows = [(step.stage, step.corpus, step.model, *told(cost)) for step, cost in estimate.costs.items()]
+    head = f"{title}: {len(rows)} runs, in this order"
+    table = make_table(head, columns, rows, left=columns[:3], fold=("model",))
     table.add_row("all", "", "", *told(estimate.total), style="bold")
     out.print(table)
     for name, reason in estimate.reasons.items():
