@@ -47,7 +47,7 @@ class TaskItems:
 
 
 def make_items(
-    trees: Sequence[Tree], task: str, word_row: Sequence[Int[np.ndarray, "word"]], *, seed: int
+    trees: Sequence[Tree], task: str, word_row: Sequence[Int[np.ndarray, "_word"]], *, seed: int
 ) -> TaskItems:
     """Return the items of one task, tree by tree.
 
