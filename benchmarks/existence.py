@@ -1,12 +1,13 @@
 """Other tests of existence, judged on the cases of a calibration: false alarms and power of each.
 
-    python benchmarks/existence.py CALIBRATION_FOLDER [--cases 10] [--methods adopted,log]
+    python benchmarks/existence.py CALIBRATION_FOLDER [--cases 10] [--methods shifts,adopted]
 
     first            drawn shifts and nested p-values alone: the second peak as rare as two such peaks
     beside           the second peak also beside the first, the smaller p of both
-    adopted          all shifts where they are few, turned round for two signals
+    shifts           all shifts where they are few, turned round for two signals
     turned           all of them turned round, for three signals, too
-    root             adopted, with signed roots of contrasts: agreement weighs more than height
+    signed           shifts, with signed roots of contrasts
+    adopted          shifts, with roots of contrasts, and 0 where they are negative
     log              contrasts of ln(1 + curve / median)
     noise            null curves get the joint bootstrap noise of all signals once more
     rough            trend removed, permuted, smoothed to the variogram of the residual, trend and joint noise added
@@ -129,15 +130,14 @@ def agreement(
     beside: bool = True,
     noisy: bool = False,
     log: bool = False,
-    root: bool = False,
+    weigh: Callable[[np.ndarray], np.ndarray] = lambda contrast: contrast,
 ) -> np.ndarray:
     """p-values by agreement of signals; with `noisy`, surrogates of the curves and not of their contrasts."""
     rng, curves = np.random.default_rng(seed), found.shown
     if log:
         logs = on_log(found.raw)
         curves = logs / np.ptp(logs, axis=1, keepdims=True) * found.gain[:, None]
-    contrast, peaks = nulls.local_contrast(curves), found.peaks
-    contrast = np.sign(contrast) * np.sqrt(np.abs(contrast)) if root else contrast
+    contrast, peaks = weigh(nulls.local_contrast(curves)), found.peaks
     fused = found.weights @ contrast
     order = np.argsort(-fused[peaks], kind="stable")
     observed = np.full(2, -np.inf)
@@ -192,9 +192,10 @@ def conjunction(found: Peaks, seed: int) -> np.ndarray:
 METHODS: Mapping[str, Callable[[Peaks, int], np.ndarray]] = {
     "first": lambda f, s: agreement(f, s, (nulls._permuted, drawn), beside=False),
     "beside": lambda f, s: agreement(f, s, (nulls._permuted, drawn)),
-    "adopted": lambda f, s: agreement(f, s, NULLS),
+    "shifts": lambda f, s: agreement(f, s, NULLS),
     "turned": lambda f, s: agreement(f, s, (nulls._permuted, turned)),
-    "root": lambda f, s: agreement(f, s, NULLS, root=True),
+    "signed": lambda f, s: agreement(f, s, NULLS, weigh=lambda c: np.sign(c) * np.sqrt(np.abs(c))),
+    "adopted": lambda f, s: agreement(f, s, NULLS, weigh=lambda c: np.sqrt(np.maximum(c, 0))),
     "log": lambda f, s: agreement(f, s, NULLS, log=True),
     "noise": lambda f, s: agreement(f, s, NULLS, beside=False, noisy=True),
     "rough": lambda f, s: agreement(f, s, (rough,), beside=False, noisy=True),

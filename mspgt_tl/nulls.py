@@ -4,12 +4,14 @@ A peak of the fused curve is evidence only when *several* signals change at the 
 whatever it measures. So the null keeps each signal's own values and breaks their agreement in depth, by permuting and
 by circularly shifting every signal on its own (docs/method.md, "Existence"). The larger p-value counts.
 
-Two things were measured and shaped the statistic:
+Three things were measured and shaped the statistic:
 
 - Signals that drift smoothly in the same direction agree at the ends of the depth axis without any boundary. The
   statistic is therefore the fused *local contrast*: each gap against a line through its neighbours. At the first and
   last gap, where the line has to extrapolate, a curve that goes on falling behind the gap counts as drift and not as
   a peak.
+- Contrasts enter by their roots, and as 0 where a signal does not stand out, so that agreement weighs more than the
+  height of one signal: two points more boundaries are found at the same rate of false alarms (docs/calibration.md).
 - With two boundaries and 11 gaps, two of three signals' peaks meet by chance in 6 % of shifts, so the highest peak
   alone can never be significant, while the *second* highest meets by chance in under 1 %. The p-value of "any
   boundary" is therefore the smaller of both, calibrated on the same null curves, and "two boundaries" rests on the
@@ -77,7 +79,7 @@ class Existence:
 
     p_values: Float[np.ndarray, "boundary"]
     contrast: Float[np.ndarray, "gap"]
-    """Fused local contrast."""
+    """Fused roots of the signals' local contrasts, 0 where a signal does not stand out."""
     threshold: float
     """The contrast that 5 % of the null curves exceed somewhere."""
 
@@ -101,7 +103,7 @@ def concordance_test(
         p-values in the order of `peaks`, adjusted so that any false boundary among them has probability at most 5 %
         at p < 0.05.
     """
-    contrast = local_contrast(curves)
+    contrast = np.sqrt(np.maximum(local_contrast(curves), 0))
     fused = weights @ contrast
     rng = np.random.default_rng(seed)
     order = np.argsort(-fused[peaks], kind="stable")
