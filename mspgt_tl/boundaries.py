@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from mspgt_tl.cards import card, thumbnail
 from mspgt_tl.codec import stored
 from mspgt_tl.config import Rule
-from mspgt_tl.contracts import GAP, RESAMPLE, SCALES, SIGNAL, Existence, Published
+from mspgt_tl.contracts import GAP, RESAMPLE, SCALES, SIGNAL, Existence, Published, check_seed
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
 from mspgt_tl.nulls import MIN_GAPS, concordance_test
 from mspgt_tl.stats import TAILS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROMINENCE = 0.3
 """Smallest prominence of a peak of the fused curve (the paper's own number)."""
@@ -105,6 +109,27 @@ class Boundaries:
 
     def __repr__(self) -> str:
         return f"Boundaries({self.verdict}; {len(self.fused)} gaps, rule {self.rule})"
+
+    def _repr_html_(self) -> str:
+        return card(self.verdict, self.reasons, self.summary(), thumbnail(self.fused, self.boundaries))
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row a boundary: its place, how sure that is, and whether it is there."""
+        import pandas as pd
+
+        low, high = self.intervals.T
+        return pd.DataFrame(
+            {
+                "gap": np.array(self.boundaries, dtype=int),
+                "low": low,
+                "high": high,
+                "p": self.p_values,
+                "presence": self.presence,
+                "mode_mass": self.mode_mass,
+                "near_tie": np.array(self.near_ties, dtype=float),
+                "verdict": np.array(self.verdicts, dtype=object),
+            }
+        )
 
     def scales(self, n_layers: int, *, unsupported: bool = False) -> dict[str, range]:
         """Cut the blocks at the boundaries: Local, Intermediate, Global for two of them.
@@ -247,7 +272,7 @@ def find_boundaries(
 
     Raises:
         DataError: wrong shape, fewer than two gaps, or an infinite value.
-        ConfigError: unknown rule, unusable weights or prominence.
+        ConfigError: unknown rule, unusable weights, prominence or seed.
 
     See Also:
         Boundaries: what comes back.
@@ -259,6 +284,7 @@ def find_boundaries(
         >>> find_boundaries(curves + 0.01 * np.random.default_rng(0).random((3, 11))).boundaries
         (4, 9)
     """
+    check_seed(seed)
     values = _checked_curves(curves)
     if rule not in get_args(Rule):
         raise ConfigError(unknown_name("rule", str(rule), get_args(Rule)))
@@ -311,7 +337,10 @@ def find_boundaries(
 
 
 def _checked_curves(curves: ArrayLike) -> Float[np.ndarray, "signal gap"]:
-    values = np.array(curves, dtype=np.float64)
+    try:
+        values = np.array(curves, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"Curves must be numbers [signal, gap], rows of one length: {error}.") from error
     if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
         raise DataError(f"Curves must be [signal, gap] with at least 2 gaps, got shape {list(values.shape)}.")
     if np.isinf(values).any():

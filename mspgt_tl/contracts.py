@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, get_args
 
 from mspgt_tl.errors import ConfigError, unknown_name
@@ -38,6 +39,16 @@ SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
 """The three scales, from the first block on."""
 FROM_ABOVE = SCALES[::-1]
 """In the order of the bottleneck's chain (eq. 17)."""
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what no random generator of the package takes.
+
+    Raises:
+        ConfigError: not a whole number from 0 to 2^64 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**64:
+        raise ConfigError(f"A seed is a whole number from 0 to 2^64 - 1, got {seed!r}.")
 
 
 class Existence(StrEnum):

@@ -19,6 +19,7 @@ import os
 import platform
 import re
 import socket
+import tempfile
 import time
 import warnings
 import weakref
@@ -418,11 +419,22 @@ def refuse_other_run(folder: Path, identity: Mapping[str, Any]) -> None:
     if not (folder / MANIFEST).exists():
         if folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
             raise StoreError(f"{folder} exists and is no run folder. Choose an empty or new folder.")
+        if not folder.exists():
+            _refuse_unwritable(folder)
         return
     now = anonymous(json.loads(json.dumps(identity)))  # as it would be read back
     there = _known_part(anonymous(Run.read(folder).manifest["identity"]), now)
     if there != now:
         raise _other_run(folder, there, now)
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Raise if a folder cannot be made: something is tried where it would be, for permissions alone do not tell."""
+    nearest = next(above for above in folder.parents if above.exists())
+    try:
+        tempfile.TemporaryDirectory(prefix=".mspgt-", dir=nearest).cleanup()
+    except OSError as error:
+        raise refusal(folder, error) from error
 
 
 def _known_part(there: Any, now: Any) -> Any:

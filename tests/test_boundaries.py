@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -315,3 +316,25 @@ def test_bad_input_is_named(curves: np.ndarray, options: dict, error: type[Excep
     """Each mistake gives its own error."""
     with pytest.raises(error, match=message):
         find_boundaries(curves, **options)
+
+
+def test_boundaries_show_themselves() -> None:
+    """In a notebook: the verdict, a row a boundary and the curve; without any, why there is none."""
+    found = find_boundaries(np.eye(11)[[3, 3, 8]] + np.eye(11)[[8, 8, 3]], seed=0)
+    assert found.summary()["gap"].tolist() == list(found.boundaries)
+    html = found._repr_html_()
+    assert "<svg" in html and html.count("<tr") == 1 + len(found.boundaries)
+    html = find_boundaries(np.zeros((2, 8)))._repr_html_()
+    assert "every signal was left out" in html and "<table" not in html
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_unusable_seeds_are_refused(seed: Any) -> None:
+    with pytest.raises(ConfigError, match="A seed is a whole number"):
+        find_boundaries(np.eye(8)[:2], seed=seed)
+
+
+@pytest.mark.parametrize("curves", ["abc", [[1, 2, 3], [1, 2]], [["a", "b"]]])
+def test_curves_are_numbers(curves: Any) -> None:
+    with pytest.raises(DataError, match="Curves must be numbers"):
+        find_boundaries(curves)

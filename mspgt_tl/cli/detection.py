@@ -135,9 +135,9 @@ def detect(
     """Find the boundaries of a model, and say whether they are there at all."""
     from mspgt_tl import pipeline
     from mspgt_tl.cli.plan import announce
-    from mspgt_tl.config import DetectConfig, settings_of
+    from mspgt_tl.config import DetectConfig, settings_of, to_plain
     from mspgt_tl.contracts import signals_of
-    from mspgt_tl.pipeline.checks import check_nulls, check_weights, count_blocks
+    from mspgt_tl.pipeline.checks import check_folder, check_nulls, check_weights, count_blocks
     from mspgt_tl.store import MANIFEST, QUICK, default_folder
 
     settings = gather_settings(config, set_)
@@ -150,17 +150,23 @@ def detect(
         "max_length": max_length,
         "batch_positions": batch_positions,
     }
+    text: Any = corpus
+    trees: Any = treebank
     with resumable(folder / QUICK if quick else folder, given=out_folder):
         if not (quick or (folder / MANIFEST).is_file()):
             asked = settings_of(DetectConfig, settings, {"seed": seed, **options})
-            count_blocks(model)  # an unknown model is refused before anything is rehearsed
+            # Whatever the detection would refuse is refused before anything is rehearsed.
+            count_blocks(model)
             check_weights(asked.boundaries.weights, [part.name for part in signals_of("fused")])
             check_nulls(null or [], model)
+            check_folder(folder, {"command": "detect", "config": to_plain(asked)})
+            text = None if corpus is None else pipeline.detection.read_text(corpus, asked)
+            trees = treebank and pipeline.inputs.open_treebank(treebank, asked, skip_bad=skip_bad)
             announce(model, asked, text=corpus, treebank=treebank, **{"device": device, "dtype": dtype})
         result = pipeline.detect(
             model,
-            corpus,
-            treebank,
+            text,
+            trees,
             seed=seed,
             out=folder,
             quick=quick,

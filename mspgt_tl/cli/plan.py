@@ -18,6 +18,7 @@ from mspgt_tl.progress import duration
 
 LONG = 4000
 """Sentences and trees together from which on a detection is rehearsed before it begins: that takes some seconds."""
+REHEARSING = "Rehearsing, to tell how long it takes …"
 
 
 def announce(model: str, config: DetectConfig, **place: Any) -> None:
@@ -31,7 +32,7 @@ def announce(model: str, config: DetectConfig, **place: Any) -> None:
     if config.sentences + config.train_trees < LONG:
         return
     # Gone when it ends, and not printed into a file: what the rehearsal cannot read is refused by one line after it.
-    with err.status("Rehearsing, to tell how long it takes …"):
+    with err.status(REHEARSING):
         try:
             cost = plan_model(model, stages=("detect",), detect=to_plain(config), **place).total
         except MspgtError:
@@ -73,10 +74,12 @@ def plan(
     from mspgt_tl.study import SHIPPED, estimate_study, plan_model, read_study
 
     settings: dict[str, Any] = parse_settings(set_ or [])
-    if source in SHIPPED or Path(source).suffix == ".toml":
-        print_plan(Path(source).stem, estimate_study(read_study(source, settings=settings)), as_json=as_json)
-        return
-    place = {name: value for name, value in (("device", device), ("dtype", dtype)) if value}
-    chosen: Any = [stage.strip() for stage in stages.split(",")]
-    found = plan_model(source, text=corpus, treebank=treebank, stages=chosen, **override(place, settings))
-    print_plan(source, found, as_json=as_json)
+    is_study = source in SHIPPED or Path(source).suffix == ".toml"
+    with err.status(REHEARSING):
+        if is_study:
+            found = estimate_study(read_study(source, settings=settings))
+        else:
+            place = {name: value for name, value in (("device", device), ("dtype", dtype)) if value}
+            chosen: Any = [stage.strip() for stage in stages.split(",")]
+            found = plan_model(source, text=corpus, treebank=treebank, stages=chosen, **override(place, settings))
+    print_plan(Path(source).stem if is_study else source, found, as_json=as_json)

@@ -49,11 +49,11 @@ def runs(places: Places = None, as_json: JsonFlag = False) -> None:
 )
 def open_page(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
     """Open a run's page in the browser."""
-    from mspgt_tl.pipeline.runs import describe_run
+    from mspgt_tl.pipeline.runs import UNREADABLE, describe_run
 
     found = describe_run(run)
     if not found.finished:
-        raise StoreError(f"{run} has no page yet. {found.verdict}")
+        raise StoreError(found.verdict if found.command == UNREADABLE else f"{run} has no page yet. {found.verdict}")
     out.print(str(found.page.resolve()), soft_wrap=True, highlight=False)
     typer.launch(found.page.resolve().as_uri())
 

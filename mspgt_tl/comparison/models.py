@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import combinations
 from pathlib import Path
 from textwrap import shorten
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from mspgt_tl.cards import card
 from mspgt_tl.comparison.effects import Bounded, brittleness, doses, read_effects
 from mspgt_tl.comparison.families import coefficient_of_variation, cv_interval, label_permutation
 from mspgt_tl.comparison.positions import RANKS, Count, Located, Result, read_runs
@@ -58,9 +58,15 @@ class Comparison:
         return f"Comparison of {len(self.located)} models ({names}{more}).{doubt}"
 
     def _repr_html_(self) -> str:
-        told = "".join(f"<p>{escape(doubt)}</p>" for doubt in self.doubts)
-        tables = (f"<b>{name}</b>{getattr(self, name).to_html(index=False)}" for name in ("models", "pairs"))
-        return f"<div><b>{escape(repr(self))}</b>{told}{''.join(tables)}</div>"
+        return card(repr(self), self.doubts, self.summary()) + card("Pairs", [], self.pairs)
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row a model and boundary: `models`."""
+        return self.models
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return one row a pair of models and boundary: `pairs`."""
+        return self.pairs
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -128,6 +134,9 @@ def compare(
         StoreError, ConfigError: as `read_runs`.
         DataError: fewer than two models, or a bad table of effects.
     """
+    if isinstance(runs, str | Path) or not isinstance(runs, Iterable):
+        raise DataError(f"A comparison needs a list of two or more runs, got {runs!r} alone.")
+    runs = list(runs)
     if len(runs) < 2:
         raise DataError(f"A comparison needs two or more runs, got {len(runs)}. Detect another model first.")
     folders = [run for run in runs if not isinstance(run, Located)]

@@ -129,7 +129,9 @@ def check_file(path: Path) -> None:
         raise CorpusError(f"File needed, but {path} is a folder; name the file in it, or a data set as hf:{path}.")
     if kind != "file":
         beside = [other.name for other in _list(path.parent)]
-        raise CorpusError(f"File needed, but {path} is not a file; check the path.{closest(path.name, beside)}")
+        # A sentence in the place of a file's name is a common slip.
+        hint = closest(path.name, beside) or (" Sentences come as a list of strings." if " " in path.name else "")
+        raise CorpusError(f"File needed, but {path} is not a file; check the path.{hint}")
 
 
 def find_kind(path: Path) -> Literal["file", "folder", "other", "nothing"]:

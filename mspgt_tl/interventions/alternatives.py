@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.config import StreamConfig
-from mspgt_tl.contracts import CausalModel
+from mspgt_tl.contracts import CausalModel, check_seed
 from mspgt_tl.errors import ConfigError, CorpusError, unknown_name
 from mspgt_tl.interventions import philox
 from mspgt_tl.interventions.hooks import Batch, Hook, HookList, Positions
@@ -214,7 +214,7 @@ class _Share:
     """Moves the stream by a share of the way to something else: a donor, or what entered the block."""
 
     def __init__(self, batch: Batch, sigma: Any, kind: str, bank: ActivationBank | None, seed: int) -> None:
-        philox.check_seed(seed)
+        check_seed(seed)
         self.batch, self.seed = batch, seed
         self.sigma = check_sigma(sigma, batch.n_rows)
         if bool((self.sigma > 1).any()):

@@ -27,14 +27,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from mspgt_tl.contracts import CausalModel
+from mspgt_tl.contracts import CausalModel, check_seed
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
 from mspgt_tl.interventions.hooks import Hook, Positions
@@ -154,7 +154,7 @@ def generate(
     import torch
 
     sampling = Sampling(temperature, top_k, top_p)
-    philox.check_seed(seed)
+    check_seed(seed)
     given = _Given.read(model, prompts)
     if not given.ids:
         return []
@@ -196,6 +196,9 @@ class _Given:
         import torch
 
         given: Any = prompts.tolist() if isinstance(prompts, np.ndarray | torch.Tensor) else prompts
+        if not isinstance(given, Iterable):
+            raise DataError(f"Prompts are a text, a list of texts, or ids; got {prompts!r}.")
+        given = given if isinstance(given, str) else list(given)
         is_one = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], Integral))
         listed: list[Any] = [given] if is_one else list(given)
         are_texts = [isinstance(prompt, str) for prompt in listed]

@@ -9,9 +9,9 @@ the caller knows the positions, `positions` saves the look.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mspgt_tl.cards import card
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import DataError
 from mspgt_tl.interventions import philox
@@ -43,8 +43,7 @@ class HookList(list[Hook]):
         return f"HookList of {len(self)} hooks, {USES}:\n" + "\n".join(f"  {line}" for line in self.told)
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{escape(line)}</li>" for line in self.told)
-        return f"<div><b>{len(self)} hooks</b> {escape(USES)}<ul>{lines}</ul></div>"
+        return card(f"{len(self)} hooks {USES}", [f"· {line}" for line in self.told])
 
 
 def _tell(hooks: list[Any]) -> Sequence[str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from mspgt_tl.contracts import SCALES, CausalModel
+from mspgt_tl.contracts import SCALES, CausalModel, check_seed
 from mspgt_tl.errors import ConfigError, unknown_name
 from mspgt_tl.interventions import philox
 from mspgt_tl.interventions.hooks import Batch, HookList, Positions
@@ -109,7 +109,7 @@ class _Noise:
         unit: Literal["token"] | dict[int, float],
         roots: Mapping[int, Tensor] | None,
     ) -> None:
-        philox.check_seed(seed)
+        check_seed(seed)
         self.batch, self.seed, self.unit, self.roots = batch, seed, unit, roots
         self._asked, self.n_rows = check_sigma(sigma, batch.n_rows), -1
         self._drawn_for: Tensor | None = None

@@ -24,7 +24,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mspgt_tl.errors import ConfigError, DataError
+from mspgt_tl.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -105,12 +105,6 @@ def uniform(
     high, low = words[0] >> 5, words[1] >> 6
     # The last bit is set, so that 0 is never drawn; 2^53 - 1 is the largest odd number, so that 1 is not either.
     return ((high << 26 | low) | 1).double().mul_(2.0**-53)
-
-
-def check_seed(seed: int) -> None:
-    """Raise unless the seed fits into the key."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise ConfigError(f"A seed is a whole number from 0 to 2^64 - 1, got {seed!r}.")
 
 
 def read_ids(sample_ids: Sequence[int] | Tensor) -> Int[Tensor, "row"]:

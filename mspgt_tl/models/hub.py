@@ -72,7 +72,7 @@ def _download(wanted: HubName, revision: str | None, patterns: list[str]) -> Pat
     except Exception as error:  # the hub's client fails in many ways: no network, rate limited, a full disk
         reason = " ".join(str(error).split("\n")[0].split())
         raise ModelError(
-            f"'{wanted.name}' ({wanted.repo}) could not be fetched from the Hugging Face hub: {type(error).__name__}: "
-            f"{reason} Run it again to go on where it stopped; without a network, download it elsewhere and give its "
-            "folder."
+            f"No folder '{wanted.name}' is here, and {wanted.repo} could not be fetched from the Hugging Face hub: "
+            f"{type(error).__name__}: {reason} Run it again to go on where it stopped; without a network, download it "
+            "elsewhere and give its folder."
         ) from error

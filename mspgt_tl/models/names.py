@@ -148,6 +148,11 @@ def unknown_model(name: str) -> UnknownModelError:
             f"'{name}': twins exist of embedded models, folders and hub names, and '{split_twin(name)[0]}' is none."
         )
     embedded = [row["name"] for row in list_embedded()]
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.endswith(".gguf"):
+        return UnknownModelError(
+            f"There is nothing at {name}; check the path. A model is a folder in Hugging Face's format, a GGUF file, a "
+            f"hub name (OWNER/NAME), or embedded: {', '.join(embedded) or 'none'}."
+        )
     close = difflib.get_close_matches(name, [*embedded, *_supported().OFFICIAL_MODEL_NAMES], n=5, cutoff=0.4)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     others = f" Similar: {', '.join(close[1:])}." if close[1:] else ""

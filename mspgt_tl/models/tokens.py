@@ -39,6 +39,11 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, bo
         raise ConfigError("A BOS is asked for, but the tokenizer has none. Use bos=False.")
     if isinstance(texts, str):
         raise DataError("A sequence of texts is needed, not one string.")
+    for i, text in enumerate(texts):
+        try:
+            text.encode()
+        except (AttributeError, UnicodeEncodeError) as error:
+            raise DataError(f"Text {i} is no Unicode text ({error}): {text!r:.60}.") from error
     room = max_length - bos
     if room < 1:
         raise ConfigError(f"max_length={max_length} leaves no room for text.")

@@ -15,6 +15,7 @@ from mspgt_tl.calibration.measure import NAMES, Effort, Measured
 from mspgt_tl.calibration.score import Outcome, judge, score
 from mspgt_tl.calibration.simulate import CurveCell, simulate
 from mspgt_tl.calibration.tables import Row, Target, check_targets, make_frame
+from mspgt_tl.cards import card
 from mspgt_tl.config import hash_plain, to_plain
 from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, Progress
 from mspgt_tl.errors import StoreError
@@ -48,8 +49,6 @@ class Calibration:
         return f"Calibration in {self.folder}: {self.table['cell'].nunique()} cells; targets: {told}."
 
     def _repr_html_(self) -> str:
-        from mspgt_tl.dashboard.cards import card
-
         return card(repr(self), [], self.summary())
 
     def summary(self) -> pd.DataFrame:

@@ -247,8 +247,7 @@ def detect(
     with telling(progress) as told:
         # Text and trees first: they are refused in seconds, while loading a model takes minutes.
         with told.doing("reading"):
-            text = open_corpus(corpus, settings.sentences)
-            assign_folds(len(text.sentences), seed=settings.seed)  # refuses too short a corpus before all work
+            text = read_text(corpus, settings)
             trees = open_treebank(treebank, settings, skip_bad=skip_bad, dev=QUICK_DEV_TREES if quick else None)
         with told.doing("loading"):
             hooked = loading.load(model, least=MIN_LAYERS, purpose="A detection")
@@ -257,6 +256,13 @@ def detect(
         return _run(
             inputs, settings, out, told, variants=variants, rivals=rivals, quick=quick, reuse=reuse, memory=budget
         )
+
+
+def read_text(corpus: Any, settings: DetectConfig) -> TextCorpus:
+    """Return what `open_corpus` reads; a text that is too short for a bootstrap is refused."""
+    text = open_corpus(corpus, settings.sentences)
+    assign_folds(len(text.sentences), seed=settings.seed)
+    return text
 
 
 def _run(

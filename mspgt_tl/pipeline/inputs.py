@@ -85,7 +85,7 @@ def open_corpus(corpus: Any, limit: int) -> TextCorpus:
     if isinstance(corpus, str | Path):
         return read_text_corpus(corpus, limit=limit)
     sentences: tuple[Any, ...] = (
-        tuple(corpus)[:limit] if isinstance(corpus, Iterable) and not isinstance(corpus, bytes) else (corpus,)
+        tuple(corpus)[:limit] if isinstance(corpus, Iterable) and not isinstance(corpus, bytes | Mapping) else (corpus,)
     )
     if not all(isinstance(s, str) for s in sentences):
         raise CorpusError(

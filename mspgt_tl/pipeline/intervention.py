@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mspgt_tl.cards import card
 from mspgt_tl.config import InterveneConfig, StreamConfig, settings_of, to_plain
 from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import ConfigError, CorpusError
@@ -102,8 +103,6 @@ class Intervention:
         return f"{told}, {self.samples['sample'].nunique()} samples.{' ' + self.doubt if self.doubt else ''}"
 
     def _repr_html_(self) -> str:
-        from mspgt_tl.dashboard.cards import card
-
         return card(repr(self), ["plot('kl') draws the dose and response."], self.summary())
 
     def summary(self) -> pd.DataFrame:

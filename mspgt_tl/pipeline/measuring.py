@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from mspgt_tl.config import Rule, SignalConfig, StreamConfig
-from mspgt_tl.contracts import GAP, SIGNAL, CausalModel, Progress, StreamSignal, TextCorpus
+from mspgt_tl.contracts import GAP, SIGNAL, CausalModel, Progress, StreamSignal, TextCorpus, check_seed
 from mspgt_tl.errors import ConfigError, unknown_name
 from mspgt_tl.evidence import make_signals
 from mspgt_tl.models.pretrained import load
@@ -49,7 +49,7 @@ def measure(
         where a value cannot be computed.
 
     Raises:
-        ConfigError: an unknown signal, or one that needs a treebank.
+        ConfigError: an unknown signal, one that needs a treebank, or an unusable seed.
         CorpusError: fewer than 200 usable sentences.
         MspgtError: bad input of another kind, with what was needed, what came and what to do.
 
@@ -67,6 +67,7 @@ def measure(
     """
     import xarray as xr
 
+    check_seed(seed)
     settings, made = stream or StreamConfig(), make_signals(config or SignalConfig(), rule)
     if rule not in get_args(Rule):
         raise ConfigError(unknown_name("rule", str(rule), get_args(Rule)))

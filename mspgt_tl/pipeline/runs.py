@@ -13,6 +13,8 @@ from mspgt_tl.store import MANIFEST, Run
 
 DEPTH = 3
 """Folders below a given one that are searched."""
+UNREADABLE = "?"
+"""In the place of the command of a run that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def describe_run(folder: Path) -> RunInfo:
     try:
         manifest = Run.read(folder).manifest
     except StoreError as error:
-        return RunInfo(folder, "?", "?", "?", "", False, str(error), size)
+        return RunInfo(folder, UNREADABLE, "?", "?", "", False, str(error), size)
     identity = manifest["identity"]
     command = str(identity.get("command", "detect"))
     finished = (folder / REPORT).is_file()

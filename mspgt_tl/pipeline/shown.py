@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from mspgt_tl.cards import card, thumbnail
 from mspgt_tl.contracts import GAP, SIGNAL
 from mspgt_tl.errors import ConfigError, unknown_name
 
@@ -46,33 +47,21 @@ class Shown:
         return f"{look}Detection of {self.name} ({self.data.attrs['n_layers']} blocks): {verdict_words(self.data)[0]}"
 
     def _repr_html_(self) -> str:
-        from mspgt_tl.dashboard.cards import card, thumbnail
         from mspgt_tl.dashboard.words import verdict_words
 
         headline, _ = verdict_words(self.data)
         end = "explore() opens it, plot() draws it, summary() and to_dataframe() are its tables."
         lines = [self.quick, end] if self.quick else [end]
-        return card(f"{self.name}: {headline}", lines, self.summary(), thumbnail(self.data))
+        picture = thumbnail(self.data["fused"].values, map(int, self.data["boundary"].values))
+        return card(f"{self.name}: {headline}", lines, self.summary(), picture)
 
     def summary(self) -> pd.DataFrame:
         """Return one row a boundary: its place, how sure that is, whether it is there, and what the audit says."""
-        import pandas as pd
+        from mspgt_tl.evidence import read_boundaries
 
-        data, n = self.data, len(self.data["boundary"])
-        table = pd.DataFrame(
-            {
-                "gap": data["boundary"].values.astype(int),
-                "depth": data["boundary"].values / int(data.attrs["n_layers"]),
-                "low": data["interval"].values[:, 0],
-                "high": data["interval"].values[:, 1],
-                "p": data["p_value"].values,
-                "presence": data["presence"].values,
-                "mode_mass": data["mode_mass"].values,
-                "near_tie": data["near_tie"].values,
-                "verdict": data["verdict"].values.astype(object),
-                "grade": data["grade"].values.astype(object) if "grade" in data else np.full(n, None),
-            }
-        )
+        table = read_boundaries(self.data).summary()
+        table.insert(1, "depth", table["gap"] / int(self.data.attrs["n_layers"]))
+        table["grade"] = self.data["grade"].values.astype(object) if "grade" in self.data else None
         return table.assign(quick=True) if self.quick else table
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -128,7 +117,7 @@ class Shown:
         kind: Kind = "evidence",
         *,
         weights: Weights | None = None,
-        compare: Detection | None = None,
+        compare: Detection | str | Path | None = None,
         task: str = "",
     ) -> go.Figure:
         """Return an interactive figure.
@@ -137,11 +126,12 @@ class Shown:
             kind: `evidence`, `signals`, `contrast`, `weights` (the map over all of them, three signals only), `probes`,
                 `cka` (all pairs of layers) or `audit`.
             weights: draw the result under other weights; see `reweigh`.
-            compare: another detection laid over the evidence or the contrast, on the same relative depth.
+            compare: another detection, or its folder, laid over the evidence or the contrast, on the same relative
+                depth.
             task: of `probes`; the first that was probed by default.
 
         Raises:
-            ConfigError: no such kind or task, or this result has nothing of the kind.
+            ConfigError: no such kind or task, this result has nothing of the kind, or `compare` is no detection.
         """
         from mspgt_tl.dashboard import audit, curves, layers
 
@@ -170,17 +160,18 @@ class Shown:
         }
         figure = draw[kind]()
         if compare is not None:
-            other = compare if weights is None else compare.reweigh(weights)
+            other = _detection(compare) if weights is None else _detection(compare).reweigh(weights)
             curves.lay_over(figure, data, other.data, other.name, "fused" if kind == "evidence" else "contrast")
         return figure
 
-    def explore(self, *others: Detection) -> DetectionExplorer:
+    def explore(self, *others: Detection | str | Path) -> DetectionExplorer:
         """Return the explorer: sliders for weights and prominence, and what lies behind every gap on a click.
 
-        It works in JupyterLab, VS Code, Colab and marimo, without a network; `others` can be laid over this result.
+        It works in JupyterLab, VS Code, Colab and marimo, without a network; `others`, detections or
+        their folders, can be laid over this result.
 
         Raises:
-            ConfigError: anywidget is not installed.
+            ConfigError: anywidget is not installed, or another is no detection.
         """
         try:
             from mspgt_tl.dashboard.widget import make_explorer
@@ -192,9 +183,17 @@ class Shown:
             ) from error
         named = {
             f"{other.name} ({i})" if other.name == self.name else other.name: other.data
-            for i, other in enumerate(others, 1)
+            for i, other in enumerate(map(_detection, others), 1)
         }
         return make_explorer(self.data, self.manifest, named)
+
+
+def _detection(other: Detection | str | Path) -> Detection:
+    from mspgt_tl.pipeline.detection import as_detection
+
+    if (found := as_detection(other)) is None:
+        raise ConfigError(f"A detection or its folder is needed, to lay over this one, got {other!r}.")
+    return found
 
 
 def _in_order(weights: Weights, names: Sequence[str]) -> tuple[float, ...]:
@@ -202,4 +201,7 @@ def _in_order(weights: Weights, names: Sequence[str]) -> tuple[float, ...]:
         if unknown := [name for name in weights if name not in names]:
             raise ConfigError(unknown_name("signal", unknown[0], names))
         return tuple(float(weights.get(name, 0.0)) for name in names)
-    return tuple(float(weight) for weight in weights)
+    try:
+        return tuple(float(weight) for weight in weights)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Weights are numbers, by signal's name or one a signal, got {weights!r}.") from error

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from mspgt_tl.config import AttentionMode, ProbeConfig, ProbeCurve, StreamConfig, Tokens
-from mspgt_tl.contracts import GAP, TASKS, Batch, CausalModel, Progress, Signal, StreamSignal, Tree, Treebank
+from mspgt_tl.contracts import (
+    GAP,
+    TASKS,
+    Batch,
+    CausalModel,
+    Progress,
+    Signal,
+    StreamSignal,
+    Tree,
+    Treebank,
+    check_seed,
+)
 from mspgt_tl.errors import DataError, unknown_name
 from mspgt_tl.passes.corpus import MIN_TOKENS, nth_data_token
 from mspgt_tl.passes.data import data_tokens, reads_centred
@@ -138,6 +149,7 @@ def probe_curve(
     """
     from dataclasses import replace
 
+    check_seed(seed)
     pair = (trees.train, trees.dev) if isinstance(trees, Treebank) else tuple(trees)
     if len(pair) != 2 or not all(len(split) and isinstance(split[0], Tree) for split in pair):
         raise DataError("Trees are a Treebank, or a pair (training trees, test trees), neither empty.")
@@ -183,6 +195,7 @@ def _read(
     cache: Any, mask: Any, needed: Iterable[str], seed: int, tokens: str, centred: bool | None
 ) -> tuple[Batch, Folds]:
     """Return a cache as the batch that a pass over its sentences would have shown, and their bootstrap folds."""
+    check_seed(seed)
     import torch
 
     if tokens not in get_args(Tokens):

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from einops import reduce
 
-from mspgt_tl.contracts import CausalModel, Progress
+from mspgt_tl.contracts import CausalModel, Progress, check_seed
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
 from mspgt_tl.passes.batches import POSITIONS
@@ -146,7 +146,7 @@ def measure_fisher(
     """
     import torch
 
-    philox.check_seed(seed)
+    check_seed(seed)
     if samples < 1:
         raise ConfigError(f"samples must be positive, got {samples}.")
     if model.cfg.dtype == torch.float16:

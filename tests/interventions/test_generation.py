@@ -411,7 +411,18 @@ def test_unusable_options_are_refused(options, message, model):
 
 @pytest.mark.parametrize(
     ("prompts", "ids"),
-    [([[0], []], [0, 1]), ([[0], [400]], [0, 1]), ([[0], [-1]], [0, 1]), ([[0]], [0, 1]), ([[0]], [-1])],
+    [
+        (None, None),
+        (3, None),
+        ([None], None),
+        ([["a"]], None),
+        (["\ud800"], None),
+        ([[0], []], [0, 1]),
+        ([[0], [400]], [0, 1]),
+        ([[0], [-1]], [0, 1]),
+        ([[0]], [0, 1]),
+        ([[0]], [-1]),
+    ],
 )
 def test_unusable_prompts_are_refused(prompts, ids, model):
     with pytest.raises(DataError):

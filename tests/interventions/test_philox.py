@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from mspgt_tl.contracts import check_seed
 from mspgt_tl.errors import ConfigError, DataError
 from mspgt_tl.interventions import philox
 
@@ -190,7 +191,7 @@ def test_global_random_state_is_left_alone():
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.5, True, None])
 def test_unusable_seeds_are_refused(seed):
     with pytest.raises(ConfigError, match="whole number from 0"):
-        philox.check_seed(seed)
+        check_seed(seed)
 
 
 @pytest.mark.parametrize("ids", [[-1], [0, 2**32], [2**70], [0.5], [True], [], [[1]], 3, "a", None])

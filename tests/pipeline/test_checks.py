@@ -78,6 +78,16 @@ def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
         check_folder(tmp_path, {"command": "detect"})
 
 
+@pytest.mark.parametrize("place", ["notes.txt/run", "notes.txt/deeper/run"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, place: str) -> None:
+    """Before all work, and nothing is left of the trial."""
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(StoreError, match="cannot be written"):
+        check_folder(tmp_path / place, {"command": "detect"})
+    check_folder(tmp_path / "new/run", {"command": "detect"})
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 MISTYPED = (
     ["detect", "lama2-mini"],
     ["detect", "llama2-mini", "--weights", "1,2"],

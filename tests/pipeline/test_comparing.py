@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mspgt_tl
-from mspgt_tl.errors import ConfigError, StoreError
+from mspgt_tl.errors import ConfigError, DataError, StoreError
 from mspgt_tl.pipeline.detection import Detection
 
 
@@ -49,6 +49,21 @@ def test_detections_are_taken_as_they_are(complete: list[Detection]) -> None:
     figure: Any = found.plot("evidence")
     np.testing.assert_allclose(figure.data[0].x, np.arange(1, 12) / 12)
     np.testing.assert_allclose(figure.data[1].y, complete[1].data["fused"].values)
+
+
+def test_one_run_is_no_list(complete: list[Detection]) -> None:
+    """A lone detection or folder is refused, not read letter by letter."""
+    for one in (complete[0], "runs/a", Path("runs/a"), None):
+        with pytest.raises(DataError, match="list of two or more"):
+            mspgt_tl.compare(one)  # type: ignore[arg-type]
+
+
+def test_tables_have_the_names_of_other_results(located: Any) -> None:
+    """Summary and data frame, and a card with both."""
+    found = mspgt_tl.compare([located("a", 40, 60), located("b", 40, 60)])
+    assert found.summary().equals(found.models)
+    assert found.to_dataframe().equals(found.pairs)
+    assert found._repr_html_().count("<table") == 2
 
 
 def test_what_cannot_be_drawn_is_refused(located: Any) -> None:

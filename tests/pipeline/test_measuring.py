@@ -10,7 +10,7 @@ import pytest
 from mspgt_tl import detect, measure
 from mspgt_tl.config import StreamConfig
 from mspgt_tl.corpora.grammar import generate_treebank, generated_corpus
-from mspgt_tl.errors import ConfigError, CorpusError
+from mspgt_tl.errors import ConfigError, CorpusError, DataError
 
 TEXT = generated_corpus(seed=3, limit=220)
 
@@ -45,5 +45,14 @@ def test_what_cannot_be_measured_is_refused(tiny_folder: Path) -> None:
         measure(tiny_folder, TEXT, signals=[])
     with pytest.raises(ConfigError, match="Unknown rule"):
         measure(tiny_folder, TEXT, rule="papr")  # type: ignore[arg-type]
+    for seed in (-1, 1.5):
+        with pytest.raises(ConfigError, match="A seed is a whole number"):
+            measure(tiny_folder, TEXT, seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(CorpusError, match="Sentences come as a list"):
+        measure(tiny_folder, "The dog sleeps in the old house.")
+    with pytest.raises(CorpusError, match="but dict came"):
+        measure(tiny_folder, {"text": TEXT})  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="Text 0 is no Unicode text"):
+        measure(tiny_folder, [f"{sentence} \ud800" for sentence in TEXT])
     with pytest.raises(CorpusError, match="200 usable sentences"):
         measure(tiny_folder, ["The dog sleeps in the old house."])

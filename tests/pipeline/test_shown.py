@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.errors import ConfigError, DataError
 from mspgt_tl.pipeline.detection import Detection
 from mspgt_tl.pipeline.shown import Kind
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,8 @@ def test_reweighing_is_what_finding_anew_gives(detection: Detection) -> None:
         ({"weights": (1, 2)}, "3 numbers"),
         ({"prominence": 0.0}, "above 0"),
         ({"rule": "papr"}, "Did you mean 'paper'"),
+        ({"weights": "cka"}, "Weights are numbers"),
+        ({"weights": {"cka": None}}, "Weights are numbers"),
     ],
 )
 def test_unusable_weights_are_refused(detection: Detection, options: dict[str, Any], words: str) -> None:
@@ -81,13 +86,20 @@ def test_a_figure_that_cannot_be_is_refused(detection: Detection) -> None:
             detection.plot(**options)
     with pytest.raises(ConfigError, match="laid over"):
         detection.plot("cka", compare=detection)
+    for other in (3, "nowhere"):
+        with pytest.raises(ConfigError, match="A detection or its folder"):
+            detection.plot(compare=other)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="A detection or its folder"):
+            detection.explore(other)  # type: ignore[arg-type]
 
 
 def test_another_detection_is_laid_over(detection: Detection) -> None:
-    """The other's curve lies on this one's gaps by relative depth."""
+    """The other's curve lies on this one's gaps by relative depth; its folder does as well."""
     figure: Any = detection.plot(compare=detection)
     np.testing.assert_array_equal(figure.data[-1].x, np.arange(1, 12))
     assert figure.data[-1].name == "made: gaps 3, 9 of 12 blocks"
+    stored: Any = detection.plot(compare=ROOT / "docs/runs/planted")
+    assert stored.data[-1].name == "planted:12:4,9: gaps 4, 9 of 12 blocks"
 
 
 def test_scales_of_candidates_must_be_asked_for(detection: Detection) -> None:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mspgt_tl.contracts import GAP
-
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
+    from jaxtyping import Float
 
 WIDTH, HEIGHT = 260, 70
 
 
-def thumbnail(data: xr.Dataset) -> str:
+def thumbnail(fused: Float[np.ndarray, "gap"], boundaries: Iterable[int]) -> str:
     """Return the evidence curve as a small drawing in SVG, boundaries as dashed lines."""
-    fused = data["fused"].values
-    x = 6 + (WIDTH - 12) * np.arange(data.sizes[GAP]) / max(1, data.sizes[GAP] - 1)
+    x = 6 + (WIDTH - 12) * np.arange(len(fused)) / max(1, len(fused) - 1)
     y = HEIGHT - 6 - (HEIGHT - 12) * np.nan_to_num(fused).clip(0, 1)
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     lines = "".join(
         f'<line x1="{x[int(gap) - 1]:.1f}" x2="{x[int(gap) - 1]:.1f}" y1="2" y2="{HEIGHT}" stroke="#a8447a" '
         'stroke-dasharray="4 3" stroke-width="1.5"/>'
-        for gap in data["boundary"].values
+        for gap in boundaries
     )
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="evidence curve">{lines}'
@@ -35,7 +32,8 @@ def thumbnail(data: xr.Dataset) -> str:
 
 
 def card(heading: str, lines: Sequence[str], table: pd.DataFrame | None = None, picture: str = "") -> str:
-    """Return an object's card as HTML that takes the notebook's own colours."""
+    """Return an object's card as HTML that takes the notebook's own colours; a table without rows is left out."""
     told = "".join(f"<p style='margin:2px 0'>{escape(line)}</p>" for line in lines)
-    shown = "" if table is None else table.to_html(index=False, border=0, na_rep="–", float_format="{:.3g}".format)
+    is_shown = table is not None and len(table)
+    shown = table.to_html(index=False, border=0, na_rep="–", float_format="{:.3g}".format) if is_shown else ""
     return f"<div><b>{escape(heading)}</b>{told}{picture}{shown}</div>"
