@@ -195,16 +195,22 @@ class _Given:
     def read(cls, model: CausalModel, prompts: Any) -> _Given:
         import torch
 
-        given: Any = prompts.tolist() if isinstance(prompts, np.ndarray | torch.Tensor) else prompts
-        if not isinstance(given, Iterable):
-            raise DataError(f"Prompts are a text, a list of texts, or ids; got {prompts!r}.")
-        given = given if isinstance(given, str) else list(given)
-        is_one = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], Integral))
-        listed: list[Any] = [given] if is_one else list(given)
+        def plain(value: Any) -> Any:
+            return value.tolist() if isinstance(value, np.ndarray | torch.Tensor) else value
+
+        given: Any = plain(prompts)
+        listed: list[Any] = (
+            [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [None]
+        )
+        if is_one := isinstance(given, str) or (len(listed) > 0 and isinstance(listed[0], Integral)):
+            listed = [given if isinstance(given, str) else listed]
+        listed = [plain(prompt) for prompt in listed]
         are_texts = [isinstance(prompt, str) for prompt in listed]
         if len(set(are_texts)) > 1:
             raise DataError("Prompts are texts or lists of ids, not some of each.")
         if not any(are_texts):
+            if not all(isinstance(row, Sequence) and all(isinstance(i, Integral) for i in row) for row in listed):
+                raise DataError(f"Prompts are a text, a list of texts, or ids; got {prompts!r:.80}.")
             return cls(listed, False, is_one)
         # Cut nowhere: a prompt that is too long is refused, not shortened in silence.
         return cls(encode(model, listed, max_length=sys.maxsize).ids, True, is_one)

@@ -200,7 +200,7 @@ def _in_order(weights: Weights, names: Sequence[str]) -> tuple[float, ...]:
     if isinstance(weights, Mapping):
         if unknown := [name for name in weights if name not in names]:
             raise ConfigError(unknown_name("signal", unknown[0], names))
-        return tuple(float(weights.get(name, 0.0)) for name in names)
+        weights = [weights.get(name, 0.0) for name in names]
     try:
         return tuple(float(weight) for weight in weights)
     except (TypeError, ValueError) as error:
