@@ -76,7 +76,7 @@ def read_weights(
     if not find_weights(folder):
         raise ModelError(f"{folder} holds no weights: {' or '.join(WHOLE)} is needed.")
     try:
-        with no_progress_bars():
+        with no_chatter():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
@@ -162,13 +162,16 @@ def refuse_changed(model: PreTrainedModel, name: str) -> None:
 
 
 @contextmanager
-def no_progress_bars() -> Iterator[None]:
+def no_chatter() -> Iterator[None]:
+    """Keep transformers' progress bars and warnings from the output: what matters of them is said in our words."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()

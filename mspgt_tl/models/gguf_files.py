@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mspgt_tl.errors import ConfigError, ModelError
-from mspgt_tl.models.checkpoints import judge_report, no_progress_bars
+from mspgt_tl.models.checkpoints import judge_report, no_chatter
 from mspgt_tl.models.placement import is_out_of_memory
 from mspgt_tl.models.tokenizer_files import read_tokenizer
 
@@ -56,7 +56,7 @@ def read_gguf_weights(path: Path, config: PretrainedConfig, dtype: torch.dtype) 
     from transformers import AutoModelForCausalLM
 
     def read() -> Any:
-        with no_progress_bars():
+        with no_chatter():
             return AutoModelForCausalLM.from_pretrained(
                 path.parent,
                 gguf_file=path.name,

@@ -40,7 +40,7 @@ from mspgt_tl.models.hub import fetch
 from mspgt_tl.models.names import Source, check_weights, find_hub, find_source, unknown_model
 from mspgt_tl.models.placement import choose_device, choose_dtype, memory_errors
 from mspgt_tl.models.synthetic import PlantedModel
-from mspgt_tl.models.tokenizer_files import read_tokenizer
+from mspgt_tl.models.tokenizer_files import read_tokenizer, refuse_foreign
 from mspgt_tl.models.tokens import Encoding, encode_texts
 
 if TYPE_CHECKING:
@@ -229,6 +229,7 @@ def _load_source(
     config = read_supported(source, backend=backend, trust_remote_code=trust_remote_code)
     trusted = {"trust_remote_code": trust_remote_code}
     tokenizer = read_gguf_tokenizer(source.weights[0]) if source.gguf else read_tokenizer(source.tokenizer, **trusted)
+    refuse_foreign(tokenizer, config, source.name)
     sha256 = None
     if source.random_seed is not None:
         hf_model = draw_weights(config, seed=source.random_seed, **trusted)

@@ -17,7 +17,7 @@ from mspgt_tl.errors import ModelError
 from mspgt_tl.models.weight_files import refuse_pointer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 PROBE = "The quick  brown fox\tjumps over 1234567890 lazy dogs, doesn't it?\n\n" + (
@@ -95,6 +95,19 @@ def _readings(folder: Path, trust_remote_code: bool) -> Iterator[PreTrainedToken
         yield tokenizer
     if not readable:
         raise ModelError(f"The tokenizer in {folder} cannot be read: {problem!r}.") from problem
+
+
+def refuse_foreign(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, name: str) -> None:
+    """Raise a `ModelError` if a tokenizer knows more words than the model has embeddings for; added tokens may.
+
+    A tokenizer of another model of the same size cannot be told: loss and probes then show what random text would.
+    """
+    known, embedded = tokenizer.vocab_size, config.get_text_config().vocab_size
+    if known > embedded:
+        raise ModelError(
+            f"The tokenizer of '{name}' has a vocabulary of {known:,}, its model of {embedded:,}: they do not belong "
+            "together. Put the model's own tokenizer files in the folder."
+        )
 
 
 def settle_bos(tokenizer: PreTrainedTokenizerBase) -> None:

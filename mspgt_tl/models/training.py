@@ -27,7 +27,7 @@ from mspgt_tl.corpora.lines import read_lines
 from mspgt_tl.errors import ConfigError, CorpusError
 from mspgt_tl.files import PARTIAL, hash_file, refusal, remove_tree
 from mspgt_tl.models.cards import CardTexts, model_card
-from mspgt_tl.models.checkpoints import no_progress_bars
+from mspgt_tl.models.checkpoints import no_chatter
 from mspgt_tl.models.packed import PackedSequences
 from mspgt_tl.models.recipes import Recipe, TrainingPlan, TrainingRun
 from mspgt_tl.store import Run
@@ -172,7 +172,7 @@ def train(
         callbacks=[_step_callback(store, progress, snapshots)],
     )
     trainer.remove_callback(PrinterCallback)
-    with no_progress_bars(), _said_where(out):
+    with no_chatter(), _said_where(out):
         model, log = _finish_training(trainer, checkpoint, plan.steps)
         texts = CardTexts(tokens, valid, sum(len(text.encode()) for text in read_paragraphs(run.valid)))
         _save_as_shipped(model, out / MODEL)

@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from importlib import import_module
@@ -92,6 +92,7 @@ class Kind(Generic[R]):
             StoreError: the folder holds another run, or cannot be written.
         """
         with _folder(out) as folder:
+            fresh = _fresh(folder)
             run = Run.create(folder, {"command": self.command, **identity})
             try:
                 with told.logged(None if out is None else folder):
@@ -105,6 +106,11 @@ class Kind(Generic[R]):
                     with told.doing("page"):
                         self.write_page(result)
                     return result
+            except MspgtError:
+                # What is left of a run that was refused would stand in the way of the mended input.
+                if fresh and not run.manifest["stages"] and not run.manifest.get("files"):
+                    _remove(folder, fresh)
+                raise
             except KeyboardInterrupt as stopped:
                 if out is not None:
                     stopped.add_note(f"What has finished is kept in {folder}: the same call goes on there.")
@@ -212,6 +218,19 @@ def claim(folder: Path, identity: Mapping[str, Any], *, patience: float = 0.0) -
             if "in use" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+def _fresh(folder: Path) -> list[Path]:
+    """Return the folder, if nothing is in it yet, and those above it that will be made with it."""
+    above = [path for path in folder.parents if not path.exists()]
+    return [] if folder.is_dir() and any(folder.iterdir()) else [folder, *above]
+
+
+def _remove(folder: Path, fresh: list[Path]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in fresh[1:]:
+        with suppress(OSError):  # something else was put there
+            path.rmdir()
 
 
 @contextmanager

@@ -71,6 +71,13 @@ def test_two_tokens_before_a_text_are_refused(folder):
         load(folder)
 
 
+def test_a_tokenizer_of_another_model_is_refused(folder):
+    """More words than embeddings: refused at loading, not at the first rare word."""
+    edit(folder / "config.json", vocab_size=300)
+    with pytest.raises(ModelError, match=r"vocabulary of 400, its model of 300"):
+        load(folder)
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
 def test_a_git_lfs_pointer_is_named(folder, name):
     (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")

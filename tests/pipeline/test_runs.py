@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mspgt_tl.cli import app
-from mspgt_tl.errors import StoreError
+from mspgt_tl.errors import ActivationError, CorpusError, StoreError
+from mspgt_tl.models.pretrained import load
 from mspgt_tl.pipeline import detect
 from mspgt_tl.pipeline.runs import describe_run, find_runs
 from mspgt_tl.pipeline.serve import make_server
@@ -108,3 +109,22 @@ def test_foreign_hosts_are_refused(server: Any) -> None:
     assert ask(server, "/", Host="evil.example")[0] == 403
     assert ask(server, "/", Host=f"localhost:{server.server_address[1]}")[0] == 200
     assert server.server_address[0] == "127.0.0.1"
+
+
+def test_a_run_that_finished_nothing_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
+    """Damaged weights show in the first pass: the folder would stand in the way of the mended model."""
+    damaged: Any = load(tiny_folder, parity=False)
+    damaged.blocks[2].mlp.W_out[3, 3] = float("nan")
+    (tmp_path / "mine").mkdir()
+    for out in ("mine", "new/run"):
+        with pytest.raises(ActivationError, match="from block 2 on"):
+            detect(damaged, config=SMALL, out=tmp_path / out)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_run_that_finished_something_keeps_it(tiny_folder: Path, tmp_path: Path) -> None:
+    """Signals that were measured are there for the next try."""
+    settings = {**SMALL, "probe": {"min_items": 10_000}}
+    with pytest.raises(CorpusError, match="No probe task can be scored"):
+        detect(str(tiny_folder), config=settings, out=tmp_path / "run")
+    assert "cka" in Run.read(tmp_path / "run").manifest["stages"]
