@@ -79,7 +79,7 @@ def probes(model: Any, size: dict[str, int]) -> Callable[[], Any]:
             for words, part in zip(read, (trees.train, trees.dev), strict=True)
         ]
         # As many epochs at every size: when layers stop early depends on the data.
-        fit_probes(*data, ("pos",), ProbeConfig(epochs=4, patience=4, repeats=1, min_items=1), n_folds=1)
+        fit_probes(*data, ("pos",), ProbeConfig(epochs=4, patience=4, repeats=1, min_items=1))
 
     return run
 

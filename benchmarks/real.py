@@ -32,9 +32,8 @@ from mspgt_tl.models.pretrained import encode
 from mspgt_tl.models.tokens import pad
 from mspgt_tl.passes.batches import batch_by_length
 from mspgt_tl.passes.corpus import observe_corpus, which_usable
-from mspgt_tl.passes.folds import assign_folds
+from mspgt_tl.passes.folds import assign_folds, assign_trees
 from mspgt_tl.passes.words import word_vectors
-from mspgt_tl.pipeline.detection import split_dev
 from mspgt_tl.pipeline.inputs import open_corpus, open_treebank
 from mspgt_tl.profile import PROFILE, StreamProfile
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes
@@ -79,9 +78,10 @@ def run_probes(model: CausalModel, splits: dict[str, Sequence[Tree]], config: St
     for name, trees in splits.items():
         seconds, words = timed(word_vectors, model, trees, config=config)
         reading += seconds
-        data[name] = ProbeData(words.features, trees, words.rows, split_dev(trees, seed=0) if name == "dev" else None)
-    folds = 1 + int(split_dev(splits["dev"], seed=0).max())
-    training, _ = timed(fit_probes, data["train"], data["dev"], config=ProbeConfig(), n_folds=folds)
+        data[name] = ProbeData(
+            words.features, trees, words.rows, assign_trees(trees, seed=0)[0] if name == "dev" else None
+        )
+    training, _ = timed(fit_probes, data["train"], data["dev"], config=ProbeConfig())
     return {"words": reading, "probes": training}
 
 

@@ -78,10 +78,11 @@ def time_fisher(repeats: int, quick: bool) -> dict[str, float]:
 def time_rest(repeats: int, quick: bool) -> dict[str, float]:
     """Time the other estimators on 12 layers of d_model 128, each for one batch of tokens."""
     from mspgt_tl.config import HVibConfig
+    from mspgt_tl.passes.readout import unembed
     from mspgt_tl.theory.bottleneck import fit_bottleneck
     from mspgt_tl.theory.mutual_information import spectrum, v_information
     from mspgt_tl.theory.noise_effects import measure_noise
-    from mspgt_tl.theory.streams import collect_streams, unembed
+    from mspgt_tl.theory.streams import collect_streams
 
     n_layers = 4 if quick else 12
     model, tokens = random_model(n_layers, 128), random_tokens()

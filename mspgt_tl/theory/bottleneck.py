@@ -134,9 +134,10 @@ class UnembeddingDecoder(nn.Module):
         self.bias = nn.Parameter(mean_output.clone())
 
     def forward(self, latents: Tensor, targets: Tensor) -> Tensor:
-        """Return log p(y | z)."""
+        """Return log p(y | z), where the latents are; the model may be elsewhere."""
         logits = self.unembed(latents.flatten(1) @ self.weight + self.bias).float()
-        return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
+        found = logits.gather(-1, targets[:, None].to(logits.device))[:, 0] - logits.logsumexp(-1)
+        return found.to(latents.device)
 
 
 @dataclass(frozen=True)
