@@ -97,5 +97,8 @@ def anonymous(value: Any) -> Any:
 
 
 def _tilde(text: str) -> str:
-    home = str(Path.home())
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # no HOME, and a user whom the system does not know, as in containers
+        return text
     return f"~{text[len(home) :]}" if len(home) > 1 and (text == home or text.startswith(f"{home}/")) else text

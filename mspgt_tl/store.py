@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 FORMAT, READABLE = 2, (1, 2)
 """Of what is written, and of what is read. Format 1 did not store the peaks of the resamples."""
+_FORMAT = "store format"
+"""What the format is called among the versions of packages."""
 MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
 JOURNAL_FROM = 65_536
 """Size of a manifest in bytes from which on a journal is kept."""
@@ -71,13 +73,13 @@ class _Lock:
 
     def __init__(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        self._file = os.fdopen(os.open(folder / LOCK, flags, 0o644), "r+")
+        self._file = os.fdopen(os.open(folder / LOCK, flags, 0o644), "r+", encoding="utf-8", errors="replace")
         if fcntl is None:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = self._file.read().strip() or "another process"
+            holder = self._file.read(200).strip() or "another process"
             self._file.close()
             raise StoreError(f"{folder} is in use by {holder}. Wait for it to end, or choose another --out.") from error
         self._file.truncate(0)
@@ -316,14 +318,15 @@ class Run:
         Raises:
             StoreError: another release of a package, which was not allowed (`allow_other_versions`).
         """
-        then, now = self.manifest["packages"], installed_packages()
+        # A run of an earlier format goes on as little: its name of a stage may stand for something else today.
+        then, now = {**self.manifest["packages"], _FORMAT: str(self.manifest["format"])}, installed_packages()
         changed = {name: (then.get(name, "unknown"), now[name]) for name in now if then.get(name) != now[name]}
         if not changed or self._other_packages:
             return
         told = ", ".join(f"{name} {old}, now {new}" for name, (old, new) in changed.items())
         allowed = self.manifest.get("allowed_packages") == now
         if not self.manifest["stages"] and not self.manifest["files"]:
-            self.manifest["packages"] = now
+            self.manifest |= {"packages": now, "format": FORMAT}
         elif allowed or all(_release(old) == _release(new) for old, new in changed.values()):
             warnings.warn(f"{self.folder} was begun with {told}. What is made now says so.", stacklevel=3)
             self._other_packages = {name: new for name, (_, new) in changed.items()}
@@ -514,8 +517,8 @@ def allow_other_versions(folder: Path) -> None:
 
 
 def installed_packages() -> dict[str, str]:
-    """Return the versions of the packages that results rest on."""
-    return {name: _version(name) for name in PACKAGES}
+    """Return the versions of the packages that results rest on, and the format in which they are stored."""
+    return {_FORMAT: str(FORMAT)} | {name: _version(name) for name in PACKAGES}
 
 
 def _version(name: str) -> str:

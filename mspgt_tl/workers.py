@@ -13,6 +13,7 @@ import sys
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,13 @@ class Workers:
 
             threads = max(1, cpu_count() // self.count)
             parallel: Any = Parallel(n_jobs=self.count, return_as="generator_unordered", batch_size=1)  # pyright: ignore
-            yield from parallel(delayed(_on_threads)(threads, function, item) for item in items)
+            try:
+                yield from parallel(delayed(_on_threads)(threads, function, item) for item in items)
+            except BrokenProcessPool as error:
+                raise WorkerError(
+                    "A worker was killed (out of memory?). What has finished is kept, and the same command goes on; "
+                    f"fewer than --jobs {self.count} need less memory."
+                ) from error
 
 
 def _on_threads(threads: int, function: Callable[..., Any], item: tuple[Any, ...]) -> Any:

@@ -120,6 +120,16 @@ def test_a_manifest_names_no_password_and_no_home(tmp_path: Path, monkeypatch: p
     assert Run.create(tmp_path / "run", identity).folder == run.folder
 
 
+def test_a_user_without_a_home_folder_has_none_to_hide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container, the user's number may stand for nobody that the system knows."""
+
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+    assert anonymous(["/home/anna/x"]) == ["/home/anna/x"]
+
+
 @pytest.mark.parametrize(
     ("text", "left"),
     [

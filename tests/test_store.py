@@ -245,6 +245,29 @@ def test_other_versions_go_on_only_where_results_stay(
     assert stages["probe"]["packages"] == {"torch": new}
 
 
+def test_a_run_of_an_earlier_format_goes_on_only_where_asked(tmp_path: Path) -> None:
+    """What is missing would be made by other rules than what is there; a run that has nothing yet begins anew."""
+
+    def age(run: Run) -> Path:
+        run.manifest["format"] = 1
+        run._write_manifest()
+        return run.folder
+
+    begun, empty = Run.create(tmp_path / "begun", IDENTITY), Run.create(tmp_path / "empty", IDENTITY)
+    begun.stage("cka", lambda: pack_sums({"rows": np.ones(2)}))
+    again = Run.create(age(begun), IDENTITY)
+    assert again.arrays("cka")["rows"].size == 2
+    with pytest.raises(StoreError, match="begun with store format 1, now 2"):
+        again.stage("probe", lambda: pytest.fail("computed"))
+    allow_other_versions(begun.folder)
+    with pytest.warns(UserWarning, match="What is made now says so"):
+        Run.create(begun.folder, IDENTITY).stage("probe", lambda: pack_sums({"rows": np.ones(2)}))
+    stages = Run.read(begun.folder).manifest["stages"]
+    assert stages["probe"]["packages"] == {"store format": "2"} and "packages" not in stages["cka"]
+    Run.create(age(empty), IDENTITY).stage("cka", lambda: pack_sums({"rows": np.ones(2)}))
+    assert Run.read(empty.folder).manifest["format"] == 2
+
+
 def test_a_stage_may_be_a_folder(tmp_path: Path) -> None:
     """Such as a checkpoint: whole with all its files, gone with one of them, and forgotten with all."""
     run = Run.create(tmp_path / "run", IDENTITY)

@@ -53,6 +53,12 @@ def test_errors_of_an_item_reach_the_caller(tmp_path: Path) -> None:
         list(Workers().run(operator.truediv, [(1, 0)], folder=tmp_path))
 
 
+def test_a_killed_process_is_told(tmp_path: Path) -> None:
+    """By the system, for its memory: one line, and what has finished is kept."""
+    with pytest.raises(WorkerError, match="out of memory"):
+        list(Workers(2).run(os._exit, [(9,), (9,)], folder=tmp_path))
+
+
 # What runs on the cluster is sent there whole: the workers know nothing of this file.
 
 

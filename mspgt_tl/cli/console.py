@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shlex
+import signal
 import sys
 import tempfile
 import tomllib
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -75,6 +79,7 @@ def main() -> None:
     Our own errors become one line on standard error and exit code 2. What nobody foresaw becomes one line, too, with
     its traceback in a file, and exit code 70.
     """
+    _settle_streams()
     # What a run does differently than asked is said in one line, like an error.
     warnings.showwarning = lambda message, *_, **__: err.print(
         mark("Warning:", "bold yellow", str(message)), soft_wrap=True, highlight=False
@@ -94,24 +99,42 @@ def main() -> None:
         _fail(error)
 
 
+def _settle_streams() -> None:
+    """Let no command fail by how it is told: a closed stream swallows all, a sign that one lacks becomes its number."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _fail(error: Exception) -> NoReturn:
     """End with what nobody foresaw."""
-    with tempfile.NamedTemporaryFile("w", prefix="mspgt-", suffix=".traceback", delete=False) as file:
-        file.write(without_secrets("".join(traceback.format_exception(error))))
     what = f"{type(error).__name__}: {without_secrets(str(error))}"
-    said = f"{what}. This is a fault of mspgt; the traceback is in {file.name}."
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="mspgt-", suffix=".traceback", delete=False) as file:
+            file.write(without_secrets("".join(traceback.format_exception(error))))
+        said = f"{what}. This is a fault of mspgt; the traceback is in {file.name}."
+    except OSError as full:
+        said = f"{what}. No traceback could be kept: {full.strerror}."
     err.print(mark("Error:", "bold red", said), soft_wrap=True, highlight=False)
     sys.exit(70)
 
 
 @contextmanager
 def resumable(folder: Path, *, given: Path | None) -> Iterator[None]:
-    """Say after Ctrl-C how the run goes on.
+    """Say after Ctrl-C, or where a system ends the command (SIGTERM, SIGHUP), how the run goes on.
 
     Args:
         folder: the run's.
         given: the same where the user named it; else the command to go on with must.
     """
+    handlers = {}
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        # Only the main thread hears signals, and `nohup` has its reason to ignore one.
+        if current_thread() is main_thread() and signal.getsignal(number) is signal.SIG_DFL:
+            handlers[number] = signal.signal(number, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
@@ -121,8 +144,12 @@ def resumable(folder: Path, *, given: Path | None) -> Iterator[None]:
             told = f"Stopped. What has finished is kept; go on with: {shlex.join(command)}"
         else:
             told = "Stopped before anything was kept."
-        err.print(plain(told), soft_wrap=True, highlight=False)
+        with suppress(OSError):  # the terminal may be gone
+            err.print(plain(told), soft_wrap=True, highlight=False)
         raise typer.Exit(130) from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def parse_numbers(text: str) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,10 @@ def _folders(place: Path, depth: int) -> Iterator[Path]:
 
 def describe_run(folder: Path) -> RunInfo:
     """Return what a run is; one that cannot be read says why in place of its verdict."""
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # a run at work removes its unfinished files
+            size += file.stat().st_size if file.is_file() else 0
     try:
         manifest = Run.read(folder).manifest
     except StoreError as error:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 from mspgt_tl.dashboard.sheet import PLOTLY_FILE, Section, Sheet, Table, plotly_source, render_sheet
+from mspgt_tl.errors import MspgtError
+from mspgt_tl.files import open_own
 from mspgt_tl.pipeline.runs import RunInfo
 
 if TYPE_CHECKING:
@@ -41,7 +44,9 @@ class Pages:
     def _run(self, number: int) -> str:
         run = self.runs[number - 1]
         if run.command != "detect":
-            return run.page.read_text(encoding="utf-8")
+            # A folder that came from elsewhere may hold a link to any file of this machine.
+            with open(run.page, encoding="utf-8", opener=open_own) as page:
+                return page.read()
         if number not in self._drawn:
             from mspgt_tl.dashboard import render_report
             from mspgt_tl.pipeline.detection import load_run
@@ -54,11 +59,14 @@ class Pages:
         return self._drawn[number]
 
     def _others(self, number: int) -> dict[str, xr.Dataset]:
-        """Return the other finished detections by a name that tells them apart."""
+        """Return the other finished detections by a name that tells them apart; what cannot be read is not offered."""
         from mspgt_tl.pipeline.detection import load_run
 
-        others = [r for i, r in enumerate(self.runs, 1) if i != number and r.command == "detect" and r.finished]
-        return {f"{run.folder.name}: {run.model} on {run.corpus}": load_run(run.folder).data for run in others}
+        found = {}
+        for run in (r for i, r in enumerate(self.runs, 1) if i != number and r.command == "detect" and r.finished):
+            with suppress(MspgtError):
+                found[f"{run.folder.name}: {run.model} on {run.corpus}"] = load_run(run.folder).data
+        return found
 
     def _index(self) -> str:
         from markupsafe import Markup
@@ -92,11 +100,15 @@ def make_server(runs: Sequence[RunInfo], port: int = 0) -> ThreadingHTTPServer:
             if self.headers.get("Host") not in (f"{ADDRESS}:{here}", f"localhost:{here}"):
                 self.send_error(HTTPStatus.FORBIDDEN, "Unknown host")
                 return
-            found = pages.page(self.path.partition("?")[0])
+            try:
+                found = pages.page(self.path.partition("?")[0])
+            except (MspgtError, OSError, UnicodeDecodeError) as error:  # altered or removed since the list was made
+                self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, "This run cannot be shown", str(error))
+                return
             if found is None:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-            kind, body = found[0], found[1].encode()
+            kind, body = found[0], found[1].encode("utf-8", "replace")
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))

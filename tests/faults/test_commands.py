@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from mspgt_tl.cli import main
+from mspgt_tl.cli.console import _fail, resumable
+from mspgt_tl.store import Run
 
 DEEP = "x = " + "[" * 3000 + "]" * 3000
 
@@ -110,3 +116,49 @@ def test_manifest_that_is_none(refused: Callable[..., str], tmp_path: Path, cont
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_bytes(content)
     assert "manifest.json" in refused("report", "run") or content == b'{"format": {}}'
+
+
+@pytest.mark.parametrize("lacks", ["signs", "stream"])
+def test_streams_that_cannot_show_what_is_told(monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
+    """An output in ASCII shows a sign by its number; one that was closed before the command began shows nothing."""
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", None if lacks == "stream" else stream)
+    monkeypatch.setattr(sys, "argv", ["mspgt", "models", "--help"])
+    with contextlib.suppress(SystemExit):
+        main()
+    if lacks == "stream":
+        assert sys.stdout.name == os.devnull
+    else:
+        print("σ is told")
+        assert stream.buffer.getvalue().endswith(b"\\u03c3 is told\n")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_fault_of_ours_is_one_line_where_no_traceback_can_be_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full or missing temporary folder hides no error."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", fail)
+    with pytest.raises(SystemExit) as ended:
+        _fail(ValueError("http://me:secret@host/ is odd"))
+    assert ended.value.code == 70
+    assert capsys.readouterr().err == (
+        "Error: ValueError: http://host/ is odd. No traceback could be kept: No usable temporary directory found.\n"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_run_that_the_system_ends_says_how_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    """A queue's SIGTERM and a closed terminal end it as Ctrl-C does; afterwards they mean what they did."""
+    before = signal.getsignal(number)
+    Run.create(tmp_path, {"command": "toy"})
+    with pytest.raises(typer.Exit) as ended, resumable(tmp_path, given=tmp_path):
+        signal.raise_signal(number)
+    assert ended.value.exit_code == 130
+    assert "go on with: mspgt" in capsys.readouterr().err
+    assert signal.getsignal(number) is before

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from mspgt_tl.cli import app
 from mspgt_tl.errors import ActivationError, CorpusError, StoreError
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.pipeline import detect
-from mspgt_tl.pipeline.runs import describe_run, find_runs
+from mspgt_tl.pipeline.runs import RunInfo, describe_run, find_runs
 from mspgt_tl.pipeline.serve import make_server
 from mspgt_tl.store import Run
 
@@ -40,8 +43,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Any]:
-    """The server of these runs, on any free port."""
-    server = make_server(find_runs([folder]))
+    """The server of these runs."""
+    with running(find_runs([folder])) as server:
+        yield server
+
+
+@contextmanager
+def running(runs: list[RunInfo]) -> Iterator[Any]:
+    """Serve runs on any free port."""
+    server = make_server(runs)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -98,10 +108,31 @@ def test_pages_are_served_with_one_plotly_and_each_other(server: Any) -> None:
     assert ask(server, "/plotly.min.js")[1].startswith("/**")
 
 
-@pytest.mark.parametrize("path", ["/run/0", "/run/99", "/../manifest.json", "/etc/passwd", "/run/1/../2"])
+@pytest.mark.parametrize(
+    "path",
+    ["/run/0", "/run/99", "/../manifest.json", "/etc/passwd", "/run/1/../2", "/run/..%2f..%2fetc/passwd", "/%2e%2e/x"],
+)
 def test_nothing_else_is_served(server: Any, path: str) -> None:
     """Only the list, the pages and plotly.js have addresses."""
     assert ask(server, path)[0] == 404
+
+
+def test_what_was_altered_is_told_and_hides_no_other_page(folder: Path, tmp_path: Path) -> None:
+    """A page that is a link to any file of this machine, a run that was damaged, a name that is not UTF-8."""
+    bad = shutil.copytree(folder / "first", tmp_path / os.fsdecode(b"caf\xe9"))
+    shutil.copytree(folder / "first", tmp_path / "good")
+    (bad / "result.nc").write_bytes(b"")
+    linked = Run.create(tmp_path / "linked", {"command": "calibrate"}).folder
+    (tmp_path / "secret").write_text("secret", encoding="utf-8")
+    (linked / "report.html").symlink_to(tmp_path / "secret")
+    runs = find_runs([tmp_path])
+    found = {run.folder.name: number for number, run in enumerate(runs, 1)}
+    with running(runs) as server:
+        assert ask(server, "/")[0] == 200
+        assert ask(server, f"/run/{found['good']}")[0] == 200
+        for name, told in ((linked.name, "symbolic links"), (bad.name, "missing or damaged")):
+            status, text = ask(server, f"/run/{found[name]}")
+            assert status == 500 and told in text and "secret" not in text
 
 
 def test_foreign_hosts_are_refused(server: Any) -> None:
