@@ -95,13 +95,13 @@ def test_name_that_is_too_long(refused: Callable[..., str], arguments: tuple[str
     refused(*arguments, "a" * 5000)
 
 
-@pytest.mark.parametrize("arguments", [("report",), ("detect", "llama2-mini", "--corpus"), ("intervene",)])
+@pytest.mark.parametrize("arguments", [("report",), ("detect", "llama2-mini", "--quick", "--corpus"), ("intervene",)])
 def test_name_that_is_not_utf8(refused: Callable[..., str], arguments: tuple[str, ...]) -> None:
     """It can neither be printed nor stored as it is."""
     assert "caf" in refused(*arguments, os.fsdecode(b"caf\xe9.txt"))
 
 
-@pytest.mark.parametrize("arguments", [("report",), ("detect", "llama2-mini", "--corpus"), ("runs",)])
+@pytest.mark.parametrize("arguments", [("report",), ("detect", "llama2-mini", "--quick", "--corpus"), ("runs",)])
 def test_brackets_and_terminal_sequences_in_a_path(refused: Callable[..., str], arguments: tuple[str, ...]) -> None:
     """Neither is obeyed, and the name can be read."""
     said = refused(*arguments, "[/red]\x1b[2J[bold].txt")
