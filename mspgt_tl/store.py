@@ -185,7 +185,7 @@ class Run:
             if manifest["format"] not in READABLE:
                 raise StoreError(
                     f"{folder} was written in format {manifest['format']}; "
-                    f"this version reads {READABLE[0]} to {FORMAT}."
+                    f"this version reads {READABLE[0]} to {FORMAT}. Install a newer mspgt-tl."
                 )
             for part in ("identity", "stages", "notes", "files"):
                 if not isinstance(manifest.get(part, {} if part == "files" else None), dict):
