@@ -77,7 +77,7 @@ def weigh_evidence(
         n_null=config.null_curves,
     )
     found = replace(found, reasons=(*reasons, *found.reasons))
-    return _label(signals, sums, found, curves, resampled, n_null=config.null_curves)
+    return label_result(signals, sums, found, curves, resampled, n_null=config.null_curves)
 
 
 def reweigh(
@@ -111,7 +111,7 @@ def reweigh(
     return kept.assign(changed).assign_attrs(pack(found)[1] | {"prominence": prominence})
 
 
-def _label(
+def label_result(
     signals: Mapping[str, Signal],
     sums: Mapping[str, Mapping[str, np.ndarray]],
     found: Boundaries,
@@ -119,6 +119,7 @@ def _label(
     resampled: np.ndarray,
     n_null: int = 2000,
 ) -> xr.Dataset:
+    """Return a detection's curves and boundaries as labelled arrays."""
     import xarray as xr
 
     n_layers = curves.shape[1] + 1

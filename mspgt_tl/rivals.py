@@ -127,7 +127,7 @@ def _compare(
     for i, boundary in enumerate(boundaries):
         row["distance"][i] = min((b - boundary for b in rival.boundaries), key=abs)
         away = (picked - draws[:, i, None])[np.isfinite(draws[:, i])]
-        nearest = _nearest(away)
+        nearest = nearest_boundary(away)
         if len(nearest):
             row["within_one"][i] = float((np.abs(nearest) <= NEAR).mean())
         there = nearest[np.isfinite(nearest)]
@@ -136,7 +136,7 @@ def _compare(
     return row
 
 
-def _nearest(away: Float[np.ndarray, "row 2"]) -> Float[np.ndarray, "row"]:
+def nearest_boundary(away: Float[np.ndarray, "row 2"]) -> Float[np.ndarray, "row"]:
     """Return the distance closest to 0 of every row, the first of equal ones; nan where a row has none."""
     first = np.where(np.isnan(away), np.inf, np.abs(away)).argmin(axis=1)
     return np.take_along_axis(away, first[:, None], axis=1)[:, 0]

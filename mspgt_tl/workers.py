@@ -184,7 +184,7 @@ def _on_ray(
         options = {"num_cpus": threads, "num_gpus": gpus, "max_restarts": RETRIES, "max_task_retries": RETRIES}
         actor = ray.remote(**options)(_Worker)
         idle = [actor.remote(threads) for _ in range(count)]
-        _check_folder(ray, idle, folder)
+        check_shared_folder(ray, idle, folder)
         waiting, busy = deque(enumerate(items)), {}
         while waiting or busy:
             while idle and waiting:
@@ -226,7 +226,12 @@ def _cluster(ray: Any, workers: Workers) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_folder(ray: Any, workers: Sequence[Any], folder: Path) -> None:
+def check_shared_folder(ray: Any, workers: Sequence[Any], folder: Path) -> None:
+    """Raise unless every worker sees a file that is made in the folder.
+
+    Raises:
+        StoreError: one of them does not.
+    """
     token = folder.resolve() / f".seen-{uuid.uuid4().hex}.partial"
     token.touch()
     try:

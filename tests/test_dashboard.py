@@ -18,7 +18,7 @@ from mspgt_tl.dashboard import evidence_figure, render_report
 from mspgt_tl.dashboard.layers import weight_figure
 from mspgt_tl.dashboard.sheet import static_text
 from mspgt_tl.dashboard.words import interval_text, number, p_text, percent, verdict_words
-from mspgt_tl.evidence import _label, make_signals
+from mspgt_tl.evidence import label_result, make_signals
 
 NAMES = ("cka", "probe", "attention_jsd")
 SHA = "0123456789abcdef" * 4
@@ -44,7 +44,7 @@ def make_result(
     curves = shape * np.array([0.2, 0.05, 0.4])[:, None]
     resampled = curves + rng.normal(size=(200, *curves.shape)) * scale * np.array([0.2, 0.05, 0.4])[:, None]
     found = find_boundaries(curves, resampled=resampled, names=NAMES, n_null=200, rule=rule, weights=weights, seed=0)
-    return _label(make_signals(SignalConfig()), make_sums(n_layers, tasks), found, curves, resampled)
+    return label_result(make_signals(SignalConfig()), make_sums(n_layers, tasks), found, curves, resampled)
 
 
 def make_sums(n_layers: int, tasks: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
@@ -532,11 +532,11 @@ def test_near_ties_are_not_called_missing() -> None:
 
 def test_depth_is_the_gap_over_the_number_of_blocks() -> None:
     """Gap 3 of 12 blocks lies at a quarter, in the table of boundaries and in that of all gaps."""
-    from mspgt_tl.dashboard.page import _boundary_table, _gap_table
+    from mspgt_tl.dashboard.page import boundary_table, gap_table
 
     data = make_result((3, 9))
-    assert [row[1] for row in _boundary_table(data).rows] == [percent(0.25), percent(0.75)]
-    assert _gap_table(data).rows[2][1] == percent(0.25)
+    assert [row[1] for row in boundary_table(data).rows] == [percent(0.25), percent(0.75)]
+    assert gap_table(data).rows[2][1] == percent(0.25)
     assert percent(0.25) != percent(3 / 11)
 
 

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.config import BoundaryConfig
 from mspgt_tl.contracts import StreamSignal
-from mspgt_tl.rivals import _nearest, chance_near, rank_correlation, rival_rows, weigh_rivals
+from mspgt_tl.rivals import chance_near, nearest_boundary, rank_correlation, rival_rows, weigh_rivals
 from mspgt_tl.stats import bootstrap_counts
 
 N_FOLDS, N_GAPS, SEED = 40, 11, 3
@@ -130,4 +130,4 @@ def test_rank_correlation_is_spearman_s():
 def test_the_nearest_of_two_peaks_is_taken():
     """Equal distances: the first in depth; nan where a row has no peak."""
     away = np.array([[-3.0, 1.0], [-2.0, 2.0], [4.0, np.nan], [np.nan, np.nan]])
-    np.testing.assert_array_equal(_nearest(away), [1, -2, 4, np.nan])
+    np.testing.assert_array_equal(nearest_boundary(away), [1, -2, 4, np.nan])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mspgt_tl.errors import ConfigError, DataError, StoreError, WorkerError
-from mspgt_tl.workers import Shard, Workers, _check_folder
+from mspgt_tl.workers import Shard, Workers, check_shared_folder
 
 
 @pytest.mark.parametrize("count", [1, 3, 20, 30])
@@ -148,7 +148,7 @@ class TestOnRay:
 
         blind = ray.remote(Blind).remote()
         with pytest.raises(StoreError, match="not the same folder on node-7"):
-            _check_folder(ray, [blind], tmp_path)
+            check_shared_folder(ray, [blind], tmp_path)
         assert not list(tmp_path.iterdir())
         ray.kill(blind)
 

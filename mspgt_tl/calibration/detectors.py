@@ -76,10 +76,10 @@ def claim_from_ruptures(measured: Measured, seed: int) -> list[Claim]:
     scaled = (curves / noise[:, None]).T
     penalty = PENALTY * (scaled.shape[1] + 1) * np.log(len(scaled))
     ends = ruptures.Pelt(model="l2", min_size=1, jump=1).fit(scaled).predict(pen=penalty)
-    return [Claim(gap) for gap in _raised_segments(scaled.sum(axis=1), ends)]
+    return [Claim(gap) for gap in raised_segments(scaled.sum(axis=1), ends)]
 
 
-def _raised_segments(height: Float[np.ndarray, "gap"], ends: Sequence[int]) -> list[int]:
+def raised_segments(height: Float[np.ndarray, "gap"], ends: Sequence[int]) -> list[int]:
     """Return the highest gap of every segment that lies above its neighbours; none if there is one segment only."""
     starts = [0, *ends[:-1]]
     if len(starts) == 1:

@@ -65,7 +65,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
     except PermissionError as error:
         raise CorpusError(f"{path} cannot be read: {error.strerror}.") from error
-    except (lzma.LZMAError, zlib.error, EOFError, _zstd().ZstdError, OSError) as error:
+    except (lzma.LZMAError, zlib.error, EOFError, zstd_module().ZstdError, OSError) as error:
         raise CorpusError(
             f"{path}: whole compressed or plain file needed, but it is damaged after line {number} ({error})."
         ) from error
@@ -94,7 +94,7 @@ def _opener(magic: bytes) -> Callable[..., Any]:
     for start, opener in (
         (b"\x1f\x8b", gzip.open),
         (b"\xfd7zXZ\x00", lzma.open),
-        (b"\x28\xb5\x2f\xfd", _zstd().open),
+        (b"\x28\xb5\x2f\xfd", zstd_module().open),
         (b"BZh", bz2.open),
     ):
         if magic.startswith(start):
@@ -105,12 +105,13 @@ def _opener(magic: bytes) -> Callable[..., Any]:
 def open_for_writing(path: Path) -> IO[str]:
     """Open a text file for writing, compressed as its suffix says (`.gz`, `.xz`, `.zst`, `.bz2`)."""
     openers: dict[str, Callable[..., Any]] = dict(
-        zip(COMPRESSIONS, (gzip.open, lzma.open, _zstd().open, bz2.open), strict=True)
+        zip(COMPRESSIONS, (gzip.open, lzma.open, zstd_module().open, bz2.open), strict=True)
     )
     return openers.get(path.suffix, open)(path, "wt", encoding="utf-8", newline="\n")
 
 
-def _zstd() -> Any:
+def zstd_module() -> Any:
+    """Return Python's own `zstd` where it has one."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
@@ -169,7 +170,7 @@ def read_head(path: Path) -> bytes:
     with open_bytes(path) as file:
         try:
             return file.read(SAMPLE)
-        except (lzma.LZMAError, zlib.error, EOFError, _zstd().ZstdError, OSError):
+        except (lzma.LZMAError, zlib.error, EOFError, zstd_module().ZstdError, OSError):
             return b""
 
 

@@ -92,7 +92,7 @@ def render_report(
         *_null_sections(data, nulls),
         *rivals_section(data, rivals),
         *(section for draw in PANELS for section in draw(data, manifest)),
-        Section("All numbers by gap", "", tables=[_gap_table(data)], folded=True),
+        Section("All numbers by gap", "", tables=[gap_table(data)], folded=True),
     ]
     title, heading = f"Boundaries of {model}", f"Processing scales of {model}"
     carried = explorer_data(data, manifest, others)
@@ -115,7 +115,7 @@ def render_report(
 
 
 def _found_sections(data: xr.Dataset) -> list[Section]:
-    boundaries = _boundary_table(data)
+    boundaries = boundary_table(data)
     tables = [*([boundaries] if boundaries.rows else []), _signal_table(data)]
     found = Section("What was found", f"{_peak_counts(data)} {FUSION}", tables=tables, short="Found")
     why = missing_reasons(data)
@@ -286,7 +286,8 @@ def _null_sections(data: xr.Dataset, nulls: Mapping[str, xr.Dataset]) -> list[Se
     return [Section("What do null models give?", lead, plots, NULLS, notes, [table], short="Nulls")]
 
 
-def _boundary_table(data: xr.Dataset) -> Table:
+def boundary_table(data: xr.Dataset) -> Table:
+    """Return one row a boundary."""
     columns = ("gap", "relative depth", "95 % interval", "p", "presence", "mode mass", "near tie", "verdict")
     rows = []
     for i, gap in enumerate(data["boundary"].values):
@@ -339,7 +340,8 @@ def _signal_table(data: xr.Dataset) -> Table:
     return Table("Signals", ("signal", "weight", "reliability", "use", "unit", "definition"), rows, note)
 
 
-def _gap_table(data: xr.Dataset) -> Table:
+def gap_table(data: xr.Dataset) -> Table:
+    """Return one row a gap, with all curves."""
     names = [str(name) for name in data[SIGNAL].values]
     raw = [f"{name} [{unit}]" for name, unit in zip(names, data["unit"].values, strict=True)]
     columns = ["gap", "depth", *raw, *(f"{name}, as fused" for name in names), "fused", "fused 95 %", "contrast"]

@@ -81,7 +81,7 @@ def strongest_sentences(
         chosen = {gap: np.argsort(-by_fold[:, gap - 1])[:FOLDS_READ].tolist() for gap in gaps}
         parts = {name: signals[name] for name in active}
         read = {
-            fold: _read_fold(fold, parts, sums, model, sentences, folds, seed, config)
+            fold: read_fold(fold, parts, sums, model, sentences, folds, seed, config)
             for fold in sorted({fold for of_gap in chosen.values() for fold in of_gap})
         }
         for gap in gaps:
@@ -97,7 +97,7 @@ def strongest_sentences(
     )
 
 
-def _read_fold(
+def read_fold(
     fold: int,
     signals: Mapping[str, StreamSignal],
     sums: Mapping[str, Sums],

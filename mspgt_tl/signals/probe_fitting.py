@@ -149,7 +149,7 @@ def fit_probes(
             jobs.append(job)
     words, n_layers, d_model = len(train.features) + len(dev.features), *train.features.shape[1:]
     rows = words * d_model * product_dtype(device).itemsize
-    groups = _layer_groups(n_layers, rows + TRAINED * 4 * 2 * d_model * config.hidden, memory, device)
+    groups = layer_groups(n_layers, rows + TRAINED * 4 * 2 * d_model * config.hidden, memory, device)
     parts: dict[tuple[str, str], list[_Counted]] = {(job.task, job.kind): [] for job in jobs}
     for index, layers in enumerate(groups):
         inputs, tests = (Inputs(part.features, moments, device, layers=layers) for part in (train, dev))
@@ -310,7 +310,7 @@ def _on_share(progress: Progress | None, job: _Job, step: int, steps: int) -> Ca
     return report
 
 
-def _layer_groups(n_layers: int, layer_bytes: int, memory: float | None, device: str) -> list[slice]:
+def layer_groups(n_layers: int, layer_bytes: int, memory: float | None, device: str) -> list[slice]:
     """Cut the layers into groups that fit into the memory, one layer at least; layers never mix, so any cut does."""
     import torch
 

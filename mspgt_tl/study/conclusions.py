@@ -32,12 +32,12 @@ def conclusions(findings: Findings) -> list[str]:
             _on_existence,
             _on_chance,
             _on_published_rule,
-            _on_onsets,
+            on_onsets,
             _on_corpora,
             _on_curves,
             _on_families,
             _on_noise,
-            _on_doses,
+            on_doses,
             _on_predictions,
         )
         if (sentence := make(findings))
@@ -93,7 +93,8 @@ def _on_published_rule(findings: Findings) -> str:
     return text + "."
 
 
-def _on_onsets(findings: Findings) -> str:
+def on_onsets(findings: Findings) -> str:
+    """Say how many boundaries of the published rule lie at an onset or end."""
     table = findings.rules
     table = table[(table["kind"] == "trained") & (table["reading"] == next(iter(READINGS)))]
     count, near = int(table["count"].sum()), int(table["near"].sum())
@@ -107,7 +108,8 @@ def _on_onsets(findings: Findings) -> str:
     )
 
 
-def _on_doses(findings: Findings) -> str:
+def on_doses(findings: Findings) -> str:
+    """Say how far scales and models differ, by dose."""
     table = findings.ratios
     largest = table[np.isfinite(table["ratio"])].groupby("dose", sort=False)["ratio"].max() if len(table) else table
     if len(largest) == 0:

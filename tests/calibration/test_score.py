@@ -8,7 +8,7 @@ import ruptures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mspgt_tl.calibration.detectors import DETECTORS, Claim, _raised_segments
+from mspgt_tl.calibration.detectors import DETECTORS, Claim, raised_segments
 from mspgt_tl.calibration.measure import Measured
 from mspgt_tl.calibration.report import BEGIN, END, render_tables, replace_tables
 from mspgt_tl.calibration.score import judge, pooled_share, score, share_of_cases
@@ -99,9 +99,9 @@ def test_ruptures_search_is_exact() -> None:
 
 def test_raised_segments_are_claimed_at_their_highest_gap() -> None:
     """A hill of two gaps is one claim; a curve without change is none; a step is claimed on its high side."""
-    assert _raised_segments(np.array([0, 0, 3, 4, 0, 0.0]), [2, 4, 6]) == [4]
-    assert _raised_segments(np.arange(6.0), [6]) == []
-    assert _raised_segments(np.array([0, 0, 0, 2, 3, 2.0]), [3, 6]) == [5]
+    assert raised_segments(np.array([0, 0, 3, 4, 0, 0.0]), [2, 4, 6]) == [4]
+    assert raised_segments(np.arange(6.0), [6]) == []
+    assert raised_segments(np.array([0, 0, 0, 2, 3, 2.0]), [3, 6]) == [5]
 
 
 @settings(max_examples=50, deadline=None)

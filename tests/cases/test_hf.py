@@ -105,10 +105,10 @@ def test_tables_are_read_packed_and_not(tmp_path: Path, pack: Any, suffix: str, 
 
 def test_zstandard_is_read(tmp_path: Path) -> None:
     """The library is given what it needs for .zst."""
-    from mspgt_tl.corpora.lines import _zstd
+    from mspgt_tl.corpora.lines import zstd_module
 
     path = tmp_path / "a.jsonl.zst"
-    path.write_bytes(_zstd().compress((json.dumps({"text": RIVER}) + "\n").encode() * 2))
+    path.write_bytes(zstd_module().compress((json.dumps({"text": RIVER}) + "\n").encode() * 2))
     assert read_text_corpus(f"hf:{path}").sentences == (RIVER, RIVER)
 
 

@@ -242,10 +242,10 @@ def test_joiners_inside_words_stay(read: Callable[..., tuple[str, ...]]) -> None
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst", ".bz2", ".txt"])
 def test_compression_is_told_by_content(suffix: str, read: Callable[..., tuple[str, ...]]) -> None:
     """Each kind reads like plain text under its own name and any other; cut short, it is damaged."""
-    from mspgt_tl.corpora.lines import _zstd
+    from mspgt_tl.corpora.lines import zstd_module
 
     text = (f"{RIVER}\n" * 300).encode()
-    packers = (gzip.compress, lzma.compress, _zstd().compress, bz2.compress)
+    packers = (gzip.compress, lzma.compress, zstd_module().compress, bz2.compress)
     for pack, name in itertools.product(packers, (f"a{suffix}", "b")):
         assert len(read(pack(text), name)) == 300
         with pytest.raises(CorpusError, match=r"damaged|no sentence"):

@@ -9,7 +9,7 @@ import pytest
 
 from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.config import DetectConfig, SignalConfig, to_plain
-from mspgt_tl.evidence import _label, make_signals
+from mspgt_tl.evidence import label_result, make_signals
 from mspgt_tl.pipeline.detection import Detection
 
 
@@ -28,7 +28,7 @@ def made_detection(name: str, at: Sequence[int], probe_at: int | None = None) ->
     keys = [f"pos.{kind}.{part}" for kind in ("mlp", "linear", "control") for part in ("total", "hits")]
     counts = dict.fromkeys(keys, np.full((4, 2, 12, 3), 100.0))
     sums = {"probe": counts, "cka": {"hsic": hsic[None]}, "attention_jsd": {}}
-    data = _label(make_signals(SignalConfig()), sums, found, shape, resampled)
+    data = label_result(make_signals(SignalConfig()), sums, found, shape, resampled)
     identity = {"command": "detect", "config": to_plain(DetectConfig()), "model": {"name": name}}
     return Detection(data, {"identity": identity, "notes": {}, "stages": {}}, {}, None)
 

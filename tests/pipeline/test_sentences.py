@@ -15,7 +15,7 @@ from mspgt_tl.models.pretrained import load
 from mspgt_tl.passes.corpus import observe_corpus, stream
 from mspgt_tl.passes.folds import Folds, assign_folds
 from mspgt_tl.pipeline import detect
-from mspgt_tl.pipeline.sentences import _read_fold
+from mspgt_tl.pipeline.sentences import read_fold
 from mspgt_tl.signals.attention_jsd import AttentionDrift
 from mspgt_tl.signals.cka import CkaChange
 
@@ -38,7 +38,7 @@ def test_leaving_out_is_exact(model: Any, name: str, documents: Any) -> None:
     folds, config, signal = assign_folds(len(sentences), seed=0, documents=documents), StreamConfig(), SIGNALS[name]
     assert (len(set(folds.sizes.tolist())) > 1) == (documents is not None)
     sums = observe_corpus(model, sentences, {name: signal}, folds=folds, seed=0, config=config)
-    without, shown = _read_fold(2, {name: signal}, sums, model, sentences, folds, 0, config)
+    without, shown = read_fold(2, {name: signal}, sums, model, sentences, folds, 0, config)
     left_out = 4
     members = folds.order[folds.sizes[:2].sum() : folds.sizes[:3].sum()]
     rest = np.delete(members, left_out)

@@ -388,7 +388,7 @@ def test_layers_in_groups_give_the_same_counts(monkeypatch, planted_sums):
     """Where memory holds only a few layers at once, nothing changes but rounding, and all layers stand in order."""
     from mspgt_tl.signals import probe_fitting
 
-    monkeypatch.setattr(probe_fitting, "_layer_groups", lambda *_: [slice(0, 1), slice(1, 4), slice(4, 6)])
+    monkeypatch.setattr(probe_fitting, "layer_groups", lambda *_: [slice(0, 1), slice(1, 4), slice(4, 6)])
     sums, metadata = fit_probes(planted(2000, seed=0), planted(1000, seed=1), ("pos",), QUICK)
     assert {name: array.shape for name, array in sums.items()} == {n: a.shape for n, a in planted_sums[0].items()}
     np.testing.assert_allclose(f1_table(sums)[0], f1_table(planted_sums[0])[0], atol=0.02)
@@ -399,9 +399,9 @@ def test_layers_in_groups_give_the_same_counts(monkeypatch, planted_sums):
 @pytest.mark.parametrize(("layer_mb", "sizes"), [(1, [6]), (40, [2, 2, 2]), (300, [1] * 6)])
 def test_groups_of_layers_fit_into_the_memory_given(layer_mb, sizes):
     """Of 100 MB; one layer at least is held."""
-    from mspgt_tl.signals.probe_fitting import _layer_groups
+    from mspgt_tl.signals.probe_fitting import layer_groups
 
-    found = _layer_groups(6, layer_mb * 10**6, 100e6, "cpu")
+    found = layer_groups(6, layer_mb * 10**6, 100e6, "cpu")
     assert [part.stop - part.start for part in found] == sizes
     assert [part.stop for part in found[:-1]] == [part.start for part in found[1:]]
 

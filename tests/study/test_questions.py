@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from mspgt_tl.dashboard.study_questions import dose_figure, onset_figure, rules_figure
-from mspgt_tl.study.conclusions import _on_doses, _on_onsets
+from mspgt_tl.study.conclusions import on_doses, on_onsets
 from mspgt_tl.study.questions import DOSE_COLUMNS, OURS, dose_rows, ratio_rows, read_off, rule_rows
 
 SIGNALS = ["cka", "probe", "attention_jsd"]
@@ -141,10 +141,10 @@ def findings(kind: str = "trained") -> Any:
 
 def test_conclusions_count_onsets_and_name_doses():
     """One of the two boundaries is at the onset; ratios come with what was made equal."""
-    assert _on_onsets(findings()) == (
+    assert on_onsets(findings()) == (
         "With first tokens and sinks among the data, 1 of 2 boundaries that the published rule accepts in trained "
         "models lies within one gap of the onset or end of a massive activation or a sink (random gaps: 27%)."
     )
-    assert _on_onsets(findings("random weights")) == ""
-    told = _on_doses(findings())
+    assert on_onsets(findings("random weights")) == ""
+    told = on_doses(findings())
     assert "8 (equal σ), 8 (equal power), 1 (equal KL) times" in told
