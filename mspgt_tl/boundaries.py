@@ -87,7 +87,7 @@ class Boundaries:
     """Factor of each normalised signal: its reliability, 1 where that is unknown or not asked for, 0 if left out."""
     flat: tuple[bool, ...] = field(metadata=stored(SIGNAL))
     contrast: Float[np.ndarray, "gap"] = field(metadata=stored(GAP, long_name="fused local contrast"))
-    """Fused local contrast, the statistic of the existence test; nan where it was not made."""
+    """Fused roots of local contrasts, the statistic of the existence test; nan where it was not made."""
     contrast_threshold: float = field(metadata=stored())
     """The contrast that 5 % of the null curves exceed somewhere."""
     rule: Rule
