@@ -42,6 +42,7 @@ from mspgt_tl.contracts import FOLD
 from mspgt_tl.errors import StoreError
 from mspgt_tl.escape import anonymous
 from mspgt_tl.files import PARTIAL, append_whole, describe, describe_file, free_bytes, refusal, write_atomically
+from mspgt_tl.progress import LOG
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -82,6 +83,9 @@ class _Lock:
             holder = self._file.read(200).strip() or "another process"
             self._file.close()
             raise StoreError(f"{folder} is in use by {holder}. Wait for it to end, or choose another --out.") from error
+        # Whoever held it may have removed it, with all else of a run that had nothing.
+        if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(folder / LOCK)):
+            raise StoreError(f"{folder} was removed by another process. Run the same command again.")
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._file.flush()
@@ -309,6 +313,12 @@ class Run:
         del self.manifest["stages"][stage]
         self._write_manifest()
 
+    def discard(self) -> None:
+        """Remove what a run that has nothing yet left in its folder; what others put there meanwhile stays."""
+        self._sweep()
+        for name in (LOG, JOURNAL, MANIFEST, LOCK):
+            (self.folder / name).unlink(missing_ok=True)
+
     def require_same_versions(self) -> None:
         """Raise if what is about to be made could differ from what is there, for it is made with other packages.
 
@@ -433,7 +443,8 @@ def refuse_other_run(folder: Path, identity: Mapping[str, Any]) -> None:
 
 def _refuse_unwritable(folder: Path) -> None:
     """Raise if a folder cannot be made: something is tried where it would be, for permissions alone do not tell."""
-    nearest = next(above for above in folder.parents if above.exists())
+    # A link that leads nowhere is nearest, too: no folder can be made of it.
+    nearest = next(path for path in (folder, *folder.parents) if path.is_symlink() or path.exists())
     try:
         tempfile.TemporaryDirectory(prefix=".mspgt-", dir=nearest).cleanup()
     except OSError as error:

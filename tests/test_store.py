@@ -74,6 +74,29 @@ def test_foreign_folder_is_refused(tmp_path: Path) -> None:
         Run.create(tmp_path, IDENTITY)
 
 
+@pytest.mark.parametrize("place", ["link", "link/run", "file/run"])
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path, place: str) -> None:
+    """A link that leads nowhere, and a file where a folder is needed."""
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.refuse_other_run(tmp_path / place, IDENTITY)
+
+
+def test_a_lock_that_was_removed_meanwhile_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder removed the folder between our opening of the lock and our taking it."""
+    flock = store.fcntl.flock  # pyright: ignore[reportOptionalMemberAccess]
+
+    def late(*arguments: int) -> None:
+        (tmp_path / ".lock").rename(tmp_path / "gone")
+        (tmp_path / ".lock").touch()
+        flock(*arguments)
+
+    monkeypatch.setattr(store.fcntl, "flock", late)
+    with pytest.raises(StoreError, match="removed by another process"):
+        Run.create(tmp_path, IDENTITY)
+
+
 def test_stage_that_died_is_computed_again(tmp_path: Path) -> None:
     """An exception inside a stage leaves it unfinished."""
     run = Run.create(tmp_path / "run", IDENTITY)

@@ -108,8 +108,11 @@ class Kind(Generic[R]):
                     return result
             except MspgtError:
                 # What is left of a run that was refused would stand in the way of the mended input.
-                if fresh and not run.manifest["stages"] and not run.manifest.get("files"):
-                    _remove(folder, fresh)
+                if fresh and not run.manifest["stages"] and not run.manifest["files"]:
+                    run.discard()
+                    for path in fresh:
+                        with suppress(OSError):  # something else was put there
+                            path.rmdir()
                 raise
             except KeyboardInterrupt as stopped:
                 if out is not None:
@@ -224,13 +227,6 @@ def _fresh(folder: Path) -> list[Path]:
     """Return the folder, if nothing is in it yet, and those above it that will be made with it."""
     above = [path for path in folder.parents if not path.exists()]
     return [] if folder.is_dir() and any(folder.iterdir()) else [folder, *above]
-
-
-def _remove(folder: Path, fresh: list[Path]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    for path in fresh[1:]:
-        with suppress(OSError):  # something else was put there
-            path.rmdir()
 
 
 @contextmanager

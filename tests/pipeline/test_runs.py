@@ -15,11 +15,13 @@ import pytest
 from typer.testing import CliRunner
 
 from mspgt_tl.cli import app
-from mspgt_tl.errors import ActivationError, CorpusError, StoreError
+from mspgt_tl.errors import ActivationError, ConfigError, CorpusError, StoreError
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.pipeline import detect
 from mspgt_tl.pipeline.runs import RunInfo, describe_run, find_runs
 from mspgt_tl.pipeline.serve import make_server
+from mspgt_tl.pipeline.shell import Kind
+from mspgt_tl.progress import Told
 from mspgt_tl.store import Run
 
 SMALL = {
@@ -151,6 +153,22 @@ def test_a_run_that_finished_nothing_leaves_nothing(tiny_folder: Path, tmp_path:
         with pytest.raises(ActivationError, match="from block 2 on"):
             detect(damaged, config=SMALL, out=tmp_path / out)
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_run_that_finished_nothing_removes_nothing_of_others(tmp_path: Path) -> None:
+    """Somebody's notes, and a quick look that another process has begun inside."""
+
+    def refuse(run: Run) -> None:
+        (run.folder / "notes.txt").write_text("mine", encoding="utf-8")
+        Run.create(run.folder / "quick", {"command": "toy", "quick": True})
+        raise ConfigError("refused")
+
+    toy: Kind[Any] = Kind("toy", "toy", lambda _: True, lambda run: run, str)
+    with pytest.raises(ConfigError):
+        toy.make(tmp_path / "run", {}, refuse, Told(None, None), "a plan")
+    left = {path.name for path in (tmp_path / "run").rglob("*")}
+    assert left == {"notes.txt", "quick", "manifest.json", ".lock"}
+    assert Run.read(tmp_path / "run" / "quick").manifest["identity"]["quick"]
 
 
 def test_a_run_that_finished_something_keeps_it(tiny_folder: Path, tmp_path: Path) -> None:
