@@ -123,12 +123,12 @@ def _verdict(found: Comparison) -> tuple[str, list[str]]:
     if tested.empty:
         return "No two models can be compared: fewer than two of them have two boundaries.", []
     apart = tested[tested["p_holm"] < ALPHA]
-    what = "differences between models"
+    but = ""
     if len(found.doubts) == len(found.located):
-        what = "differences between candidates, none of which is supported,"
+        but = ", but all are between candidates, none of which is supported"
     elif found.doubts:
-        what = f"differences, {len(found.doubts)} of {len(found.located)} models having mere candidates,"
-    headline = f"{len(apart)} of {len(tested)} {what} go beyond what the text leaves open."
+        but = f", but {len(found.doubts)} of {len(found.located)} models have mere candidates"
+    headline = f"{len(apart)} of {len(tested)} differences are larger than resampling the text explains{but}."
     rows: list[dict[str, Any]] = apart.to_dict("records")  # pyright: ignore[reportAssignmentType]
     largest = sorted(rows, key=lambda row: -abs(row["difference"]))[:3]
     return headline, [

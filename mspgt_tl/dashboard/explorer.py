@@ -35,8 +35,10 @@ from mspgt_tl.stats import TAILS
 if TYPE_CHECKING:
     import xarray as xr
 
-PACKED_BYTES = 180_000
+PACKED_BYTES = 150_000
 """A page carries no more of the resamples than this, before base64; a deep model's page has fewer of them."""
+VARIANTS_SHARE = 0.3
+"""Of these bytes, for the resamples of the audit's variants."""
 GRID_POINTS = 70
 """Weights at which p-values are computed beforehand, at most."""
 VARIANT_POINTS = 16
@@ -69,8 +71,9 @@ def explorer_data(
     weights = _asked_weights(data, identity.get("config", {}).get("boundaries", {}).get("weights"))
     n_signals = data.sizes[SIGNAL]
     resampled = data["resampled"].transpose(RESAMPLE, SIGNAL, GAP).values.astype(float)
-    shown = resampled[: max(1, packed_bytes // (2 * n_signals * data.sizes[GAP]))]
-    variants = _variants(data)
+    variants = _variants(data, VARIANTS_SHARE * packed_bytes)
+    room = packed_bytes * (1 - VARIANTS_SHARE * bool(variants))
+    shown = resampled[: max(1, int(room) // (2 * n_signals * data.sizes[GAP]))]
     return _plain(
         {
             "name": Path(identity.get("model", {}).get("name", "this run")).name,
@@ -150,25 +153,25 @@ def _signals(data: xr.Dataset, resampled: np.ndarray | None = None) -> list[dict
     return found
 
 
-def _variants(data: xr.Dataset) -> list[dict[str, Any]]:
+def _variants(data: xr.Dataset, packed_bytes: float = 0) -> list[dict[str, Any]]:
     """Return the audit's variants that put another measurement in a signal's place; not those that leave one out."""
     if "audit_curve" not in data:
         return []
     found = []
-    for i, name in enumerate(data["variant"].values):
-        signal, curve = str(data["audit_signal"].values[i]), data["audit_curve"].values[i]
-        if not signal:
-            continue
+    replacing = [i for i, signal in enumerate(data["audit_signal"].values) if str(signal)]
+    count = max(1, int(packed_bytes) // (2 * data.sizes[GAP] * max(1, len(replacing))))
+    for i in replacing:
+        name, signal, curve = (data[part].values[i] for part in ("variant", "audit_signal", "audit_curve"))
         resampled = data["audit_resampled"].values[i].astype(float)
         trust = reliability(curve[None], resampled[:, None])[0] if np.isfinite(resampled).all() else np.nan
         found.append(
             {
                 "name": str(name),
                 "label": f"{name} ({signal})",
-                "signal": signal,
+                "signal": str(signal),
                 "curve": curve,
                 "reliability": float(trust),
-                "resampled": _pack(resampled[:, None]),
+                "resampled": _pack(resampled[:count, None]),
             }
         )
     return found

@@ -80,7 +80,7 @@ def test_the_page_says_which_models_differ(complete: list[Detection], tmp_path: 
     page = found.save(tmp_path / "new")
     assert page == tmp_path / "new" / "comparison.html"
     text = page.read_text("utf-8")
-    assert "1 of 2 differences between models go beyond" in text
+    assert "1 of 2 differences are larger than resampling the text explains" in text
     assert "points shallower than models/other" in text
     assert text.count("data-figure") >= 2
     assert found.save(tmp_path / "x.html").name == "x.html"

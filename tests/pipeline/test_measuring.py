@@ -53,6 +53,6 @@ def test_what_cannot_be_measured_is_refused(tiny_folder: Path) -> None:
     with pytest.raises(CorpusError, match="but dict came"):
         measure(tiny_folder, {"text": TEXT})  # type: ignore[arg-type]
     with pytest.raises(DataError, match="Text 0 is no Unicode text"):
-        measure(tiny_folder, [f"{sentence} \ud800" for sentence in TEXT])
+        measure(tiny_folder, [f"{sentence} \ud800" for sentence in TEXT.sentences])
     with pytest.raises(CorpusError, match="200 usable sentences"):
         measure(tiny_folder, ["The dog sleeps in the old house."])

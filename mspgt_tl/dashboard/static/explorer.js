@@ -567,7 +567,7 @@ class Explorer {
     this.cross.setAttribute("cx", cx);
     this.cross.setAttribute("cy", cy);
     this.key.replaceChildren("Highest peak at gap ", ...[...seen].sort((a, b) => a - b).flatMap(gap =>
-      [h("span", { class: "chip", style: `background: ${hue(gap)}` }), `${gap} `]), ". Click to choose.");
+      [h("span", { class: "choice" }, h("span", { class: "chip", style: `background: ${hue(gap)}` }), `${gap}`), " "]), "· click to choose");
   }
 
   showFound() {
@@ -660,9 +660,13 @@ class Explorer {
     const { data, bos, root } = this, profile = data.profile;
     if (!bos || !bos.parentElement.open) return;
     const near = this.found.boundaries.filter(gap => profile.onset.some((on, i) => on && Math.abs(i + 1 - gap) <= 1));
-    const onsets = profile.onset.flatMap((on, i) => (on ? [`gap ${i + 1} (${on > 0 ? "starts" : "ends"})`] : []));
-    this.bosNote.textContent = (onsets.length ? `A massive activation or a sink starts or ends at ${onsets.join(", ")}. `
-      + (near.length ? `Gap ${near.join(" and ")} lies there or beside it; a random gap would in ${percent(profile.chance)}. ` : "No peak lies within one gap of it. ")
+    const onsets = [["starts", 1], ["ends", -1]].flatMap(([what, sign]) => {
+      const gaps = profile.onset.flatMap((on, i) => (on * sign > 0 ? [i + 1] : []));
+      return gaps.length ? [`${what} at gap${gaps.length > 1 ? "s" : ""} ${gaps.join(", ")}`] : [];
+    });
+    this.bosNote.textContent = (onsets.length ? `A massive activation or a sink ${onsets.join(" and ")}. `
+      + (near.length ? `${near.length > 1 ? "Gaps" : "Gap"} ${near.join(" and ")} ${near.length > 1 ? "lie" : "lies"} there or beside; `
+        + `a random gap would in ${percent(profile.chance)}. ` : "No peak lies within one gap of it. ")
       : "No massive activation or sink starts or ends at any gap. ")
       + "Norm of the first token over the median of the others, and the share of attention that it and other sinks take.";
     const [ink, line, accent, soft] = ["ink", "line", "accent", "soft"].map(name => colour(root, name));
