@@ -168,6 +168,8 @@ def spots(tree: ast.AST) -> Iterator[tuple[ast.AST, str, ast.AST]]:
             continue
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
+        if isinstance(node, ast.AnnAssign) and "ClassVar" in ast.unparse(node.annotation):
+            continue  # what a signal is called, and where it stands
         yield from changes(node)
         # Annotations and defaults of parameters say what is expected; only bodies compute.
         if isinstance(node, ast.FunctionDef):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -133,14 +133,12 @@ class Findings:
 
         `published`: gaps that the published rule accepts on the same curves.
         """
-        import pandas as pd
-
         rows: list[dict[str, Any]] = []
         for (corpus, model), detection in self.detections.items():
             rows += self._boundary_rows(model, corpus, detection.data)
             for null, data in detection.nulls.items():
                 rows += self._boundary_rows(model, SHUFFLED[null].format(corpus), data)
-        return pd.DataFrame(rows, columns=BOUNDARY_COLUMNS).astype({"random": bool})
+        return frame(rows, columns=BOUNDARY_COLUMNS).astype({"random": bool})
 
     def _boundary_rows(self, model: str, corpus: str, data: xr.Dataset) -> list[dict[str, Any]]:
         n_layers = int(data.attrs["n_layers"])
@@ -169,8 +167,6 @@ class Findings:
     @cached_property
     def rules(self) -> pd.DataFrame:
         """What the published rule and ours say of trained weights, random weights and shuffled words, first corpus."""
-        import pandas as pd
-
         rows = []
         for (corpus, model), detection in self.detections.items():
             if corpus != self.study.config.first_corpus:
@@ -178,22 +174,18 @@ class Findings:
             rows += rule_rows(model, "random weights" if is_random(model) else "trained", detection.data)
             for null, data in detection.nulls.items():
                 rows += rule_rows(model, SHUFFLED[null].format(corpus).partition(", ")[2], data)
-        return pd.DataFrame(rows, columns=list(RULE_COLUMNS))
+        return frame(rows, columns=RULE_COLUMNS)
 
     @cached_property
     def doses(self) -> pd.DataFrame:
         """KL of the next token by model, scale and dose."""
-        import pandas as pd
-
         rows = [row for model, sweep in self.interventions.items() for row in dose_rows(model, sweep)]
-        return pd.DataFrame(rows, columns=list(DOSE_COLUMNS))
+        return frame(rows, columns=DOSE_COLUMNS)
 
     @cached_property
     def ratios(self) -> pd.DataFrame:
         """Brittleness ratios between scales and between models, by dose."""
-        import pandas as pd
-
-        return pd.DataFrame(ratio_rows(self.doses), columns=["dose", "between", "ratio", "controls"])
+        return frame(ratio_rows(self.doses), columns=["dose", "between", "ratio", "controls"])
 
     @cached_property
     def dependence(self) -> Dependence | None:
@@ -222,22 +214,18 @@ class Findings:
     @cached_property
     def effects(self) -> pd.DataFrame:
         """Effects of noise by model and scale, as `mspgt compare --effects` takes them, and KL of the next token."""
-        import pandas as pd
-
         tables = []
         for model, sweep in self.interventions.items():
             family = self.family(model)
             tables.append(sweep_effects(sweep.statistics, model=model, family=family))
             tables.append(_kl_effects(sweep, model, family))
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        return _joined(tables)
 
     @cached_property
     def scales(self) -> pd.DataFrame:
         """What noise in each scale does to the next token, beside controls of as many blocks at other depths."""
-        import pandas as pd
-
         rows = [row for model, sweep in self.interventions.items() for row in self._scale_rows(model, sweep)]
-        return pd.DataFrame(rows)
+        return frame(rows)
 
     def _scale_rows(self, model: str, sweep: Intervention) -> list[dict[str, Any]]:
         level = sweep.manifest["notes"]["compared_level"]
@@ -275,20 +263,16 @@ class Findings:
     @cached_property
     def table_2(self) -> pd.DataFrame:
         """The paper's Table 2 anew: changes in per cent by model and scale."""
-        import pandas as pd
-
         parts = []
         for model, sweep in self.interventions.items():
             table = sweep.table_2.reset_index()
             table.insert(0, "model", model)
             parts.append(table)
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        return _joined(parts)
 
     @cached_property
     def measurements(self) -> pd.DataFrame:
         """The excess of the jumps of the information's slope at boundaries, by model (prediction 1.2)."""
-        import pandas as pd
-
         rows = []
         for model, theory in self.theories.items():
             part = theory.parts["information"]
@@ -299,25 +283,21 @@ class Findings:
             if math.isfinite(value) and not is_random(model):
                 row = {"model": model, "quantity": KINK, "value": value, "low": float(low), "high": float(high)}
                 rows.append(row | {"p": float(part["p_value"].values[i])})
-        return pd.DataFrame(rows, columns=["model", "quantity", "value", "low", "high", "p"])
+        return frame(rows, columns=["model", "quantity", "value", "low", "high", "p"])
 
     @cached_property
     def theory(self) -> pd.DataFrame:
         """Sensitivity, closure, β and H-VIB rate by model and scale."""
-        import pandas as pd
-
         rows = [
             {"model": model, **{name: row[name] for name in THEORY_COLUMNS}}
             for model, theory in self.theories.items()
             for row in summarise(theory)["scales"]
         ]
-        return pd.DataFrame(rows, columns=["model", *THEORY_COLUMNS]).astype(dict.fromkeys(THEORY_COLUMNS[2:], float))
+        return frame(rows, columns=["model", *THEORY_COLUMNS]).astype(dict.fromkeys(THEORY_COLUMNS[2:], float))
 
     @cached_property
     def rivals(self) -> pd.DataFrame:
         """Where other readings of depth put boundaries on the first corpus, and how they agree with the fused ones."""
-        import pandas as pd
-
         rows = []
         for (corpus, model), detection in self.detections.items():
             if corpus != self.study.config.first_corpus or detection.rivals is None or is_random(model):
@@ -338,7 +318,7 @@ class Findings:
                         "by_chance": float(np.mean(chance)) if chance else math.nan,
                     }
                 )
-        return pd.DataFrame(rows)
+        return frame(rows)
 
     @cached_property
     def rival_pairs(self) -> pd.DataFrame:
@@ -375,8 +355,6 @@ class Findings:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """One row a prediction: the verdict on supported boundaries, and what the estimates alone would say."""
-        import pandas as pd
-
         names = [name for name in SETS for _ in load_set(name).predictions]
         rows = []
         for set_name, strict, loose in zip(names, self.judged["supported"], self.judged["found"], strict=True):
@@ -401,13 +379,11 @@ class Findings:
                     "further": strict.further,
                 }
             )
-        return pd.DataFrame(rows)
+        return frame(rows)
 
     @cached_property
     def progress(self) -> pd.DataFrame:
         """Every step with what it came to."""
-        import pandas as pd
-
         rows = []
         for step in self.steps:
             outcome = self.study.outcomes.get(step.name)
@@ -415,13 +391,11 @@ class Findings:
             seconds = math.nan if outcome is None else outcome.seconds
             rows.append({"stage": step.stage, "model": step.model, "corpus": step.corpus, "state": state})
             rows[-1] |= {"seconds": seconds, "folder": step.name}
-        return pd.DataFrame(rows)
+        return frame(rows)
 
     @cached_property
     def inputs(self) -> pd.DataFrame:
         """What every model is and what it read, by its weights' and its texts' hashes: enough to see it is the same."""
-        import pandas as pd
-
         rows = []
         for (corpus, model), detection in self.detections.items():
             identity = detection.manifest["identity"]
@@ -444,7 +418,7 @@ class Findings:
                     "version": detection.manifest["packages"].get("mspgt-tl", ""),
                 }
             )
-        return pd.DataFrame(rows)
+        return frame(rows)
 
 
 BOUNDARY_COLUMNS = [
@@ -467,9 +441,20 @@ BOUNDARY_COLUMNS = [
 THEORY_COLUMNS = ["scale", "blocks", "sensitivity", "closure_float32", "closure_float64", "beta", "hvib_rate"]
 
 
-def _kl_effects(sweep: Intervention, model: str, family: str) -> pd.DataFrame:
+def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return rows as a table; with columns, an empty one has them, too."""
     import pandas as pd
 
+    return pd.DataFrame(rows, columns=None if columns is None else list(columns))
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _kl_effects(sweep: Intervention, model: str, family: str) -> pd.DataFrame:
     effects, rows = sweep.effects, []
     for scale in SCALES:
         if scale not in effects["target"].values:
@@ -479,7 +464,7 @@ def _kl_effects(sweep: Intervention, model: str, family: str) -> pd.DataFrame:
             row = {"metric": NEXT_TOKEN_KL, "scale": scale, "effect": float(own["kl"]), "low": float(own["kl_low"])}
             row |= {"high": float(own["kl_high"]), "model": model, "family": family}
             rows.append(row | {"dose": f"{effects.attrs['dose']}={level:g}"})
-    return pd.DataFrame(rows)
+    return frame(rows)
 
 
 def _places(gaps: Sequence[int], intervals: Sequence[Sequence[float]]) -> str:

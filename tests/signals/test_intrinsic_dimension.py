@@ -72,6 +72,11 @@ def drawn_rows(batch, layer: int, fold: int, keep=lambda i: True) -> np.ndarray:
     return np.stack([batch.resid[layer][i, batch.drawn[i]].double().numpy() for i in members])
 
 
+def test_three_points_have_a_dimension():
+    """At 0, 1 and 3 the second neighbour is 3, 2 and 1.5 times as far as the first: 2 / ln 9."""
+    assert two_nn(torch.tensor([[0.0], [1], [3]])) == pytest.approx(2 / np.log(9))
+
+
 def test_neighbours_are_sought_within_folds(batch, sums_of):
     """n and Σ ln μ of each fold as if it were alone, then added."""
     sums = sums_of(IntrinsicDimension(), batch)
