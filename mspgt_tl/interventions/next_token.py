@@ -23,8 +23,9 @@ from mspgt_tl.interventions.hooks import Hook, Positions
 from mspgt_tl.interventions.noise import check_hooked
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.passes.batches import LENGTH, POSITIONS, Batches, Padded, made_batches
-from mspgt_tl.passes.capture import capture
+from mspgt_tl.passes.capture import capture, resume
 from mspgt_tl.passes.data import data_tokens
+from mspgt_tl.passes.readout import logits_of
 from mspgt_tl.stats import ratio_intervals
 
 if TYPE_CHECKING:
@@ -111,14 +112,6 @@ def clean_passes(
     return made_batches(model, [encoding.ids[i] for i in usable], "effects", run, positions=batch_positions)
 
 
-def logits_of(model: Any, resid: Float[Tensor, "predicted d_model"]) -> Float[Tensor, "predicted vocab"]:
-    """Return logits, in float32 at least, of what leaves the last block."""
-    import torch
-
-    logits = model(resid[:, None], start_at_layer=model.cfg.n_layers)[:, 0]
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
 def predict(logits: Float[Tensor, "predicted vocab"]) -> Predictions:
     """Return logits with what others are compared by."""
     return Predictions(logits, logits.softmax(-1), logits.argmax(-1))
@@ -140,10 +133,7 @@ def disturb_levels(
     first, n_levels, n_rows = min(layers), len(sigmas), len(clean.tokens)
     size = sigmas[0] if n_levels == 1 else torch.tensor(sigmas, dtype=torch.float64).repeat_interleave(n_rows)
     hooks = make_hooks(layers, size, clean.ids.repeat(n_levels), Positions(clean.positions.repeat(n_levels, 1)))
-    anything: Any = model
-    with torch.inference_mode(), model.hooks(fwd_hooks=hooks):
-        entered = clean.resid[first].repeat(n_levels, 1, 1)
-        left = anything(entered, start_at_layer=first, stop_at_layer=model.cfg.n_layers)
+    left = resume(model, clean.resid[first].repeat(n_levels, 1, 1), first, hooks)
     return left.view(n_levels, n_rows, *left.shape[1:])
 
 

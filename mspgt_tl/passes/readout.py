@@ -22,6 +22,14 @@ def unembed(model: CausalModel, resid: Float[Tensor, "*any d_model"]) -> Float[T
     return soft_cap(logits.reshape(*resid.shape[:-1], -1), float(getattr(model.cfg, "output_logits_soft_cap", 0) or 0))
 
 
+def logits_of(model: CausalModel, resid: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any vocab"]:
+    """Return the same in float32 at least, to be compared."""
+    import torch
+
+    logits = unembed(model, resid)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def check_readout(model: CausalModel) -> None:
     """Raise unless the model can be read out at any layer.
 

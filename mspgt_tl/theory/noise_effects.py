@@ -21,7 +21,7 @@ from mspgt_tl.interventions.next_token import CHUNK_NUMBERS, compare_logits, pre
 from mspgt_tl.interventions.noise import noise_hooks
 from mspgt_tl.passes.batches import POSITIONS
 from mspgt_tl.passes.capture import capture, resume
-from mspgt_tl.passes.readout import unembed
+from mspgt_tl.passes.readout import logits_of
 from mspgt_tl.theory.texts import TokenBatch, read_texts, text_batches
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class _Batch:
             size = max(1, CHUNK_NUMBERS // int(model.cfg.d_vocab))
             self.places = [tuple(part.unbind(1)) for part in batch.is_data.nonzero().split(size)]
             self.targets = self.following.split(size)
-            self.clean = [predict(self._logits(self.found.resid[-1], part)) for part in self.places]
+            self.clean = [predict(logits_of(model, self.found.resid[-1][part])) for part in self.places]
             losses = [
                 -found.logits.double().log_softmax(-1).gather(-1, target[:, None])[:, 0]
                 for found, target in zip(self.clean, self.targets, strict=True)
@@ -157,19 +157,13 @@ class _Batch:
         with torch.inference_mode():
             last = resume(self.model, self.found.entering(first), first, hooks)
             found = [
-                compare_logits(before, self._logits(last, part), target)
+                compare_logits(before, logits_of(self.model, last[part]), target)
                 for part, before, target in zip(self.places, self.clean, self.targets, strict=True)
             ]
             kl, loss = (torch.cat([part[i] for part in found]) for i in range(2))
             if not bool(kl.isfinite().all()):
                 raise ActivationError("Logits are nan or inf; the noise may be too large for the dtype.")
             return self._by_row(kl), self._by_row(loss * self.scored)
-
-    def _logits(self, last: Float[Tensor, "batch pos d_model"], part: Any) -> Float[Tensor, "token vocab"]:
-        import torch
-
-        logits = unembed(self.model, last[part])
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _by_row(self, values: Float[Tensor, "token"]) -> Float[np.ndarray, "batch"]:
         """Sum over each row's data tokens."""
