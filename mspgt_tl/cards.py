@@ -34,6 +34,7 @@ def thumbnail(fused: Float[np.ndarray, "gap"], boundaries: Iterable[int]) -> str
 def card(heading: str, lines: Sequence[str], table: pd.DataFrame | None = None, picture: str = "") -> str:
     """Return an object's card as HTML that takes the notebook's own colours; a table without rows is left out."""
     told = "".join(f"<p style='margin:2px 0'>{escape(line)}</p>" for line in lines)
-    is_shown = table is not None and len(table)
-    shown = table.to_html(index=False, border=0, na_rep="–", float_format="{:.3g}".format) if is_shown else ""
+    shown = ""
+    if table is not None and len(table):
+        shown = table.to_html(index=False, border=0, na_rep="–", float_format="{:.3g}".format)
     return f"<div><b>{escape(heading)}</b>{told}{picture}{shown}</div>"

@@ -47,7 +47,7 @@ def check_seed(seed: Any) -> None:
     Raises:
         ConfigError: not a whole number from 0 to 2^64 - 1.
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**64:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**64:
         raise ConfigError(f"A seed is a whole number from 0 to 2^64 - 1, got {seed!r}.")
 
 

@@ -91,8 +91,8 @@ def share_interval(hits: int, n: int) -> tuple[float, float]:
     """
     from statsmodels.stats.proportion import proportion_confint
 
-    low, high = proportion_confint(hits, n, alpha=1 - LEVEL, method="beta")
-    return float(low), float(high)
+    low, high = (float(end) for end in np.asarray(proportion_confint(hits, n, alpha=1 - LEVEL, method="beta")))
+    return low, high
 
 
 @dataclass(frozen=True)

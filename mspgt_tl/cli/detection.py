@@ -138,6 +138,8 @@ def detect(
     from mspgt_tl.config import DetectConfig, settings_of, to_plain
     from mspgt_tl.contracts import signals_of
     from mspgt_tl.pipeline.checks import check_folder, check_nulls, check_weights, count_blocks
+    from mspgt_tl.pipeline.detection import read_text
+    from mspgt_tl.pipeline.inputs import open_treebank
     from mspgt_tl.store import MANIFEST, QUICK, default_folder
 
     settings = gather_settings(config, set_)
@@ -160,8 +162,8 @@ def detect(
             check_weights(asked.boundaries.weights, [part.name for part in signals_of("fused")])
             check_nulls(null or [], model)
             check_folder(folder, {"command": "detect", "config": to_plain(asked)})
-            text = None if corpus is None else pipeline.detection.read_text(corpus, asked)
-            trees = treebank and pipeline.inputs.open_treebank(treebank, asked, skip_bad=skip_bad)
+            text = None if corpus is None else read_text(corpus, asked)
+            trees = treebank and open_treebank(treebank, asked, skip_bad=skip_bad)
             announce(model, asked, text=corpus, treebank=treebank, **{"device": device, "dtype": dtype})
         result = pipeline.detect(
             model,

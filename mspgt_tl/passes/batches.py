@@ -70,7 +70,7 @@ class Batches(Generic[B]):
         self,
         model: CausalModel,
         use: str,
-        batches: Iterable[Sequence[int]],
+        batches: Iterable[Any],
         positions: Callable[[Sequence[int]], int],
         make: Callable[[Any], B],
         *,

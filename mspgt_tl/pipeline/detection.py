@@ -486,9 +486,10 @@ class _Stages:
     def probe(self, task: str, words: list[ProbeData]) -> xr.Dataset:
         """Return the sums of one task's probes; the first to need the words' vectors leaves them for the others."""
         words[:] = words or self._read_words()
-        config = self.config
+        (train, dev), config = words, self.config
         sums, details = fit_probes(
-            *words,
+            train,
+            dev,
             (task,),
             replace(config.probe, seed=config.probe.seed + config.seed),
             device=str(self.inputs.model.cfg.device),
