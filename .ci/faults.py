@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 FAULTS = ("kill", "damage", "second", "disk")
-PATIENCE = 300.0
+PATIENCE = 900.0
 """Seconds after which a command counts as hanging."""
 
 DETECT = {
@@ -333,7 +333,9 @@ class Fork:
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             warnings.simplefilter("ignore")
             if events and watch is not None:
-                _kill_at(str(watch), events)
+                _at_events(
+                    str(watch), lambda number: os.kill(os.getpid(), signal.SIGKILL) if number >= events else None
+                )
             if seconds:
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -372,40 +374,29 @@ class Fork:
         return Ended(code, said)
 
 
-def _kill_at(folder: str, count: int) -> None:
-    """Let this process kill itself at the n-th event of a file in a folder: opened, made, renamed, removed."""
-    left = count
+def _at_events(folder: str, act: Callable[[int], None]) -> None:
+    """Call a function at every event of a file in a folder (opened, made, renamed, removed) with its number, from 1."""
+    number = 0
 
     def hook(event: str, values: tuple[Any, ...]) -> None:
-        nonlocal left
+        nonlocal number
         if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree") and any(
             isinstance(value, str | Path) and str(value).startswith(folder) for value in values
         ):
-            left -= 1
-            if left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            number += 1
+            act(number)
 
     sys.addaudithook(hook)
 
 
 def count_events(command: Command, folder: Path) -> tuple[int, float]:
     """Return how many file events an undisturbed run has, and how long it takes; the folder then holds it."""
-    started = time.monotonic()
-    counted = folder.with_suffix(".events")
+    started, numbers, counted = time.monotonic(), [0], folder.with_suffix(".events")
 
     def work() -> None:
-        number = 0
-
-        def hook(event: str, values: tuple[Any, ...]) -> None:
-            nonlocal number
-            if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree") and any(
-                isinstance(value, str | Path) and str(value).startswith(str(folder)) for value in values
-            ):
-                number += 1
-
-        sys.addaudithook(hook)
+        _at_events(str(folder), numbers.append)
         command.run(folder)
-        counted.write_text(str(number))
+        counted.write_text(str(numbers[-1]))
 
     ended = Fork(work).wait()
     if ended.code:

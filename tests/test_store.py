@@ -35,7 +35,7 @@ def test_a_stage_is_the_same_file_whenever_it_is_made(tmp_path: Path) -> None:
     for name in "ab":
         Run.create(tmp_path / name, IDENTITY).stage("cka", lambda: pack_sums({"rows": np.ones(2)}))
         files.append((tmp_path / name / "cka.nc").read_bytes())
-        time.sleep(1.1)  # netCDF could keep seconds
+        time.sleep(1.1 * (name == "a"))  # netCDF could keep seconds
     assert files[0] == files[1]
     assert len(files[0]) < 20_000
 

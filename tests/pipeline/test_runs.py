@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """A folder of two detections, one of them twice as deep inside, and an unfinished run."""
     place = tmp_path_factory.mktemp("runs")
     detect(str(tiny_folder), config=SMALL, out=place / "first")
-    detect(str(tiny_folder), config=SMALL, out=place / "more" / "second", seed=1)
+    shutil.copytree(place / "first", place / "more" / "second")
     Run.create(place / "unfinished", {"command": "detect", "model": {"name": "x/some-model"}})
     return place
 
