@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py [--json]      # about five minutes of one core
 
-Random Llamas; one size at a time is doubled and doubled again, and an exponent is the slope of the logarithms of what
+Random Llamas; one size at a time grows twice, and an exponent is the slope of the logarithms of what
 all three took. Times are of the processor, one thread; memory is what a process grows by, each size in a process of its
 own. A part that does not grow lowers an exponent, memory's above all: it is bounded by batches.
 """
@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-BASE = {"layers": 6, "width": 128, "sentences": 120, "conditions": 4, "resamples": 500}
+BASE = {"layers": 6, "width": 128, "sentences": 120, "conditions": 4, "resamples": 1000}
 """Sizes while another one grows."""
 GROWN = {
     "layers": (6, 12, 24),
     "width": (128, 256, 512),
     "sentences": (120, 240, 480),
     "conditions": (4, 8, 16),
-    "resamples": (500, 1000, 2000),
+    "resamples": (1000, 4000, 16_000),
 }
 AXES = {
     "signals": ("layers", "width", "sentences"),

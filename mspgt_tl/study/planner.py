@@ -135,7 +135,8 @@ def work(
         trainings = 0 if reuse else 1 + sum(kind != "tokens" for kind in kinds)
         items = min(text.train, config.train_trees) * text.words_per_tree
         trees = items + text.dev * text.words_per_tree
-        steps = min(items, config.probe.max_items) * config.probe.epochs * (config.probe.repeats + 1)
+        learnt = min(items, config.probe.max_items)
+        steps = learnt * config.probe.passes(learnt) * (config.probe.repeats + 1)
         probe = np.array([width * config.probe.hidden, width], dtype=float)
         told = np.array([shape.block_parameters, width], dtype=float)
         found: dict[str, Any] = {

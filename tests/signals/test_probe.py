@@ -215,6 +215,18 @@ def test_batched_training_equals_one_layer_at_a_time():
             np.testing.assert_allclose(ours[layer], theirs[0], atol=1e-5)
 
 
+def test_many_items_are_gone_over_less_often():
+    """Eight minibatches of 64 are two passes over 240 items: the same weights as of two epochs, step sizes included."""
+    _, label, inputs = small_problem()
+    items = Labelled(np.arange(240)[:, None], label[:240])
+    start = start_weights(3, (6, 32, 2), seed=0)
+    few, two = (
+        train_probes(inputs, items, start, replace(QUICK, **settings)) for settings in ({"max_steps": 8}, {"epochs": 2})
+    )
+    assert few.best_epoch.tolist() == [2, 2, 2]
+    assert all(torch.equal(a, b) for a, b in zip(few.weights, two.weights, strict=True))
+
+
 def test_every_layer_keeps_its_own_best_weights():
     """A noise layer overfits at once and keeps an early epoch, a clean one learns on; losses are those kept."""
     from mspgt_tl.signals.probe_training import mean_loss
