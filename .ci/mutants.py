@@ -335,9 +335,8 @@ def judge(drawn: list[Mistake], copy: Path, least: float) -> int:
         survived, _ = run_tests(copy, mistake.tests, 5 * usual[mistake.tests] + 10)
         there.write_text(original, encoding="utf-8")
         by_module.setdefault(mistake.path, []).append(not survived)
-        if survived:
-            survivors.append(mistake.what)
-            print(f"not noticed  {mistake.what}", flush=True)
+        print(f"{'not noticed' if survived else 'noticed':12} {mistake.what}", flush=True)
+        survivors += [mistake.what] * survived
     for path, noticed in by_module.items():
         print(f"{path.relative_to(ROOT)!s:50} {sum(noticed):3} of {len(noticed)}")
     n = len(drawn)

@@ -77,6 +77,12 @@ def test_three_points_have_a_dimension():
     assert two_nn(torch.tensor([[0.0], [1], [3]])) == pytest.approx(2 / np.log(9))
 
 
+def test_the_dimension_follows_from_the_sums():
+    """(n − 1) / Σ ln μ, however small; without a ratio, nan."""
+    sums = {"log_ratio": np.array([[0.5, 0.0]]), "points": np.array([[3.0, 3.0]])}
+    np.testing.assert_array_equal(IntrinsicDimension.levels(sums, np.ones((1, 1))), [[4, np.nan]])
+
+
 def test_neighbours_are_sought_within_folds(batch, sums_of):
     """n and Σ ln μ of each fold as if it were alone, then added."""
     sums = sums_of(IntrinsicDimension(), batch)
