@@ -33,7 +33,6 @@ from mspgt_tl.interventions.noise import (
     spread_sigma,
 )
 from mspgt_tl.passes.corpus import stream, usable_sentences
-from mspgt_tl.passes.folds import Folds
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -95,8 +94,7 @@ def measure_activations(
     squares = torch.zeros(n_layers, width, width, dtype=torch.float64)
     kept = set(np.random.default_rng([seed, 5]).permutation(len(usable))[:DONORS].tolist())
     donors: list[tuple[int, Tensor]] = []
-    order = Folds(np.arange(len(usable)), 1)
-    for batch in stream(model, usable, needs=frozenset({"resid"}), folds=order, seed=seed, config=settings):
+    for batch in stream(model, usable, seed=seed, config=settings):
         rows = [row for row, sentence in enumerate(batch.sentence) if int(sentence) in kept]
         for row in rows:
             at = int(batch.drawn[row])

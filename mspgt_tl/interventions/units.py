@@ -12,7 +12,6 @@ from mspgt_tl.config import StreamConfig
 from mspgt_tl.contracts import CausalModel, TextCorpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError, unknown_name
 from mspgt_tl.passes.corpus import stream, usable_sentences
-from mspgt_tl.passes.folds import Folds
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -60,8 +59,7 @@ def activation_units(
         raise CorpusError("No sentence of the corpus has two tokens, so there is no activation to measure.")
     n_layers = int(model.cfg.n_layers)
     state = _NormHistogram(n_layers) if kind == "robust" else _Moments(n_layers)
-    order = Folds(np.arange(len(sentences)), 1)
-    for batch in stream(model, sentences, needs=frozenset({"resid"}), folds=order, seed=0, config=settings):
+    for batch in stream(model, sentences, seed=0, config=settings):
         for layer, resid in enumerate(batch.resid):
             state.observe(layer, resid[batch.is_data])
     return dict(enumerate(state.finish()))

@@ -32,20 +32,22 @@ def stream(
     model: CausalModel,
     sentences: Sequence[str],
     *,
-    needs: frozenset[str],
-    folds: Folds,
+    needs: frozenset[str] = frozenset({"resid"}),
+    folds: Folds | None = None,
     seed: int,
     config: StreamConfig,
 ) -> Iterator[Batch]:
     """Yield what the model's hooks show, for every sentence in `folds` once.
 
     Args:
+        folds: None takes every sentence, each a fold of its own.
         needs: `"resid"` (`resid_post` of every block) and/or `"pattern"` (attention patterns).
         seed: of the token drawn from each sentence, among its data tokens.
 
     Raises:
         ActivationError: activations are not finite, or a sentence does not fit into memory.
     """
+    folds = folds or Folds(np.arange(len(sentences)), 1)
     draw = np.random.default_rng([seed, 1]).random(len(sentences))
     length = min(config.max_length, int(model.cfg.n_ctx))
     fold_of = np.repeat(np.arange(folds.count), folds.sizes)

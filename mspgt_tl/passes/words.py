@@ -22,7 +22,6 @@ from mspgt_tl.errors import CorpusError
 from mspgt_tl.files import scratch_array
 from mspgt_tl.models.pretrained import encode
 from mspgt_tl.passes.corpus import stream
-from mspgt_tl.passes.folds import Folds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,9 +115,8 @@ def word_vectors(
     for tree, found in enumerate(positions):
         number = iter(range(starts[tree], starts[tree + 1]))
         rows.append(np.array([-1 if p is None else next(number) for p in found], dtype=np.int64))
-    order = Folds(np.arange(len(trees)), 1)
     done, no_data, started = 0, 0, False
-    for batch in stream(model, texts, needs=frozenset({"resid"}), folds=order, seed=0, config=config):
+    for batch in stream(model, texts, seed=0, config=config):
         where = [(i, p) for i, tree in enumerate(batch.sentence) for p in positions[tree] if p is not None]
         into = np.concatenate([rows[tree][rows[tree] >= 0] for tree in batch.sentence])
         if len(into):
