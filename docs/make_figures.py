@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -306,7 +307,23 @@ def about_columns() -> str:
         near = f"{every['near']} of {len(every['boundaries'])}" if every["boundaries"] else "–"
         cells = (model, kind, places[0], near, f"{float(every['chance']):.0%}", places[1], places[2])
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _alike()])
+
+
+def _alike() -> str:
+    """How far curves on data tokens correlate between trained weights and what was done to them or their text."""
+    own = _columns()
+    own, told = own[own["reading"] == "this package"], []
+    for model, rows in own.groupby("model", sort=False):
+        curves = {
+            (row["kind"], name): np.array(row[name].split(), dtype=float)
+            for row in rows.to_dict("records")
+            for name in ("cka", "attention")
+        }
+        for kind in ("words shuffled", "random weights 0"):
+            both = [np.corrcoef(curves["trained", n], curves[kind, n])[0, 1] for n in ("cka", "attention")]
+            told.append(f"{model}, {kind}: {both[0]:+.2f} and {both[1]:+.2f}")
+    return _wrapped(f"Correlation of 1 − CKA and of attention drift with those of trained weights: {'; '.join(told)}.")
 
 
 def about_spikes() -> str:
@@ -331,6 +348,91 @@ def about_spikes() -> str:
     return "\n".join(lines)
 
 
+def about_detection(name: str) -> str:
+    """What was read, where massive activations start and end, every curve, the verdict and the rivals of a run."""
+    from mspgt_tl.rivals import rival_rows
+
+    run = _run(name)
+    data, n_layers = run.data, int(run.data.attrs["n_layers"])
+    count = dict(zip(data["kind_of_token"].values.tolist(), data["token_count"].values.astype(int), strict=True))
+    moved = data["gap"].values[data["onset"].values != 0]
+    told = [
+        f"{count['sentences']:,} sentences, {count['tokens']:,} tokens, of which {count['first_tokens']:,} are first "
+        f"tokens and {count['sinks']:,} further sinks, {count['data']:,} data. Massive activations or sinks start or "
+        f"end at gaps {', '.join(map(str, moved)) or 'none'}.",
+        "",
+    ]
+    blocks = sorted({0, n_layers - 1, n_layers // 2, *(int(b) for gap in moved for b in (gap - 1, gap))})
+    told += ["| block | " + " | ".join(map(str, blocks)) + " |", "|" + " --- |" * (len(blocks) + 1)]
+    for title, variable in (
+        ("first token's norm over the median", "first_norm"),
+        ("attention mass on sinks", "sink_mass"),
+        ("largest magnitude over the median", "massive_size"),
+        ("entropy of the spectrum, nats", "spectrum_entropy"),
+    ):
+        values = data[variable].values[blocks]
+        cells = [f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}" for x in values]
+        told.append(f"| {title} | " + " | ".join(cells) + " |")
+    curves = {str(s): data["curve"].sel(signal=s).values for s in data["signal"].values}
+    curves |= {f"macro-F1, {t}, by block": data["f1"].sel(kind="mlp", task=t).values for t in data["task"].values}
+    for title, values in curves.items():
+        if np.isfinite(values).all():
+            told += ["", _wrapped(f"`{title}`: " + " ".join(f"{x:.3f}".lstrip("0") for x in values) + ".")]
+    told += ["", boundary_table(name)]
+    if run.rivals is not None:
+        told += [
+            "",
+            "| rival | boundaries (95 % interval) | rank correlation with the fused curve |",
+            "| --- | --- | --- |",
+        ]
+        for row in rival_rows(run.rivals):
+            places = [
+                f"{gap}" if low == high else f"{gap} ({low:.0f} … {high:.0f})"
+                for gap, (low, high) in zip(row["boundaries"], row["intervals"], strict=True)
+            ]
+            name_of = str(row["rival"]).replace("_", " ")
+            told.append(f"| {name_of} | {', '.join(places) or 'none'} | {row['correlation']:+.2f} |")
+    return "\n".join(told)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False)
+
+
+def about_doses() -> str:
+    """KL by scale and dose of the committed sweep, its ratios, and the paper's Table 2."""
+    import pandas as pd
+
+    from mspgt_tl.pipeline.intervention import load_intervention
+    from mspgt_tl.study.conclusions import DOSE_WORDS
+    from mspgt_tl.study.questions import dose_rows, ratio_rows
+
+    sweep = load_intervention(RUNS / "smollm2-sweep")
+    table = pd.DataFrame(dose_rows(sweep.name, sweep))
+    told = ["| held equal | scale | σ | KL, nats | controls of as many blocks |", "| --- | --- | --- | --- | --- |"]
+    for row in table.to_dict("records"):
+        beside = f"{row['controls_low']:.3g} … {row['controls_high']:.3g}" if np.isfinite(row["controls_low"]) else "–"
+        told.append(
+            f"| {DOSE_WORDS[row['dose']]} {row['level']:g} | {row['scale']}, {row['blocks']} | {row['sigma']:.3g} | "
+            f"{row['kl']:.3g} [{row['low']:.3g}, {row['high']:.3g}] | {beside} |"
+        )
+    ratios = [f"{DOSE_WORDS[row['dose']]} {row['ratio']:.3g}" for row in ratio_rows(table)]
+    told += ["", _wrapped(f"Largest over smallest KL: {', '.join(ratios)}."), ""]
+    own = sweep.statistics[(sweep.statistics["dose"] == "per_layer") & ~sweep.statistics["is_control"].astype(bool)]
+    scales = list(dict.fromkeys(own["scale"]))
+    told += ["| change in % | " + " | ".join(scales) + " |", "|" + " --- |" * (len(scales) + 1)]
+    for metric, rows in own.groupby("metric", sort=False):
+        told.append(f"| {metric} | " + " | ".join(_change(row) for row in rows.to_dict("records")) + " |")
+    return "\n".join(told)
+
+
+def _change(row: dict[Any, Any]) -> str:
+    if not np.isfinite(row["change"]):
+        return "–"
+    interval = f"[{row['change_low']:.1f}, {row['change_high']:.1f}]"
+    return f"{row['change']:+.1f} {interval}, p = {row['p_corrected']:.2g} ({row['n']:.0f} pairs)"
+
+
 TEXTS: dict[str, Callable[[], str]] = {
     "smollm2": about_smollm2,
     "planted": lambda: boundary_table("planted"),
@@ -338,6 +440,9 @@ TEXTS: dict[str, Callable[[], str]] = {
     "artefact": about_massive,
     "columns": about_columns,
     "spikes": about_spikes,
+    "smollm2-135m": lambda: about_detection("smollm2-135m"),
+    "gemma3-270m": lambda: about_detection("gemma3-270m"),
+    "doses": about_doses,
 }
 PAGES = (HERE.parent / "README.md", HERE / "concepts.md", HERE / "real-models.md")
 
