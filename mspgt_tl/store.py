@@ -427,8 +427,10 @@ def refuse_other_run(folder: Path, identity: Mapping[str, Any]) -> None:
     """Raise if a folder cannot be that of a run of which this much of the identity is known.
 
     Raises:
-        StoreError: it holds another run, and in what they differ; or it is no run's folder.
+        StoreError: it holds another run, and in what they differ; it is no run's folder; or it cannot be written.
     """
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise refusal(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     if not (folder / MANIFEST).exists():
         if folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
             raise StoreError(f"{folder} exists and is no run folder. Choose an empty or new folder.")

@@ -83,6 +83,16 @@ def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path,
         store.refuse_other_run(tmp_path / place, IDENTITY)
 
 
+def test_a_run_that_may_not_be_written_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody took the permission away since it was begun."""
+    Run.create(tmp_path / "run", IDENTITY)
+    monkeypatch.setattr(store.os, "access", lambda *_: False)
+    with pytest.raises(StoreError, match="cannot be written: no permission"):
+        store.refuse_other_run(tmp_path / "run", IDENTITY)
+
+
 def test_a_lock_that_was_removed_meanwhile_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its holder removed the folder between our opening of the lock and our taking it."""
     flock = store.fcntl.flock  # pyright: ignore[reportOptionalMemberAccess]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,17 +51,21 @@ def find_runs(places: Iterable[Path]) -> list[RunInfo]:
         if not place.is_dir():
             raise StoreError(f"{place} is no folder. Give a run's folder, or one that holds runs, such as runs/.")
         for folder in _folders(place, DEPTH):
-            if (folder / MANIFEST).is_file():
+            if not _may_read(folder) or (folder / MANIFEST).is_file():
                 found[folder.resolve()] = folder
     return sorted(map(describe_run, found.values()), key=lambda run: run.created, reverse=True)
 
 
 def _folders(place: Path, depth: int) -> Iterator[Path]:
     yield place
-    if depth:
+    if depth and _may_read(place):
         for inner in sorted(place.iterdir()):
             if inner.is_dir() and not inner.is_symlink():
                 yield from _folders(inner, depth - 1)
+
+
+def _may_read(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
 
 
 def describe_run(folder: Path) -> RunInfo:

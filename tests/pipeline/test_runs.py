@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -87,6 +88,24 @@ def test_a_damaged_run_is_listed_with_its_trouble(tmp_path: Path) -> None:
     assert "damaged" in describe_run(tmp_path).verdict
     with pytest.raises(StoreError, match="is no folder"):
         find_runs([tmp_path / "nowhere"])
+
+
+def test_a_folder_that_may_not_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is listed with the reason, and may hold a run or not."""
+    for name in ("locked", "open"):
+        Run.create(tmp_path / name, {"command": "toy"})
+    read = Path.read_text
+
+    def refuse(path: Path, **options: Any) -> str:
+        if path.parent.name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path, **options)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr("mspgt_tl.pipeline.runs.os.access", lambda path, _: Path(path).name != "locked")
+    found = {run.folder.name: run.verdict for run in find_runs([tmp_path])}
+    assert found["locked"].endswith("cannot be read: Permission denied.")
+    assert found["open"].startswith("unfinished")
 
 
 def test_commands_list_and_print_the_version(folder: Path) -> None:
