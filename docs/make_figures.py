@@ -534,7 +534,7 @@ def _svg(browser: Any, figure: go.Figure, is_dark: bool) -> str:
     svg = unquote(address.partition(",")[2])
     for name in set(re.findall(r'id="defs-([0-9a-f]{6})"', svg)):
         svg = svg.replace(name, "figure")
-    return svg
+    return re.sub(r"\b(trace scatter) trace[0-9a-f]{6}\b", r"\1", svg)
 
 
 def main() -> None:

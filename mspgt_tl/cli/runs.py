@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +56,8 @@ def open_page(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> 
     if not found.finished:
         raise StoreError(found.verdict if found.command == UNREADABLE else f"{run} has no page yet. {found.verdict}")
     out.print(str(found.page.resolve()), soft_wrap=True, highlight=False)
-    typer.launch(found.page.resolve().as_uri())
+    # Unlike `typer.launch`, this says nothing where there is no browser; the path above is there to be copied.
+    webbrowser.open(found.page.resolve().as_uri())
 
 
 @app.command(

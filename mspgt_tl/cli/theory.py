@@ -134,7 +134,12 @@ SCALE_COLUMNS = {
 def print_theory(summary: Summary) -> None:
     """Print a theory run's tables and its findings."""
     title = f"Layers of {summary['model']} (nats per token; {summary['tokens']} tokens)"
-    out.print(make_table(title, LAYER_COLUMNS, summary["layers"]))
-    out.print(make_table(f"Scales ({summary['scales_from']})", SCALE_COLUMNS, summary["scales"]))
+    for head, columns, rows in (
+        (title, LAYER_COLUMNS, summary["layers"]),
+        (f"Scales ({summary['scales_from']})", SCALE_COLUMNS, summary["scales"]),
+    ):
+        # What was measured nowhere is a line among the findings, not a column; all of it fits 80 columns then.
+        shown = {name: text for name, text in columns.items() if any(row.get(name) is not None for row in rows)}
+        out.print(make_table(head, shown, rows, fold=("scale",)))
     for line in summary["findings"]:
         say(line)
