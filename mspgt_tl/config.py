@@ -54,8 +54,7 @@ class ProbeConfig:
     """At most so many passes over the training items."""
     max_steps: int = 800
     """About so many minibatches at most: many items are gone over less often. With 60,000 words of the English Web
-    Treebank on SmolLM2, 4 passes instead of 10 raise F1 of parts of speech by 0.003, and the luck of a jump falls from
-    0.0060 to 0.0039."""
+    Treebank on SmolLM2, 4 passes instead of 10 raise F1 by 0.003 (parts of speech) and 0.008 (dependencies)."""
     batch: int = 256
     """Items a minibatch."""
     learning_rate: float = 3e-3
