@@ -84,8 +84,9 @@ def test_residuals_and_logits_are_those_of_hugging_face(model: Any, reference: A
 
 def test_a_short_detection_has_all_it_promises(model: CausalModel, tmp_path: Path) -> None:
     """Three signals at 29 gaps, F1 of a real model well above chance, nothing left on the disk but the run."""
-    trees = generate_treebank(seed=1, train=60, dev=60)
-    settings = {"probe": {"epochs": 3, "repeats": 1, "min_items": 5}, "boundaries": {"null_curves": 100}}
+    trees = generate_treebank(seed=1, train=60, dev=40)
+    fusion = {"null_curves": 100, "resamples": 100}
+    settings = {"probe": {"epochs": 3, "repeats": 1, "min_items": 5}, "boundaries": fusion}
     found = detect(model, sample_sentences(200), trees, out=tmp_path / "run", config=settings, tasks=["pos"])
     assert found.curves.shape == (3, 29)
     assert np.isfinite(found.curves).all()
