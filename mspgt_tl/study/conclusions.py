@@ -30,6 +30,7 @@ def conclusions(findings: Findings) -> list[str]:
         sentence
         for make in (
             _on_existence,
+            on_missing,
             _on_chance,
             _on_published_rule,
             on_onsets,
@@ -63,6 +64,15 @@ def _on_existence(findings: Findings) -> str:
     text += f" {'is' if supported < 2 else 'are'} supported"
     left = len(placed) - tested
     return f"{text}; {left} could not be tested." if left else f"{text}."
+
+
+def on_missing(findings: Findings) -> str:
+    """Say that another shard, or the rest of a killed study, is missing; what failed is told with its reason."""
+    missing = sum(step.name not in findings.study.outcomes for step in findings.steps)
+    if not missing:
+        return ""
+    verb = "has" if missing == 1 else "have"
+    return f"{missing} of {_count(len(findings.steps), 'run')} {verb} not been made yet; all this rests on the others."
 
 
 def _on_chance(findings: Findings) -> str:

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from mspgt_tl.dashboard.study_questions import dose_figure, onset_figure, rules_figure
-from mspgt_tl.study.conclusions import on_doses, on_onsets
+from mspgt_tl.study.conclusions import on_doses, on_missing, on_onsets
 from mspgt_tl.study.questions import DOSE_COLUMNS, OURS, dose_rows, ratio_rows, read_off, rule_rows
 
 SIGNALS = ["cka", "probe", "attention_jsd"]
@@ -137,6 +137,18 @@ def findings(kind: str = "trained") -> Any:
     return SimpleNamespace(
         rules=pd.DataFrame(rule_rows("m", kind, result(4, 9))), ratios=pd.DataFrame(ratio_rows(doses))
     )
+
+
+def test_a_study_without_one_of_its_shards_says_so():
+    """Its report is drawn from what is there, and a killed study's is, too."""
+    steps = [SimpleNamespace(name=name) for name in "abc"]
+    for made, told in (
+        ("abc", ""),
+        ("ac", "1 of 3 runs has not been made yet; all this rests on the others."),
+        ("a", "2 of 3 runs have not been made yet; all this rests on the others."),
+    ):
+        partial: Any = SimpleNamespace(steps=steps, study=SimpleNamespace(outcomes=dict.fromkeys(made)))
+        assert on_missing(partial) == told
 
 
 def test_conclusions_count_onsets_and_name_doses():
