@@ -47,3 +47,9 @@ def test_the_largest_complete_block_is_taken():
     some = [key for key in product("abc", "xyz") if key != ("b", "y")]
     assert complete_block(dict.fromkeys(some, 0)) == (list("ac"), list("xyz"))
     assert complete_block({("a", "x"): 0, ("b", "y"): 0}) == ([], [])
+
+
+@pytest.mark.parametrize("value", [0.1, -0.1, 0.0])
+def test_what_is_the_same_everywhere_has_no_shares(value: float):
+    """Not those of its rounding."""
+    assert np.isnan(variance_shares(np.full((2, 3, 7), value))).all()
