@@ -47,9 +47,10 @@ def test_a_smallest_effect_that_may_be_zero_sets_no_upper_limit():
 
 
 def test_families_of_several_models_are_averaged_by_size():
-    """|10| and |-30| of one family are 20."""
+    """|10| and |-30| of one family are 20, in every draw behind the interval, too."""
     found = brittleness(table(("a1", "local", 10.0, 1), ("a2", "local", -30.0, 1), ("b", "local", 5.0, 1)), "ttr")
     assert found.value == pytest.approx(4)
+    assert found.low < 4 < found.high
 
 
 def test_no_interval_no_limits():
