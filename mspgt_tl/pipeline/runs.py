@@ -11,7 +11,7 @@ from typing import Any
 
 from mspgt_tl.errors import MspgtError, StoreError
 from mspgt_tl.pipeline.shell import REPORT
-from mspgt_tl.store import MANIFEST, Run
+from mspgt_tl.store import MANIFEST, QUICK, Run
 
 DEPTH = 3
 """Folders below a given one that are searched."""
@@ -33,6 +33,16 @@ class RunInfo:
     verdict: str
     size: int
     """Bytes on disk."""
+
+    @property
+    def title(self) -> str:
+        """The folder's name; that of a quick look with the folder it lies in, for all of them are called alike.
+
+        >>> RunInfo(Path("runs/mine/quick"), "detect", "m", "text", "", True, "", 0).title
+        'mine/quick'
+        """
+        name = self.folder.resolve().name
+        return f"{self.folder.resolve().parent.name}/{name}" if name == QUICK else name
 
     @property
     def page(self) -> Path:

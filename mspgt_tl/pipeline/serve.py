@@ -65,7 +65,7 @@ class Pages:
         found = {}
         for run in (r for i, r in enumerate(self.runs, 1) if i != number and r.command == "detect" and r.finished):
             with suppress(MspgtError):
-                found[f"{run.folder.name}: {run.model} on {run.corpus}"] = load_run(run.folder).data
+                found[f"{run.title}: {run.model} on {run.corpus}"] = load_run(run.folder).data
         return found
 
     def _index(self) -> str:
@@ -73,9 +73,7 @@ class Pages:
 
         rows = []
         for number, run in enumerate(self.runs, 1):
-            link = (
-                Markup('<a href="/run/{}">{}</a>').format(number, run.folder.name) if run.finished else run.folder.name
-            )
+            link = Markup('<a href="/run/{}">{}</a>').format(number, run.title) if run.finished else run.title
             rows.append(
                 [link, run.command, run.model, run.corpus, run.verdict, run.created[:10], f"{run.size / 1e6:.1f} MB"]
             )
