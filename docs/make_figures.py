@@ -429,7 +429,7 @@ def about_doses() -> str:
 def _change(row: dict[Any, Any]) -> str:
     if not np.isfinite(row["change"]):
         return "–"
-    interval = f"[{row['change_low']:.1f}, {row['change_high']:.1f}]"
+    interval = f"[{row['change_low']:.1f}, {row['change_high']:.1f}]" if np.isfinite(row["change_low"]) else "[–]"
     return f"{row['change']:+.1f} {interval}, p = {row['p_corrected']:.2g} ({row['n']:.0f} pairs)"
 
 
