@@ -10,13 +10,12 @@ import pytest
 from mspgt_tl.study.findings import BOUNDARY_COLUMNS, Findings
 from mspgt_tl.study.plan import StudyConfig, StudyCorpus, StudyModel
 from mspgt_tl.study.run import Outcome, Study
-from tests.pipeline.conftest import made_detection
 
 MODELS = {"ada@seed:0": StudyModel("Ada"), "ada@seed:1": StudyModel("Ada"), "ada@random:0": StudyModel("Ada")}
 
 
 @pytest.fixture
-def found() -> Findings:
+def found(make_detection: Any) -> Findings:
     """Two training runs and a twin on one corpus; the second run has its boundaries elsewhere on another corpus."""
     config = StudyConfig(models=MODELS, corpora={"wiki": StudyCorpus(), "news": StudyCorpus()})
     outcomes = {"detect/wiki/ada@seed-0": Outcome("detect/wiki/ada@seed-0", 3.0)}
@@ -27,7 +26,7 @@ def found() -> Findings:
         ("wiki", "ada@random:0"): (2, 6),
         ("news", "ada@seed:1"): (3, 7),
     }
-    made: dict[str, Any] = {"detections": {key: made_detection(key[1], gaps) for key, gaps in places.items()}}
+    made: dict[str, Any] = {"detections": {key: make_detection(key[1], gaps) for key, gaps in places.items()}}
     vars(findings).update(made)
     return findings
 
