@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import mspgt_tl
 from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.config import DetectConfig, SignalConfig, to_plain
 from mspgt_tl.dashboard import evidence_figure, render_report
@@ -517,6 +518,13 @@ def test_page_without_plotly_is_small() -> None:
     page = render_report(data, make_manifest(), {}, plotly="plotly.min.js")
     assert len(page.encode()) < 400_000
     assert '<script src="plotly.min.js"></script>' in page
+
+
+def test_the_page_of_a_whole_detection_is_small() -> None:
+    """With audit, sentences and probes, as the committed run of a pretrained model has them: under 400 kB."""
+    run = mspgt_tl.load_run(Path(__file__).parents[1] / "docs/runs/smollm2-135m")
+    assert {"audit_resampled", "told_sentences"} <= set(run.data)
+    assert len(render_report(run.data, run.manifest, run.nulls, plotly="plotly.min.js").encode()) < 400_000
 
 
 def test_near_ties_are_not_called_missing() -> None:

@@ -35,7 +35,7 @@ from mspgt_tl.stats import TAILS
 if TYPE_CHECKING:
     import xarray as xr
 
-PACKED_BYTES = 150_000
+PACKED_BYTES = 140_000
 """A page carries no more of the resamples than this, before base64; a deep model's page has fewer of them."""
 VARIANTS_SHARE = 0.3
 """Of these bytes, for the resamples of the audit's variants."""

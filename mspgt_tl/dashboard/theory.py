@@ -142,6 +142,7 @@ def _fisher_section(part: xr.Dataset, boundaries: list[int]) -> Section:
         [Plot(figure, f"Sensitivity by layer, highest at {top} with {number(values[top])} nats per token.")],
         FISHER,
         tables=[Table("Sums per scale", ("scale", "Σ s² tr F [nats/token]", "95 % interval"), rows)],
+        short="Sensitivity",
     )
 
 
@@ -180,6 +181,7 @@ def _closure_section(narrow: xr.Dataset, wide: xr.Dataset) -> Section:
         [Plot(figure, "Closure ratio over sigma: " + "; ".join(f"{row[0]} {row[1]}" for row in rows) + ".")],
         CLOSURE,
         tables=[Table("Closure", columns, rows, note="± is the standard error over draws of noise and labels.")],
+        short="Closure",
     )
 
 
@@ -239,13 +241,14 @@ def _information_sections(part: xr.Dataset, boundaries: list[int]) -> list[Secti
     columns = ("curve", "mean jump at boundaries", "elsewhere", "p", "smallest p possible")
     told = "The dashed lines are the boundaries." if boundaries else "There are no boundaries to test."
     return [
-        Section("How much can be read from each layer?", lead, figures, INFORMATION),
+        Section("How much can be read from each layer?", lead, figures, INFORMATION, short="Information"),
         Section(
             "Does information bend at the boundaries?",
             f"Prediction 1.2 wants the highest jumps there. {told}",
             [Plot(jump, "Jump of the slope of information at every gap.")],
             SLOPE,
             tables=[Table("Slope tests", columns, rows)],
+            short="Jumps",
         ),
     ]
 
@@ -308,6 +311,7 @@ def _rate_section(part: xr.Dataset) -> Section:
         ],
         RATES,
         tables=[Table("β and conditional entropy (eq. 23)", columns, rows)],
+        short="Rate",
     )
 
 
@@ -350,6 +354,7 @@ def _bottleneck_section(part: xr.Dataset) -> Section:
         [Plot(figure, "KL rate of every scale over beta.")],
         HVIB,
         tables=[Table("H-VIB on held-out texts, nats per token", columns, rows, wide=True)],
+        short="H-VIB",
     )
 
 
