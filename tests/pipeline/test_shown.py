@@ -99,7 +99,7 @@ def test_another_detection_is_laid_over(detection: Detection) -> None:
     np.testing.assert_array_equal(figure.data[-1].x, np.arange(1, 12))
     assert figure.data[-1].name == "made: gaps 3, 9 of 12 blocks"
     stored: Any = detection.plot(compare=ROOT / "docs/runs/planted")
-    assert stored.data[-1].name == "planted:12:4,9: gaps 4, 9 of 12 blocks"
+    assert stored.data[-1].name == "planted:12:4,9@seed:0: gaps 4, 9 of 12 blocks"
 
 
 def test_scales_of_candidates_must_be_asked_for(detection: Detection) -> None:
