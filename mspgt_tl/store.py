@@ -24,7 +24,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -498,8 +498,13 @@ def _damaged(path: Path, why: str) -> StoreError:
 
 def _pack(dataset: xr.Dataset, path: Path) -> None:
     """Write netCDF by its library: its files in memory hold the time and are padded, so no two are alike."""
+    # The library reads a backslash as a slash, and takes no name that is not UTF-8: there, a link leads to the folder.
+    odd = os.sep == "/" and re.search("[\\\\\ud800-\udfff]", str(path))
     try:
-        dataset.to_netcdf(path, engine="netcdf4")
+        with tempfile.TemporaryDirectory() if odd else nullcontext() as place:
+            if place:
+                (Path(place) / "folder").symlink_to(path.parent.absolute())
+            dataset.to_netcdf(Path(place) / "folder" / path.name if place else path, engine="netcdf4")
     except (
         RuntimeError,
         OSError,

@@ -40,6 +40,14 @@ def test_a_stage_is_the_same_file_whenever_it_is_made(tmp_path: Path) -> None:
     assert len(files[0]) < 20_000
 
 
+@pytest.mark.parametrize("name", ["a\\b", "caf\udce9", "two\nlines", "50 %d {x} $HOME 'a' \"b\"", "-dash", "[x]#?&"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """The library of netCDF takes backslashes for slashes, and no name that is not UTF-8."""
+    Run.create(tmp_path / name, IDENTITY).stage("cka", lambda: pack_sums({"rows": np.ones(2)}))
+    assert Run.read(tmp_path / name).arrays("cka")["rows"].size == 2
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_full_disk_is_told_from_other_troubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library of netCDF says only that something failed."""
 

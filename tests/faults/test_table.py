@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_row_names_a_test() -> None:
     """Each fault with a file of tests, or one test in it."""
-    page = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/faults.md").read_text(encoding="utf-8").partition("## The crash fuzzer")[0]
     rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| fault", "| ---"))]
     assert len(rows) > 30
     for row in rows:
