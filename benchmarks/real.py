@@ -1,6 +1,6 @@
 """What the stages cost on a real model, in bare forward passes of the same texts.
 
-    python benchmarks/real.py MODEL [--text FILE] [--treebank FOLDER] [--sentences 60] [--trees 120] [--json]
+    python benchmarks/real.py MODEL [--text FILE] [--treebank FOLDER] [--sentences 220] [--trees 120] [--json]
 
 MODEL is a folder, such as `mspgt fetch smollm2-135m` makes. A bare pass is Hugging Face's own forward pass to the last
 block, without logits, over the same batches. All times are of the processor and taken in one process on one thread, so
