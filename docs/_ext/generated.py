@@ -84,15 +84,16 @@ def write_reports(app: Sphinx, exception: Exception | None) -> None:
     """Draw the pages of the committed runs, with the plotly.js that the other pages have."""
     if exception or app.builder.format != "html":
         return
-    import mspgt_tl
-    from mspgt_tl.dashboard.page import render_report
+    from mspgt_tl.dashboard.sheet import share_plotly
+    from mspgt_tl.pipeline.shell import kind_of
 
-    target = Path(app.outdir) / "_static" / "reports"
-    target.mkdir(exist_ok=True)
+    static = Path(app.outdir) / "_static"
+    (static / "reports").mkdir(exist_ok=True)
     for folder in sorted((ROOT / "docs/runs").iterdir()):
-        run = mspgt_tl.load_run(folder)
-        page = render_report(run.data, run.manifest, run.nulls, plotly="../plotly.min.js")
-        (target / f"{folder.name}.html").write_text(page, encoding="utf-8")
+        kind = kind_of(folder)
+        page = kind.draw(kind.load(folder))
+        (static / "reports" / f"{folder.name}.html").write_text(page, encoding="utf-8")
+    share_plotly(static)
 
 
 def copy_notebooks(app: Sphinx) -> None:
