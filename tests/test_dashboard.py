@@ -527,6 +527,15 @@ def test_the_page_of_a_whole_detection_is_small() -> None:
     assert len(render_report(run.data, run.manifest, run.nulls, plotly="plotly.min.js").encode()) < 400_000
 
 
+def test_a_sweep_of_one_level_shows_intervals_and_controls() -> None:
+    """One point has neither a line nor a band: intervals are bars, controls are markers."""
+    sweep = mspgt_tl.load_intervention(Path(__file__).parents[1] / "docs/runs/smollm2-sweep")
+    traces: Any = sweep.plot("kl").data
+    assert sum(trace.error_y.array is not None for trace in traces) == 3
+    controls = [trace for trace in traces if trace.meta["control"]]
+    assert controls and all("markers" in trace.mode for trace in controls)
+
+
 def test_near_ties_are_not_called_missing() -> None:
     """A rival place is told with the verdict, and that most resamples prefer it; nothing is listed as missing."""
     data = make_case("two").assign_attrs(

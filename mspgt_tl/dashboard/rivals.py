@@ -50,6 +50,7 @@ def rivals_section(data: xr.Dataset, rivals: xr.Dataset | None) -> list[Section]
             "gap, it would not matter which signal one believes.",
             [Plot(rivals_figure(data, rivals, rows), "Boundaries by rival: " + "; ".join(told) + ".")],
             DEFINITION,
+            short="Rivals",
             tables=[
                 Table("Rivals and their agreement with the fused boundaries", (*columns, *near), [*map(_row, rows)])
             ],

@@ -134,6 +134,20 @@ def _band(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, c
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     shade = f"rgba({red}, {green}, {blue}, 0.15)"
     meta = {"scale": scale, "control": False}
+    if known.sum() == 1:  # a band of one level has no width to be seen
+        bar = {"array": (high - low)[known] / 2, "color": colour}
+        middle = (high + low)[known] / 2
+        figure.add_scatter(
+            x=x[known],
+            y=middle,
+            error_y=bar,
+            mode="markers",
+            marker_size=1,
+            showlegend=False,
+            hoverinfo="skip",
+            meta=meta,
+        )
+        return
     draw_band(figure, x[known], low[known], high[known], colour=shade, name="95 %", showlegend=False, meta=meta)
 
 
@@ -151,7 +165,7 @@ def _draw_line(
     figure.add_scatter(
         x=x,
         y=y,
-        mode="lines" if faint else "lines+markers",
+        mode="lines" if faint and len(x) > 1 else "lines+markers",
         name=name,
         line={"color": colour, "width": 1 if faint else 2.5, "dash": "dot" if faint else "solid"},
         marker={"symbol": symbol, "size": 8},
