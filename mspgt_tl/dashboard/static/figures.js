@@ -36,7 +36,12 @@ const mspgtFigures = (() => {
       layout.modebar = { ...layout.modebar, bgcolor: "rgba(0,0,0,0)", color: dark ? "#8a887f" : "#9a9a94", activecolor: dark ? "#ecebe6" : "#1a1a1a" };
       layout.hoverlabel = { ...layout.hoverlabel, bgcolor: dark ? "#1b1b19" : "#fff", bordercolor: line };
       place.dataset.height ??= layout.height ?? "";
-      Plotly.react(place, figure.data, layout, options).then(fit);
+      try {
+        Plotly.react(place, figure.data, layout, options).then(fit);
+      } catch (error) {  // one figure that has nothing to scale an axis by takes no other with it
+        Plotly.purge(place);
+        place.textContent = `This figure could not be drawn: ${error.message}.`;
+      }
     }
   };
 
