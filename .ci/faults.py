@@ -264,13 +264,18 @@ def _show_calibration(folder: Path) -> Any:
 
 
 def _show_study(folder: Path) -> Any:
+    import pandas as pd
+
     from mspgt_tl.study import load_study, write_study_report
 
     done = load_study(folder)
     told = write_study_report(done)[1]
     assert not done.unfinished, done.unfinished
-    tables = {path.name: path.read_text() for path in sorted((folder / "tables").glob("*.csv")) if path.stem != "costs"}
-    return [told, tables]
+    # Times are of the run that was made, not of what it found.
+    tables = {
+        path.stem: pd.read_csv(path) for path in sorted((folder / "tables").glob("*.csv")) if path.stem != "costs"
+    }
+    return [told, {name: table.drop(columns="seconds", errors="ignore").to_csv() for name, table in tables.items()}]
 
 
 def _train(home: Path, folder: Path) -> None:
