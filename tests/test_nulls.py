@@ -29,11 +29,11 @@ def test_geometric_decay_is_drift_and_a_step_at_the_end_is_not() -> None:
 
 
 def test_the_contrast_of_an_end_is_known() -> None:
-    """1, 0.2, 0, 0 …: it rises by 0.8, less 2.5 times the 0.2 that it goes on falling, over √2."""
+    """1, 0.2, 0, 0 …: it rises by 0.8, less 3.5 times the 0.2 that it goes on falling, over √2."""
     curve = np.zeros(11)
     curve[[0, 1, -2]] = 1, 0.2, -1
-    assert local_contrast(curve)[0] == pytest.approx(0.3 / np.sqrt(2))
-    assert local_contrast(curve[::-1])[-1] == pytest.approx(0.3 / np.sqrt(2))
+    assert local_contrast(curve)[0] == pytest.approx(0.1 / np.sqrt(2))
+    assert local_contrast(curve[::-1])[-1] == pytest.approx(0.1 / np.sqrt(2))
 
 
 def test_contrast_keeps_the_scale_of_white_noise() -> None:
