@@ -39,7 +39,7 @@ WINDOW = 4
 END_SLOPE = 3.5
 """An end gap must rise this many times as steeply as the next step: geometric decay by up to 1/3.5 a gap is drift.
 
-With 2.5, random weights of a 30-block Llama were given a boundary at gap 1 (p = .005), where all signals begin to decay.
+With 2.5, random weights of a 30-block Llama had a boundary at gap 1 (p = .005), where all signals begin to decay.
 """
 MOST_SHIFTS = 5000
 """All shifts are taken where they are no more than these (three signals: 17 gaps), and drawn beyond."""
