@@ -135,9 +135,8 @@ def detect(
     """Find the boundaries of a model, and say whether they are there at all."""
     from mspgt_tl import pipeline
     from mspgt_tl.cli.plan import announce
-    from mspgt_tl.config import DetectConfig, settings_of, to_plain
-    from mspgt_tl.contracts import signals_of
-    from mspgt_tl.pipeline.checks import check_folder, check_nulls, check_weights, count_blocks
+    from mspgt_tl.config import DetectConfig, settings_of
+    from mspgt_tl.pipeline.checks import check_detection
     from mspgt_tl.pipeline.detection import read_text
     from mspgt_tl.pipeline.inputs import open_treebank
     from mspgt_tl.store import MANIFEST, QUICK, default_folder
@@ -158,10 +157,7 @@ def detect(
         if not (quick or (folder / MANIFEST).is_file()):
             asked = settings_of(DetectConfig, settings, {"seed": seed, **options})
             # Whatever the detection would refuse is refused before anything is rehearsed.
-            count_blocks(model)
-            check_weights(asked.boundaries.weights, [part.name for part in signals_of("fused")])
-            check_nulls(null or [], model)
-            check_folder(folder, {"command": "detect", "config": to_plain(asked)})
+            check_detection(model, asked, null or [], folder)
             text = None if corpus is None else read_text(corpus, asked)
             trees = treebank and open_treebank(treebank, asked, skip_bad=skip_bad)
             announce(model, asked, text=corpus, treebank=treebank, **{"device": device, "dtype": dtype})

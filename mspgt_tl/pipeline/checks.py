@@ -11,12 +11,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mspgt_tl.config import DetectConfig, to_plain
+from mspgt_tl.contracts import signals_of
 from mspgt_tl.errors import ConfigError
 from mspgt_tl.models.names import find_hub, find_source, twin_name, unknown_model
 from mspgt_tl.store import refuse_other_run
 
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 """What configurations call the number of blocks."""
+
+
+def check_detection(model: Any, settings: DetectConfig, nulls: Sequence[str], out: str | Path | None) -> None:
+    """Refuse whatever of a detection can be told to be wrong without its model and its text.
+
+    Raises:
+        MspgtError: as `count_blocks`, `check_weights`, `check_nulls` and `check_folder`.
+    """
+    count_blocks(model)
+    check_weights(settings.boundaries.weights, [part.name for part in signals_of("fused")])
+    check_nulls(nulls, model)
+    check_folder(out, {"command": "detect", "config": to_plain(settings)})
 
 
 def count_blocks(model: Any) -> int | None:

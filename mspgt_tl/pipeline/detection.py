@@ -14,7 +14,7 @@ import numpy as np
 from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import MIN_LAYERS, Boundaries
 from mspgt_tl.config import QUICK_DEV_TREES, DetectConfig, settings_of, to_plain
-from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Treebank, signals_of
+from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Treebank
 from mspgt_tl.dashboard.explorer import with_p_grid
 from mspgt_tl.errors import CorpusError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
@@ -23,7 +23,7 @@ from mspgt_tl.models.pretrained import Backend
 from mspgt_tl.passes.corpus import count_cut, observe_corpus, usable_text
 from mspgt_tl.passes.folds import Folds, assign_folds, assign_trees
 from mspgt_tl.passes.words import bytes_of_word_vectors
-from mspgt_tl.pipeline.checks import check_folder, check_nulls, check_weights, count_blocks
+from mspgt_tl.pipeline.checks import check_detection
 from mspgt_tl.pipeline.inputs import (
     Inputs,
     Loading,
@@ -240,10 +240,7 @@ def detect(
     settings = settings_of(DetectConfig, config, {"seed": seed, **options}, quick=quick)
     budget = memory_budget(memory)
     loading = Loading(backend, device, dtype, parity, trust_remote_code)
-    count_blocks(model)
-    check_weights(settings.boundaries.weights, [part.name for part in signals_of("fused")])
-    check_nulls(nulls, model)
-    check_folder(quick_folder(out) if quick else out, {"command": "detect", "config": to_plain(settings)})
+    check_detection(model, settings, nulls, quick_folder(out) if quick else out)
     with telling(progress) as told:
         # Text and trees first: they are refused in seconds, while loading a model takes minutes.
         with told.doing("reading"):
