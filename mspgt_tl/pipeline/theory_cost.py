@@ -15,6 +15,7 @@ from typing import Any
 from mspgt_tl.config import TheoryConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError
+from mspgt_tl.progress import duration
 from mspgt_tl.theory.fisher import MIN_ROWS
 from mspgt_tl.theory.texts import Texts, text_batches
 
@@ -63,7 +64,8 @@ class TheoryCost:
         """Time a pass over a few texts."""
         import torch
 
-        cfg, anything = model.cfg, model
+        cfg = model.cfg
+        anything: Any = model
         n_layers, d_model = int(cfg.n_layers), int(cfg.d_model)
         batch = next(iter(text_batches(model, texts.first(8), "timing", positions=256)))
         with torch.inference_mode():
@@ -72,8 +74,7 @@ class TheoryCost:
             anything.forward(batch.tokens)
         taken = (time.perf_counter() - started) / batch.tokens.numel()
         unembedding = d_model * int(cfg.d_vocab)
-        every: Any = model
-        blocks = sum(part.numel() for part in every.parameters()) - 2 * unembedding
+        blocks = sum(part.numel() for part in anything.parameters()) - 2 * unembedding
         share = unembedding / (unembedding + max(blocks, unembedding / 10))
         return cls(taken, share, n_layers, d_model, sum(map(len, texts.ids)) / len(texts), len(texts))
 
@@ -154,19 +155,9 @@ class TheoryCost:
         """Say what the stages will take."""
         stages = self.stages(settings)
         total = sum(stages.values())
-        parts = ", ".join(f"{name} {_clock(seconds)}" for name, seconds in stages.items())
-        told = f"About {_clock(total)}: {parts}."
+        parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in stages.items())
+        told = f"About {duration(total)}: {parts}."
         if limit is not None:
             fits = "fits into" if total <= limit else "does not fit, even with the least of everything, into"
-            told += f" That {fits} {_clock(limit)}."
+            told += f" That {fits} {duration(limit)}."
         return told
-
-
-def _clock(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
