@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,18 +12,11 @@ from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.errors import ConfigError, CorpusError, DataError
 from mspgt_tl.interventions import disturbance_hooks, generate, measure_activations, noise_hooks
 from mspgt_tl.interventions.alternatives import KINDS
-from mspgt_tl.models.pretrained import load
 from mspgt_tl.passes.corpus import stream
 from mspgt_tl.passes.folds import Folds
 
 SENTENCES = generated_corpus(seed=3, limit=60).sentences
 TOKENS = torch.tensor([[0, 9, 30, 7, 44, 12], [0, 33, 4, 90, 17, 8]])
-
-
-@pytest.fixture(scope="module")
-def model(tiny_folder: Path) -> Any:
-    """The tiny random Llama."""
-    return load(tiny_folder)
 
 
 @pytest.fixture(scope="module")

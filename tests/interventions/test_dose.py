@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,8 @@ from mspgt_tl.interventions.next_token import (
     measure_ledger,
     next_token_effects,
 )
-from mspgt_tl.interventions.noise import noise_hooks
-from mspgt_tl.models.pretrained import load
 
 SENTENCES = generated_corpus(seed=3, limit=24).sentences
-
-
-@pytest.fixture(scope="module")
-def model(tiny_folder: Path) -> Any:
-    """The tiny random Llama."""
-    return load(tiny_folder)
 
 
 @pytest.fixture(scope="module")
@@ -35,35 +26,28 @@ def clean(model: Any) -> list[Any]:
     return list(clean_passes(model, SENTENCES, max_length=64, batch_positions=256))
 
 
-def maker(model: Any) -> Any:
-    """Return noise hooks of an absolute size."""
-    return lambda layers, sigma, ids, at: noise_hooks(
-        model, layers, sigma, seed=4, sample_ids=ids, positions=at, unit=1.0
-    )
-
-
 @pytest.mark.parametrize("dose", ["exit_norm", "kl"])
 @pytest.mark.parametrize("layers", [range(0, 2), range(3, 8)])
-def test_solved_doses_meet_their_target(model: Any, clean: list[Any], dose: Any, layers: range) -> None:
+def test_solved_doses_meet_their_target(model: Any, clean: list[Any], dose: Any, layers: range, noise: Any) -> None:
     """Measured anew at the σ that was found, the effect is within 2 % of the target."""
-    found = solve_dose(model, clean, layers, dose, 0.05, maker(model))
+    found = solve_dose(model, clean, layers, dose, 0.05, noise)
     assert found.reason is None
     if dose == "exit_norm":
-        again = float(measure_ledger(model, clean, layers, found.sigma, maker(model))["deviation"][layers[-1]])
+        again = float(measure_ledger(model, clean, layers, found.sigma, noise)["deviation"][layers[-1]])
     else:
         effects = next_token_effects(
-            model, SENTENCES, {"x": layers}, [found.sigma], maker(model), seed=0, max_length=64, resamples=100
+            model, SENTENCES, {"x": layers}, [found.sigma], noise, seed=0, max_length=64, resamples=100
         )
         again = float(effects["kl"][0, 0])
     assert again == pytest.approx(found.realised, rel=1e-3)
     assert again == pytest.approx(0.05, rel=0.02)
 
 
-def test_plain_doses_are_arithmetic(model: Any) -> None:
+def test_plain_doses_are_arithmetic(model: Any, noise: Any) -> None:
     """σ itself, and σ over the root of the number of blocks."""
-    assert solve_dose(model, [], range(4), "per_layer", 0.3, maker(model)).sigma == 0.3
-    assert solve_dose(model, [], range(4), "per_scale", 0.3, maker(model)).sigma == 0.15
-    refused = solve_dose(model, [], range(4), "per_layer", 1.5, maker(model), largest=1.0)
+    assert solve_dose(model, [], range(4), "per_layer", 0.3, noise).sigma == 0.3
+    assert solve_dose(model, [], range(4), "per_scale", 0.3, noise).sigma == 0.15
+    refused = solve_dose(model, [], range(4), "per_layer", 1.5, noise, largest=1.0)
     assert np.isnan(refused.sigma) and "beyond" in str(refused.reason)
 
 
@@ -85,9 +69,9 @@ def test_what_cannot_be_reached_says_so() -> None:
     assert "not finite" in str(solve_sigma(lambda s: math.inf, 2.0, 0.5).reason)
 
 
-def test_bad_input_is_named(model: Any) -> None:
+def test_bad_input_is_named(model: Any, noise: Any) -> None:
     """Unknown doses and levels of no size."""
     with pytest.raises(ConfigError, match=r"Unknown dose 'kll'.*'kl'"):
-        solve_dose(model, [], [0], "kll", 0.1, maker(model))  # pyright: ignore[reportArgumentType]
+        solve_dose(model, [], [0], "kll", 0.1, noise)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="above 0"):
-        solve_dose(model, [], [0], DOSES[0], 0.0, maker(model))  # pyright: ignore[reportArgumentType]
+        solve_dose(model, [], [0], DOSES[0], 0.0, noise)  # pyright: ignore[reportArgumentType]

@@ -23,11 +23,6 @@ PROMPTS = [[0, 9, 30, 7, 44, 12, 61, 8, 90], [0, 33, 4], [0, 200, 301, 9, 77, 6]
 IDS = [40, 7, 123456, 2]
 
 
-@pytest.fixture(scope="module")
-def model(tiny_folder):
-    return load(tiny_folder)
-
-
 def hugging_face(folder):
     from transformers import AutoModelForCausalLM
 

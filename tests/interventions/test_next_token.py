@@ -26,23 +26,10 @@ from mspgt_tl.models.pretrained import encode, load
 SENTENCES = generated_corpus(seed=3, limit=24).sentences
 
 
-@pytest.fixture(scope="module")
-def model(tiny_folder: Path) -> Any:
-    """The tiny random Llama."""
-    return load(tiny_folder)
-
-
-def maker(model: Any) -> Any:
-    """Return noise hooks of an absolute size."""
-    return lambda layers, sigma, ids, at: noise_hooks(
-        model, layers, sigma, seed=4, sample_ids=ids, positions=at, unit=1.0
-    )
-
-
-def test_effects_equal_plain_forward_passes(model: Any) -> None:
+def test_effects_equal_plain_forward_passes(model: Any, noise: Any) -> None:
     """KL, loss change and agreement of one sentence, from two whole passes and torch's own functions."""
     layers, sigma = range(2, 4), 0.5
-    found = next_token_effects(model, SENTENCES[:1], {"x": layers}, [sigma], maker(model), seed=0, resamples=100)
+    found = next_token_effects(model, SENTENCES[:1], {"x": layers}, [sigma], noise, seed=0, resamples=100)
     ids = torch.tensor(encode(model, SENTENCES[:1]).ids)
     with torch.inference_mode():
         before = model(ids)[0, :-1].double().log_softmax(-1)
@@ -58,21 +45,21 @@ def test_effects_equal_plain_forward_passes(model: Any) -> None:
     assert found.attrs["tokens"] == len(before)
 
 
-def test_effects_do_not_depend_on_batches(model: Any) -> None:
+def test_effects_do_not_depend_on_batches(model: Any, noise: Any) -> None:
     """One sentence at a time gives what all together give."""
     options = {"seed": 0, "resamples": 100}
     targets, sigmas = {"a": [0], "b": range(3, 6)}, [0.1, 0.4]
-    together = next_token_effects(model, SENTENCES, targets, sigmas, maker(model), batch_positions=4000, **options)
-    apart = next_token_effects(model, SENTENCES, targets, sigmas, maker(model), batch_positions=1, **options)
+    together = next_token_effects(model, SENTENCES, targets, sigmas, noise, batch_positions=4000, **options)
+    apart = next_token_effects(model, SENTENCES, targets, sigmas, noise, batch_positions=1, **options)
     for name in together.data_vars:
         np.testing.assert_allclose(together[name], apart[name], rtol=1e-4, atol=1e-7)
     assert (together["kl"][:, 1] > together["kl"][:, 0]).all()
     assert ((together["kl_low"] <= together["kl"]) & (together["kl"] <= together["kl_high"])).all()
 
 
-def test_no_noise_has_no_effect(model: Any) -> None:
+def test_no_noise_has_no_effect(model: Any, noise: Any) -> None:
     """σ = 0 is exactly the undisturbed model."""
-    found = next_token_effects(model, SENTENCES[:4], {"a": range(8)}, [0.0], maker(model), seed=0, resamples=100)
+    found = next_token_effects(model, SENTENCES[:4], {"a": range(8)}, [0.0], noise, seed=0, resamples=100)
     assert float(found["kl"][0, 0]) == 0
     assert float(found["agreement"][0, 0]) == 1
 
@@ -93,29 +80,27 @@ def test_float32_terms_give_the_kl_of_float64(size: float) -> None:
     assert torch.equal(agreement, (p.argmax(-1) == q.argmax(-1)).double())
 
 
-def test_targets_wait_in_groups_without_a_change(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_wait_in_groups_without_a_change(model: Any, monkeypatch: pytest.MonkeyPatch, noise: Any) -> None:
     """Where memory holds one target's disturbed stream at a time, effects stay the same."""
     targets, options = {"a": [0], "b": [2, 3], "c": [5]}, {"seed": 0, "resamples": 100}
-    together = next_token_effects(model, SENTENCES[:5], targets, [0.1, 0.4], maker(model), **options)
+    together = next_token_effects(model, SENTENCES[:5], targets, [0.1, 0.4], noise, **options)
     monkeypatch.setattr(next_token, "STREAM_NUMBERS", 1)
     monkeypatch.setattr(next_token, "CHUNK_NUMBERS", 7 * int(model.cfg.d_vocab))
-    apart = next_token_effects(model, SENTENCES[:5], targets, [0.1, 0.4], maker(model), **options)
+    apart = next_token_effects(model, SENTENCES[:5], targets, [0.1, 0.4], noise, **options)
     for name in together.data_vars:
         np.testing.assert_allclose(together[name], apart[name], rtol=1e-4, atol=1e-7)
 
 
-def test_undefined_sigma_is_nan(model: Any) -> None:
+def test_undefined_sigma_is_nan(model: Any, noise: Any) -> None:
     """A dose without a σ leaves a hole, not a zero."""
-    found = next_token_effects(
-        model, SENTENCES[:3], {"a": [1]}, {"a": [math.nan, 0.1]}, maker(model), seed=0, resamples=100
-    )
+    found = next_token_effects(model, SENTENCES[:3], {"a": [1]}, {"a": [math.nan, 0.1]}, noise, seed=0, resamples=100)
     assert np.isnan(found["kl"][0, 0]) and np.isfinite(found["kl"][0, 1])
 
 
-def test_ledger_of_one_layer_is_known(model: Any) -> None:
+def test_ledger_of_one_layer_is_known(model: Any, noise: Any) -> None:
     """Noise of absolute size σ has ‖δ‖ near σ√d, and moves the stream by just that at its own layer."""
     clean = list(clean_passes(model, SENTENCES, max_length=64, batch_positions=256))
-    found = measure_ledger(model, clean, [3], 0.2, maker(model))
+    found = measure_ledger(model, clean, [3], 0.2, noise)
     keep = [batch.resid[4][batch.is_data].norm(dim=-1) for batch in clean]
     expected = float((0.2 * math.sqrt(model.cfg.d_model) / torch.cat(keep)).mean())
     assert float(found["injected"][3]) == pytest.approx(expected, rel=0.02)
@@ -125,10 +110,10 @@ def test_ledger_of_one_layer_is_known(model: Any) -> None:
     assert float(found["snr_db"][3]) == pytest.approx(-20 * math.log10(expected), abs=1)
 
 
-def test_bad_input_is_named(model: Any) -> None:
+def test_bad_input_is_named(model: Any, noise: Any) -> None:
     """Targets without blocks, sentences without a next token."""
     with pytest.raises(DataError, match="at least one block"):
-        next_token_effects(model, SENTENCES, {"a": []}, [0.1], maker(model), seed=0)
+        next_token_effects(model, SENTENCES, {"a": []}, [0.1], noise, seed=0)
     with pytest.raises(CorpusError, match="two tokens"):
         list(clean_passes(model, [""], max_length=64, batch_positions=64))
 

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mspgt_tl.interventions.next_token import next_token_effects
 from mspgt_tl.interventions.noise import noise_hooks
 from mspgt_tl.interventions.sweep import Condition
 from mspgt_tl.interventions.token_effects import token_kl
-from mspgt_tl.models.pretrained import load
 
 TEXTS = ["The old bridge was built here.", "A cat sat.", "The committee met in the town hall to discuss it."]
-
-
-@pytest.fixture(scope="module")
-def model(tiny_folder: Path) -> Any:
-    return load(str(tiny_folder))
 
 
 def make_hooks(model: Any, layers: Any, sigma: Any, ids: Any, positions: Any) -> Any:
