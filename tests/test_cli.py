@@ -85,6 +85,8 @@ def test_detect_prints_verdict_table_and_dashboard(tiny_folder: Path, tmp_path: 
         (["detect", "llama2-mini", "--device", "cuda"], "cuda"),
         (["detect", "llama2-mini", "--null", "nonsense"], "Unknown null"),
         (["report", "nowhere"], "no run folder"),
+        (["plan", "nowhere"], "Unknown model 'nowhere'"),
+        (["plan", "llama2-mini", "--corpus", "nowhere.txt"], "nowhere.txt"),
         (["train", "--recipe", "llama2-mni", "--text", "t", "--valid", "v", "--out", "o"], "Did you mean"),
     ],
 )

@@ -13,7 +13,7 @@ from mspgt_tl.cli.format import size
 from mspgt_tl.cli.options import JsonFlag, StudySetOption
 from mspgt_tl.cli.study import print_plan
 from mspgt_tl.config import DetectConfig, to_plain
-from mspgt_tl.errors import MspgtError
+from mspgt_tl.errors import ConfigError, MspgtError
 from mspgt_tl.progress import duration
 
 LONG = 4000
@@ -82,4 +82,7 @@ def plan(
             place = {name: value for name, value in (("device", device), ("dtype", dtype)) if value}
             chosen: Any = [stage.strip() for stage in stages.split(",")]
             found = plan_model(source, text=corpus, treebank=treebank, stages=chosen, **override(place, settings))
+            if found.reasons:
+                # A study has other steps to tell; of one model and one text there is nothing left.
+                raise ConfigError(" ".join(found.reasons.values()))
     print_plan(Path(source).stem if is_study else source, found, as_json=as_json)
