@@ -10,9 +10,8 @@ Effects are exact for those sentences; others, in folds that raise it less on th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,19 +112,20 @@ def read_fold(
     place = {int(sentence): i for i, sentence in enumerate(members)}
     shown: list[dict[str, Any]] = [{} for _ in members]
 
-    def read(needs: frozenset[str]) -> Iterator[Batch]:
-        one = Folds(members, len(members))
-        for batch in stream(model, sentences, needs=needs, folds=one, seed=seed, config=config):
-            lengths = batch.is_token.sum(dim=1).tolist()
-            for i, (sentence, drawn) in enumerate(zip(batch.sentence.tolist(), batch.drawn.tolist(), strict=True)):
-                tokens = [model.tokenizer.decode([token]) for token in batch.tokens[i, : lengths[i]].tolist()]
-                shown[place[sentence]] = {"tokens": tokens, "drawn": int(drawn)}
-            yield batch
+    parts = {name: _LeaveOneOut(signal, place, int(model.cfg.n_layers)) for name, signal in signals.items()}
+    needs = frozenset[str]().union(*(signal.needs for signal in signals.values()))
+    for batch in stream(model, sentences, needs=needs, folds=Folds(members, len(members)), seed=seed, config=config):
+        lengths = batch.is_token.sum(dim=1).tolist()
+        for i, (sentence, drawn) in enumerate(zip(batch.sentence.tolist(), batch.drawn.tolist(), strict=True)):
+            tokens = [model.tokenizer.decode([token]) for token in batch.tokens[i, : lengths[i]].tolist()]
+            shown[place[sentence]] = {"tokens": tokens, "drawn": int(drawn)}
+        for part in parts.values():
+            part.observe(batch)
+        del batch  # or its activations would stay while the next forward pass makes its own
 
     without = {}
     for name, signal in signals.items():
-        own = {key: values[fold] for key, values in sums[name].items()}
-        left = _leave_one_out(signal, partial(read, signal.needs), place, own, int(model.cfg.n_layers))
+        left = parts[name].sums({key: values[fold] for key, values in sums[name].items()})
         curves = []
         for i in range(len(members)):
             changed = {key: values.copy() for key, values in sums[name].items()}
@@ -136,35 +136,65 @@ def read_fold(
     return without, shown
 
 
-def _leave_one_out(
-    signal: StreamSignal,
-    read: Callable[[], Iterator[Batch]],
-    place: Mapping[int, int],
-    whole: Sums,
-    n_layers: int,
-) -> dict[str, np.ndarray]:
-    """Return a fold's sums without each of its sentences.
+@dataclass
+class _LeaveOneOut:
+    """A fold's sums without each of its sentences.
 
     Sums over sentences are had by taking each one's own from the whole; what is computed within a fold (kernels) is
-    computed again without it.
+    computed again without it, from activations that are kept meanwhile.
     """
-    n = len(place)
-    try:
-        alone = signal.start(n_layers=n_layers, fold_sizes=np.ones(n, dtype=int))
-    except DataError:
-        alone = None  # nothing can be computed of one sentence
-    if alone is not None:
-        _watch(alone, (_own_folds(batch, place) for batch in read()))
-        single = alone.sums()
-        if all(_adds_up(single[key].sum(axis=0), values) for key, values in whole.items()):
+
+    signal: StreamSignal
+    place: Mapping[int, int]
+    """Where each sentence stands in the fold."""
+    n_layers: int
+    alone: Accumulator | None = None
+    """Takes every sentence as a fold of its own."""
+    kept: list[Batch] = field(default_factory=list)
+
+    def observe(self, batch: Batch) -> None:
+        """Take the next sentences of the fold."""
+        unneeded: dict[str, Any] = {name: [] for name in ("resid", "pattern") if name not in self.signal.needs}
+        batch = replace(batch, **unneeded)
+        if self.alone is None and not self.kept and self._adds_up(batch):
+            self.alone = self.signal.start(n_layers=self.n_layers, fold_sizes=np.ones(len(self.place), dtype=int))
+        if self.alone is None:
+            self.kept.append(batch)
+        else:
+            _watch(self.alone, [_in_folds(batch, [self.place[int(sentence)] for sentence in batch.sentence])])
+
+    def _adds_up(self, batch: Batch) -> bool:
+        """Tell whether the sums of a batch's sentences are its own; the same activations give both, in any dtype."""
+        n = len(batch.sentence)
+        if n < 2:
+            return False
+        try:
+            whole, single = (
+                self._start(sizes, [_in_folds(batch, folds)])
+                for sizes, folds in (([n], np.zeros(n, dtype=int)), (np.ones(n, dtype=int), np.arange(n)))
+            )
+        except DataError:
+            return False  # nothing can be computed of one sentence
+        return all(
+            np.allclose(single[key].sum(axis=0), values[0], rtol=1e-4, atol=1e-6) for key, values in whole.items()
+        )
+
+    def _start(self, sizes: Sequence[int] | np.ndarray, batches: Iterable[Batch]) -> Sums:
+        started = self.signal.start(n_layers=self.n_layers, fold_sizes=np.asarray(sizes))
+        _watch(started, batches)
+        return started.sums()
+
+    def sums(self, whole: Sums) -> dict[str, np.ndarray]:
+        """Return the fold's sums without each sentence, from those with all of them."""
+        if self.alone is not None:
+            single = self.alone.sums()
             return {key: values[None] - single[key] for key, values in whole.items()}
-    batches, found = list(read()), {key: [] for key in whole}
-    for sentence in place:
-        rest = signal.start(n_layers=n_layers, fold_sizes=np.array([n - 1]))
-        _watch(rest, (_without(batch, sentence) for batch in batches))
-        for key, values in rest.sums().items():
-            found[key].append(values[0])
-    return {key: np.stack(values) for key, values in found.items()}
+        found: dict[str, list[np.ndarray]] = {key: [] for key in whole}
+        for sentence in self.place:
+            rest = self._start([len(self.place) - 1], (_without(batch, sentence) for batch in self.kept))
+            for key, values in rest.items():
+                found[key].append(values[0])
+        return {key: np.stack(values) for key, values in found.items()}
 
 
 def _watch(accumulator: Accumulator, batches: Iterable[Batch]) -> None:
@@ -176,13 +206,9 @@ def _watch(accumulator: Accumulator, batches: Iterable[Batch]) -> None:
                 accumulator.observe(batch)
 
 
-def _adds_up(total: np.ndarray, whole: np.ndarray) -> bool:
-    return total.shape == whole.shape and bool(np.allclose(total, whole, rtol=1e-4, atol=1e-6, equal_nan=False))
-
-
-def _own_folds(batch: Batch, place: Mapping[int, int]) -> Batch:
-    """Give every sentence a fold of its own."""
-    return replace(batch, fold=np.array([place[int(sentence)] for sentence in batch.sentence]))
+def _in_folds(batch: Batch, folds: Sequence[int] | np.ndarray) -> Batch:
+    """Give every sentence another fold."""
+    return replace(batch, fold=np.asarray(folds))
 
 
 def _without(batch: Batch, sentence: int) -> Batch:

@@ -53,6 +53,26 @@ def test_leaving_out_is_exact(model: Any, name: str, documents: Any) -> None:
     assert sentences[members[left_out]].split()[0] in "".join(shown[left_out]["tokens"])
 
 
+def test_sums_that_add_up_are_told_under_other_rounding(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention drift adds up over sentences, although bfloat16 rounds patterns differently in other batches.
+
+    Taken for what is computed within a fold, every sentence would be observed once for every other.
+    """
+    observed, start = [], AttentionDrift.start
+    sentences = list(generated_corpus(seed=1, limit=240).sentences)
+    folds, config, signal = assign_folds(len(sentences), seed=0), StreamConfig(), AttentionDrift()
+    sums = observe_corpus(model, sentences, {"drift": signal}, folds=folds, seed=0, config=config)
+    rounded = {"drift": {key: values * (1 + 1e-3) for key, values in sums["drift"].items()}}
+
+    def counted(self: Any, *, n_layers: int, fold_sizes: Any) -> Any:
+        observed.append(len(fold_sizes))
+        return start(self, n_layers=n_layers, fold_sizes=fold_sizes)
+
+    monkeypatch.setattr(AttentionDrift, "start", counted)
+    without, _ = read_fold(2, {"drift": signal}, rounded, model, sentences, folds, 0, config)
+    assert len(observed) <= 3 and len(without["drift"]) == folds.sizes[2]
+
+
 def test_a_detection_names_the_sentences_that_make_its_boundaries(model: Any) -> None:
     """At every boundary, the largest effect first, with tokens and the one that was drawn."""
     result = detect(
