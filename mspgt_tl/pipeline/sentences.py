@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -149,38 +150,37 @@ class _LeaveOneOut:
     """Where each sentence stands in the fold."""
     n_layers: int
     alone: Accumulator | None = None
-    """Takes every sentence as a fold of its own."""
+    """Takes every sentence as a fold of its own, where the signal's sums add up."""
+    thin: bool = False
+    """Whether the signal reads no token's activations but the drawn one's."""
     kept: list[Batch] = field(default_factory=list)
+    has_begun: bool = False
 
     def observe(self, batch: Batch) -> None:
         """Take the next sentences of the fold."""
         unneeded: dict[str, Any] = {name: [] for name in ("resid", "pattern") if name not in self.signal.needs}
         batch = replace(batch, **unneeded)
-        if self.alone is None and not self.kept and self._adds_up(batch):
-            self.alone = self.signal.start(n_layers=self.n_layers, fold_sizes=np.ones(len(self.place), dtype=int))
+        if not self.has_begun:
+            self._begin(batch)
         if self.alone is None:
-            self.kept.append(batch)
+            self.kept.append(_drawn_everywhere(batch) if self.thin else batch)
         else:
-            _watch(self.alone, [_in_folds(batch, [self.place[int(sentence)] for sentence in batch.sentence])])
+            _watch(self.alone, [replace(batch, fold=np.array([self.place[int(one)] for one in batch.sentence]))])
 
-    def _adds_up(self, batch: Batch) -> bool:
-        """Tell whether the sums of a batch's sentences are its own; the same activations give both, in any dtype."""
+    def _begin(self, batch: Batch) -> None:
+        """Try on the first batch what the sums are made of: the same activations give the same ones, in any dtype."""
         n = len(batch.sentence)
-        if n < 2:
-            return False
-        try:
-            whole, single = (
-                self._start(sizes, [_in_folds(batch, folds)])
-                for sizes, folds in (([n], np.zeros(n, dtype=int)), (np.ones(n, dtype=int), np.arange(n)))
-            )
-        except DataError:
-            return False  # nothing can be computed of one sentence
-        return all(
-            np.allclose(single[key].sum(axis=0), values[0], rtol=1e-4, atol=1e-6) for key, values in whole.items()
-        )
+        self.has_begun = True
+        with suppress(DataError):  # nothing can be computed of so few sentences
+            whole = self._start([n], [replace(batch, fold=np.zeros(n, dtype=int))])
+            thin = replace(_drawn_everywhere(batch), fold=np.zeros(n, dtype=int))
+            self.thin = "pattern" not in self.signal.needs and _agree(self._start([n], [thin]), whole)
+            single = self._start([1] * n, [replace(batch, fold=np.arange(n))])
+            if n > 1 and _agree(single, whole):
+                self.alone = self.signal.start(n_layers=self.n_layers, fold_sizes=np.ones(len(self.place), dtype=int))
 
-    def _start(self, sizes: Sequence[int] | np.ndarray, batches: Iterable[Batch]) -> Sums:
-        started = self.signal.start(n_layers=self.n_layers, fold_sizes=np.asarray(sizes))
+    def _start(self, sizes: Sequence[int], batches: Iterable[Batch]) -> Sums:
+        started = self.signal.start(n_layers=self.n_layers, fold_sizes=np.array(sizes))
         _watch(started, batches)
         return started.sums()
 
@@ -206,9 +206,15 @@ def _watch(accumulator: Accumulator, batches: Iterable[Batch]) -> None:
                 accumulator.observe(batch)
 
 
-def _in_folds(batch: Batch, folds: Sequence[int] | np.ndarray) -> Batch:
-    """Give every sentence another fold."""
-    return replace(batch, fold=np.asarray(folds))
+def _agree(parts: Sums, whole: Sums) -> bool:
+    return all(np.allclose(parts[key].sum(axis=0), whole[key][0], rtol=1e-4, atol=1e-6) for key in whole)
+
+
+def _drawn_everywhere(batch: Batch) -> Batch:
+    """Let the activations of each sentence's drawn token stand at every position, in the memory of one."""
+    rows = range(len(batch.sentence))
+    thin = [layer[rows, batch.drawn][:, None].expand(-1, layer.shape[1], -1) for layer in batch.resid]
+    return replace(batch, resid=thin)
 
 
 def _without(batch: Batch, sentence: int) -> Batch:
