@@ -27,8 +27,8 @@ from mspgt_tl.passes.folds import Folds
 if TYPE_CHECKING:
     import xarray as xr
 
-FOLDS_READ = 2
-"""Folds that are read again for each boundary."""
+FOLDS_READ, SENTENCES_READ = 2, 100
+"""Folds that are read again for each boundary: two, or one that holds so many sentences."""
 KEPT = 6
 """Sentences that are kept for each."""
 
@@ -78,7 +78,8 @@ def strongest_sentences(
         whole = evidence({name: signals[name].curves(sums[name], np.ones((1, folds.count))) for name in active})[0]
         apart = 1 - np.eye(folds.count)
         by_fold = whole - evidence({name: signals[name].curves(sums[name], apart) for name in active})
-        chosen = {gap: np.argsort(-by_fold[:, gap - 1])[:FOLDS_READ].tolist() for gap in gaps}
+        strongest = {gap: np.argsort(-by_fold[:, gap - 1])[:FOLDS_READ].tolist() for gap in gaps}
+        chosen = {gap: at[:1] if folds.sizes[at[0]] >= SENTENCES_READ else at for gap, at in strongest.items()}
         parts = {name: signals[name] for name in active}
         read = {
             fold: read_fold(fold, parts, sums, model, sentences, folds, seed, config)
