@@ -123,7 +123,8 @@ def _inverse_cdf(shares: Float[Tensor, "batch vocab"], uniforms: Float[Tensor, "
     part = _first_above(upto, wanted)
     before = torch.where(part > 0, upto.gather(1, (part - 1).clamp(min=0)), 0)
     inside = parts[torch.arange(len(parts), device=parts.device), part[:, 0]].cumsum(-1, dtype=torch.float64)
-    return (part * STRETCH + _first_above(inside, wanted - before))[:, 0]
+    found = part * STRETCH + _first_above(inside, wanted - before)
+    return found[:, 0].clamp(max=shares.shape[-1] - 1)  # shares of nan, told by who decodes, end beyond
 
 
 def _first_above(sums: Float[Tensor, "batch place"], wanted: Float[Tensor, "batch 1"]) -> Int[Tensor, "batch 1"]:
@@ -132,7 +133,7 @@ def _first_above(sums: Float[Tensor, "batch place"], wanted: Float[Tensor, "batc
 
     last = torch.searchsorted(sums, sums[:, -1:].contiguous())
     found = torch.searchsorted(sums, wanted, right=True).minimum(last)
-    return found.clamp(max=sums.shape[1] - 1)  # nan exceeds nothing, and is told by who decodes
+    return found.clamp(max=sums.shape[1] - 1)  # nan exceeds nothing
 
 
 def generate(
