@@ -14,6 +14,7 @@ from scipy.stats import binom
 
 from mspgt_tl.boundaries import (
     find_boundaries,
+    match_peaks,
     normalise,
     pick_peaks,
     pick_peaks_by_row,
@@ -338,3 +339,12 @@ def test_unusable_seeds_are_refused(seed: Any) -> None:
 def test_curves_are_numbers(curves: Any) -> None:
     with pytest.raises(DataError, match="Curves must be numbers"):
         find_boundaries(curves)
+
+
+def test_peaks_of_resamples_stand_for_the_nearest_boundary() -> None:
+    """One boundary takes the nearer of two peaks, one peak goes to the nearer of two boundaries, two go in order."""
+    nan = float("nan")
+    one = match_peaks(np.array([5]), np.array([[1.0, 6.0], [4.0, 9.0], [7.0, nan], [nan, nan]]))
+    np.testing.assert_array_equal(one, [[6], [4], [7], [nan]])
+    two = match_peaks(np.array([5, 9]), np.array([[1.0, 6.0], [6.0, nan], [8.0, nan], [nan, nan]]))
+    np.testing.assert_array_equal(two, [[1, 6], [6, nan], [nan, 8], [nan, nan]])

@@ -184,3 +184,17 @@ def test_intervals_of_clustered_items_need_whole_clusters() -> None:
             low, high = ratio_intervals(total, items, resamples=400, seed=trial)
             covered[name] += low <= 0 <= high
     assert covered["documents"] / 200 > 0.88 and covered["items"] / 200 < 0.7
+
+
+def test_items_are_dealt_into_equal_folds() -> None:
+    """Ten items into three folds of 3 or 4; two items cannot fill more than two."""
+    assert sorted(np.bincount(split_folds(10, 3, seed=0)).tolist()) == [3, 3, 4]
+    assert sorted(split_folds(2, 5, seed=0).tolist()) == [0, 1]
+
+
+def test_means_of_pairs_are_told_with_and_without_a_test() -> None:
+    """Over the pairs that have both values, be they one or three."""
+    one = paired_effect(np.array([2.0, NAN]), np.array([5.0, 1.0]), seed=0)
+    assert (one.n, one.reference, one.value) == (1, 2.0, 5.0)
+    three = paired_effect(np.array([1.0, 2, 3]), np.array([2.0, 4, 9]), seed=0)
+    assert (three.n, three.reference, three.value) == (3, 2.0, 5.0)

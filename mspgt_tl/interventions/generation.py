@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 
 Prompts: TypeAlias = "str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Int[Tensor, '... pos']"
 
-STRETCH = 512
-"""Ids that the CDF is summed over at a time."""
-
 CPU_MEMORY = 2 * 1024**3
 """Bytes that a batch may take on a CPU, weights not counted; on a GPU it is half of what is free."""
 
@@ -105,35 +102,7 @@ class Sampling:
             share = ordered.softmax(-1, dtype=torch.float64)
             beyond = share.cumsum(-1) - share >= self.top_p
             scaled = scaled.masked_fill(torch.zeros_like(beyond).scatter(-1, ids, beyond), -math.inf)
-        return _inverse_cdf(scaled.softmax(-1), uniforms)
-
-
-def _inverse_cdf(shares: Float[Tensor, "batch vocab"], uniforms: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
-    """Return the first id at which the sum of the shares exceeds each uniform's part of the whole.
-
-    Sums are taken in float64 over stretches of ids, whose own are float32 as the shares are, and then within one
-    stretch: a sum over every id in float64 took a third of the time of a vocabulary of 262,144 (measured).
-    """
-    import torch
-
-    spare = -shares.shape[-1] % STRETCH
-    parts = (torch.nn.functional.pad(shares, (0, spare)) if spare else shares).unflatten(-1, (-1, STRETCH))
-    upto = parts.sum(-1).cumsum(-1, dtype=torch.float64)
-    wanted = uniforms[:, None] * upto[:, -1:]  # of the sum, which rounding keeps from being exactly 1
-    part = _first_above(upto, wanted)
-    before = torch.where(part > 0, upto.gather(1, (part - 1).clamp(min=0)), 0)
-    inside = parts[torch.arange(len(parts), device=parts.device), part[:, 0]].cumsum(-1, dtype=torch.float64)
-    found = part * STRETCH + _first_above(inside, wanted - before)
-    return found[:, 0].clamp(max=shares.shape[-1] - 1)  # shares of nan, told by who decodes, end beyond
-
-
-def _first_above(sums: Float[Tensor, "batch place"], wanted: Float[Tensor, "batch 1"]) -> Int[Tensor, "batch 1"]:
-    """Return the first place whose sum exceeds what is wanted; where rounding leaves none, the last that adds to it."""
-    import torch
-
-    last = torch.searchsorted(sums, sums[:, -1:].contiguous())
-    found = torch.searchsorted(sums, wanted, right=True).minimum(last)
-    return found.clamp(max=sums.shape[1] - 1)  # nan exceeds nothing
+        return philox.categorical(scaled.softmax(-1), uniforms)
 
 
 def generate(

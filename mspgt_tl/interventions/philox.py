@@ -38,6 +38,8 @@ MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
+STRETCH = 512
+"""Ids that a CDF is summed over at a time."""
 CHUNK = {"cpu": 1 << 14, "other": 1 << 22}
 """Counters worked on at once: on a CPU, as many as stay in its second-level cache."""
 
@@ -162,3 +164,31 @@ def _constants(key: tuple[int, int], device: torch.device) -> list[tuple[Tensor,
         both = torch.tensor([MULTIPLIERS[::order], words[::-order]], device=device)[:, :, None]
         found.append((both[0], both[1]))
     return found
+
+
+def categorical(shares: Float[Tensor, "row id"], uniforms: Float[Tensor, "row"]) -> Int[Tensor, "row"]:
+    """Return one id a row by the inverse CDF: the first whose sum of shares exceeds the uniform's part of all.
+
+    Sums are taken in float64 over stretches of ids, whose own are float32 as the shares are, and then within one
+    stretch: a sum over every id in float64 took a third of the time of a vocabulary of 262,144 (measured).
+    """
+    import torch
+
+    spare = -shares.shape[-1] % STRETCH
+    parts = (torch.nn.functional.pad(shares, (0, spare)) if spare else shares).unflatten(-1, (-1, STRETCH))
+    upto = parts.sum(-1).cumsum(-1, dtype=torch.float64)
+    wanted = uniforms[:, None] * upto[:, -1:]  # of the sum, which rounding keeps from being exactly 1
+    part = _first_above(upto, wanted)
+    before = torch.where(part > 0, upto.gather(1, (part - 1).clamp(min=0)), 0)
+    inside = parts[torch.arange(len(parts), device=parts.device), part[:, 0]].cumsum(-1, dtype=torch.float64)
+    found = part * STRETCH + _first_above(inside, wanted - before)
+    return found[:, 0].clamp(max=shares.shape[-1] - 1)  # shares of nan, told by who decodes, end beyond
+
+
+def _first_above(sums: Float[Tensor, "row place"], wanted: Float[Tensor, "row 1"]) -> Int[Tensor, "row 1"]:
+    """Return the first place whose sum exceeds what is wanted; where rounding leaves none, the last that adds to it."""
+    import torch
+
+    last = torch.searchsorted(sums, sums[:, -1:].contiguous())
+    found = torch.searchsorted(sums, wanted, right=True).minimum(last)
+    return found.clamp(max=sums.shape[1] - 1)  # nan exceeds nothing

@@ -223,9 +223,7 @@ def _draw_labels(
     step = max(1, VOCAB_CHUNK // logits.shape[-1])
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        cdf = logits[part].softmax(-1).cumsum(-1, dtype=torch.float64)
-        reached = torch.searchsorted(cdf, uniforms[part, None] * cdf[:, -1:], right=True)[:, 0]
-        labels[part] = reached.clamp(max=logits.shape[-1] - 1)
+        labels[part] = philox.categorical(logits[part].softmax(-1), uniforms[part])
     return labels
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.errors import ConfigError
-from mspgt_tl.interventions.dose import DOSES, solve_dose, solve_sigma
+from mspgt_tl.interventions.dose import DOSES, SEARCH, solve_dose, solve_sigma
 from mspgt_tl.interventions.next_token import (
     clean_passes,
     measure_ledger,
@@ -60,6 +60,13 @@ def test_solver_finds_powers_and_saturating_curves(power: float, start: float) -
     bent = solve_sigma(lambda s: 1 - math.exp(-(s**power)), 0.9, start)
     assert bent.realised == pytest.approx(0.9, rel=0.02)
     assert max(straight.evaluations, bent.evaluations) <= 20
+
+
+def test_powers_take_four_evaluations_and_steps_are_given_up() -> None:
+    """Two for the bracket, one on the line between the logarithms of its ends; a jump is never met."""
+    assert solve_sigma(lambda s: s**2, 1e-2, 0.05).evaluations <= 4
+    jump = solve_sigma(lambda s: float(s > 0.3), 0.5, 1.0)
+    assert math.isnan(jump.sigma) and jump.evaluations == SEARCH and f"{SEARCH} evaluations" in str(jump.reason)
 
 
 def test_what_cannot_be_reached_says_so() -> None:

@@ -297,6 +297,12 @@ def test_resamples_weigh_folds_and_nothing_drawn_is_nan():
     assert np.isnan(found[2]).all()
 
 
+def test_one_row_alone_is_its_own_mean():
+    """However few rows a fold has, their sum is divided by their number."""
+    sums = {"rows": np.array([1.0]), "divergence": np.full((1, 2, 1, 1), 0.3)}
+    np.testing.assert_allclose(AttentionDrift().curves(sums, np.ones((1, 1))), [[0.3, 0.3]])
+
+
 def test_sums_of_nothing_are_refused():
     """No batch, no sums."""
     with pytest.raises(DataError, match="no batch"):

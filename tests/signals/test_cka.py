@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mspgt_tl.config import SignalConfig
 from mspgt_tl.contracts import SIGNALS, Batch
 from mspgt_tl.errors import DataError
 from mspgt_tl.signals.cka import CkaChange, cka_matrix, linear_cka
@@ -191,6 +192,25 @@ def test_the_curve_averages_hsic_over_folds_before_dividing():
     np.testing.assert_allclose(CkaChange().curves(sums, weights), expected, rtol=1e-6)
     np.testing.assert_allclose(np.diag(cka_matrix(sums), 1), 1 - expected[0], rtol=1e-6)
     np.testing.assert_allclose(np.diag(cka_matrix(sums)), 1)
+
+
+def test_sums_are_the_hsic_of_song_et_al_for_each_fold():
+    """Every pair of layers, divided as the estimator says, so that folds of other sizes weigh alike."""
+    batch = corpus()
+    found = observe(batch, [np.arange(len(batch.fold))], raw=True)
+    for fold in range(N_FOLDS):
+        members = np.flatnonzero(batch.fold == fold)
+        rows = [layer[members, batch.drawn[members]].double() for layer in batch.resid]
+        expected = [[song_hsic(x, y) for y in rows] for x in rows]
+        np.testing.assert_allclose(found[fold], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "rule", "raw"), [("read", "mspgt", False), ("raw", "mspgt", True), ("read", "paper", True)]
+)
+def test_rows_follow_the_settings_and_the_rule(rows, rule, raw):
+    """The published rule always takes raw rows."""
+    assert CkaChange.from_config(SignalConfig(rows=rows), rule).raw is raw
 
 
 def test_a_constant_layer_is_nan_at_its_gaps_only():

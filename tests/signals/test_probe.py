@@ -367,6 +367,26 @@ def test_repeated_trainings_are_averaged_and_drawn_anew():
     assert len(np.unique(drawn.round(6), axis=0)) == 3
 
 
+def test_a_resample_of_some_single_folds_draws_its_trainings():
+    """Only the point estimate, every fold once, takes each training once."""
+    predicted, label, fold = guesses(500, 7)
+    parts = zip(
+        *(count_labels(row, label, fold, n_folds=10, n_labels=7) for row in (predicted, predicted[::-1])), strict=True
+    )
+    hits, total = (np.stack(part, axis=1) for part in parts)
+    sums = {"ner.mlp.hits": hits, "ner.mlp.total": total}
+    mixed = np.tile([1.0, 1, 1, 1, 1, 1, 1, 1, 2, 0], (50, 1))
+    assert len(np.unique(ProbeSignal().curves(sums, mixed).round(6), axis=0)) == 3
+
+
+def test_selectivity_leaves_out_a_task_without_its_control(planted_sums):
+    """It cannot be told there; the other tasks' curve stays what it is."""
+    sums, _ = planted_sums
+    signal = ProbeSignal(curve="selectivity")
+    more = sums | {f"ner.mlp.{part}": sums[f"pos.mlp.{part}"] for part in ("hits", "total")}
+    np.testing.assert_array_equal(signal.curves(more, np.ones((1, 8))), signal.curves(sums, np.ones((1, 8))))
+
+
 def test_rare_and_empty_labels_do_not_count():
     """Labels under 20 test items are left out; labels unseen in training stay and score 0."""
     train = planted(1000, seed=0)

@@ -161,6 +161,14 @@ def test_rates_and_reconstruction_fall_with_the_weight(sweep: Any) -> None:
     assert (np.diff(sweep.reconstruction) < 0).all()
 
 
+def test_the_elbo_is_what_the_reconstruction_leaves_of_the_rates(sweep: Any) -> None:
+    """Reconstruction less all three rates, in the middle of its interval over resampled texts."""
+    np.testing.assert_allclose(sweep.elbo, sweep.reconstruction - sweep.rates.sum(axis=1), rtol=1e-9)
+    low, high = sweep.elbo_interval
+    assert (low < sweep.elbo).all() and (sweep.elbo < high).all()
+    assert (np.abs(low + high - 2 * sweep.elbo) < high - low).all()
+
+
 def test_effective_weights_lie_between_those_used(sweep: Any) -> None:
     """Eq. 22: the slope of the sweep between two weights lies between them, up to a tenth of their distance."""
     for low, high, found in zip(sweep.betas, sweep.betas[1:], sweep.effective_beta, strict=False):

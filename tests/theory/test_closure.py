@@ -125,6 +125,13 @@ def test_exit_is_told_or_explained() -> None:
     assert "stays within" in find_exit(sigmas, np.ones(3))[1]
     assert "not closed" in find_exit(sigmas, np.array([0.8, 1.0, 1.0]))[1]
     assert "trace is zero" in find_exit(sigmas, np.full(3, np.nan))[1]
+    assert "trace is zero" in find_exit(sigmas, np.array([1.0, 1.0, np.nan]))[1]
+
+
+def test_two_draws_have_an_error(two_blocks: Any) -> None:
+    """Of labels and of noise: the fewest that are taken give a standard error."""
+    found = measure_closure(two_blocks, some_tokens(4, 6), SCALES, seed=0, sigmas=[0.1], samples=2, draws=2)
+    assert np.isfinite(found.error).all() and (found.error > 0).all()
 
 
 @pytest.mark.parametrize(

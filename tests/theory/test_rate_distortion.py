@@ -76,6 +76,11 @@ def test_rank_test_finds_order_and_keeps_its_level() -> None:
     assert np.mean(hits) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
 
 
+def test_the_measured_order_counts_as_one_permutation() -> None:
+    """Reached by none of 99 random orders, p is 1 / 100."""
+    assert rank_test(np.arange(12.0), np.arange(12.0), seed=0, draws=99).p_value == 1 / 100
+
+
 def test_rank_test_leaves_out_nan() -> None:
     """Layers without a value take no part."""
     x, y = np.arange(8.0), np.arange(8.0)
