@@ -12,14 +12,7 @@ import typer
 from mspgt_tl.cli.console import app, out, resumable
 from mspgt_tl.cli.format import make_table, number, span
 from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
-from mspgt_tl.cli.parallel import (
-    BackendOption,
-    JobsOption,
-    RayAddressOption,
-    ShardOption,
-    read_shard,
-    read_workers,
-)
+from mspgt_tl.cli.parallel import BackendOption, JobsOption, RayAddressOption, ShardOption, read_shard, read_workers
 from mspgt_tl.cli.results import Summary, prints, show
 
 if TYPE_CHECKING:
@@ -90,18 +83,9 @@ def summarise(result: Calibration) -> Summary:
 @prints("calibrate", summarise)
 def print_calibration(summary: Summary) -> None:
     """Print what was promised of the verdict, and whether it holds."""
-    rows = [
-        (
-            t["cell"],
-            t["what"],
-            number(t["value"], ".1%"),
-            span(t["low"], t["high"], ".1%"),
-            f"{t['limit']:.0%}",
-            t["state"],
-        )
-        for t in summary["targets"]
-    ]
-    words = ("cell", "measure", "state")
-    out.print(
-        make_table("Targets of our verdict", ("cell", "measure", "value", "95 %", "limit", "state"), rows, left=words)
-    )
+    rows = []
+    for t in summary["targets"]:
+        value, ends = number(t["value"], ".1%"), span(t["low"], t["high"], ".1%")
+        rows.append((t["cell"], t["what"], value, ends, f"{t['limit']:.0%}", t["state"]))
+    columns = ("cell", "measure", "value", "95 %", "limit", "state")
+    out.print(make_table("Targets of our verdict", columns, rows, left=("cell", "measure", "state")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from mspgt_tl.cli.console import app, mark, out
-from mspgt_tl.cli.format import make_table, plain
+from mspgt_tl.cli.format import make_table
 from mspgt_tl.cli.options import JsonFlag
-from mspgt_tl.cli.results import say
+from mspgt_tl.cli.results import print_json, say
+from mspgt_tl.escape import one_line
 
 if TYPE_CHECKING:
     from mspgt_tl.comparison import Comparison
@@ -71,11 +71,11 @@ def compare(
     )
     written = None if page is None else found.save(page)
     if as_json:
-        print(json.dumps(found.to_plain(), indent=1))
+        print_json(found.to_plain())
         return
     _print(found)
     if written:
-        out.print(f"Page: {plain(str(written))}", highlight=False, soft_wrap=True)
+        out.print(f"Page: {one_line(str(written))}", highlight=False, soft_wrap=True)
 
 
 def checked_count(count: str) -> str:

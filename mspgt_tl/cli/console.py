@@ -21,7 +21,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from mspgt_tl.cli.format import plain
 from mspgt_tl.config import NOT_TOML
 from mspgt_tl.errors import ConfigError, MspgtError
 from mspgt_tl.escape import one_line, without_secrets
@@ -145,7 +144,7 @@ def resumable(folder: Path, *, given: Path | None) -> Iterator[None]:
         else:
             told = "Stopped before anything was kept."
         with suppress(OSError):  # the terminal may be gone
-            err.print(plain(told), soft_wrap=True, highlight=False)
+            err.print(one_line(told), soft_wrap=True, highlight=False)
         raise typer.Exit(130) from None
     finally:
         for number, handler in handlers.items():

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mspgt_tl.cli.console import app, mark, out, parse_numbers, resumable
+from mspgt_tl.cli.console import app, mark, out, parse_numbers
 from mspgt_tl.cli.format import MISSING, make_table, number, span
 from mspgt_tl.cli.options import (
     DATA,
     WORK,
-    BackendOption,
-    ConfigOption,
     CorpusOption,
-    DeviceOption,
-    DtypeOption,
     ForceFlag,
     JsonFlag,
+    LoadingOptions,
     ModelArgument,
-    NoParityFlag,
-    OutOption,
-    QuickFlag,
-    RemoteCodeFlag,
-    SeedOption,
+    RunOptions,
     SentencesOption,
-    SetOption,
-    choose_folder,
-    gather_settings,
+    grouped,
 )
 from mspgt_tl.cli.results import Summary, prints, say, show
 
@@ -48,8 +39,10 @@ if TYPE_CHECKING:
     mspgt detect HuggingFaceTB/SmolLM2-135M --sentences 1000 --set train_trees=700 --null random:0 --rivals
     """
 )
+@grouped
 def detect(
     model: ModelArgument,
+    *,
     corpus: CorpusOption = None,
     treebank: Annotated[
         str | None,
@@ -73,11 +66,7 @@ def detect(
             rich_help_panel=DATA,
         ),
     ] = None,
-    out_folder: OutOption = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    quick: QuickFlag = False,
+    run: RunOptions,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -124,11 +113,7 @@ def detect(
             rich_help_panel=WORK,
         ),
     ] = None,
-    backend: BackendOption = "hooked",
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    no_parity: NoParityFlag = False,
-    trust_remote_code: RemoteCodeFlag = False,
+    loading: LoadingOptions,
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -139,11 +124,9 @@ def detect(
     from mspgt_tl.pipeline.checks import check_detection
     from mspgt_tl.pipeline.detection import read_text
     from mspgt_tl.pipeline.inputs import open_treebank
-    from mspgt_tl.store import MANIFEST, QUICK, default_folder
+    from mspgt_tl.store import MANIFEST, default_folder
 
-    settings = gather_settings(config, set_)
-    folder = choose_folder(out_folder, default_folder(Path(model).name), force=force)
-    options = {
+    options: dict[str, Any] = {
         "sentences": sentences,
         "tasks": tasks.split(",") if tasks else None,
         "weights": parse_numbers(weights) if weights else None,
@@ -153,34 +136,16 @@ def detect(
     }
     text: Any = corpus
     trees: Any = treebank
-    with resumable(folder / QUICK if quick else folder, given=out_folder):
-        if not (quick or (folder / MANIFEST).is_file()):
-            asked = settings_of(DetectConfig, settings, {"seed": seed, **options})
+    with run.started(default_folder(Path(model).name), force=force) as common:
+        if not (run.quick or (common["out"] / MANIFEST).is_file()):
+            asked = settings_of(DetectConfig, common["config"], {"seed": run.seed, **options})
             # Whatever the detection would refuse is refused before anything is rehearsed.
-            check_detection(model, asked, null or [], folder)
+            check_detection(model, asked, null or [], common["out"])
             text = None if corpus is None else read_text(corpus, asked)
             trees = treebank and open_treebank(treebank, asked, skip_bad=skip_bad)
-            announce(model, asked, text=corpus, treebank=treebank, **{"device": device, "dtype": dtype})
-        result = pipeline.detect(
-            model,
-            text,
-            trees,
-            seed=seed,
-            out=folder,
-            quick=quick,
-            config=settings,
-            nulls=null or [],
-            rivals=rivals,
-            backend=cast(Any, backend),
-            device=device,
-            dtype=dtype,
-            parity=not no_parity,
-            trust_remote_code=trust_remote_code,
-            skip_bad=skip_bad,
-            memory=memory,
-            progress=True,
-            **options,
-        )
+            announce(model, asked, text=corpus, treebank=treebank, device=loading.device, dtype=loading.dtype)
+        options |= {"nulls": null or [], "rivals": rivals, "skip_bad": skip_bad, "memory": memory}
+        result = pipeline.detect(model, text, trees, **common, **loading.arguments(), **options)
     show(result, as_json=as_json)
 
 

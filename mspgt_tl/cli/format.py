@@ -15,11 +15,6 @@ from mspgt_tl.escape import one_line
 MISSING = "–"
 
 
-def plain(text: str) -> str:
-    """Return a message on one line, without what moves a terminal."""
-    return one_line(text)
-
-
 def number(value: float | None, form: str = ".3g") -> str:
     """Return a number as a table shows it, a dash for what is missing.
 
@@ -50,7 +45,7 @@ def cell(value: Any) -> str | Text:
         return number(value)
     if isinstance(value, list | tuple):
         return span(*value)
-    return plain(str(value))
+    return one_line(str(value))
 
 
 def size(count: float) -> str:
@@ -82,7 +77,7 @@ def make_table(
         left: titles of columns of words; all others are of numbers.
         fold: titles of columns that may take several lines.
     """
-    table = Table(title=plain(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")
+    table = Table(title=one_line(title), box=SIMPLE, padding=(0, 1, 0, 0), title_justify="left")
     words, folded = set(left), set(fold)
     titles = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
     for head in titles:

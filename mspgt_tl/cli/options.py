@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mspgt_tl.cli.console import parse_settings
+from mspgt_tl.cli.console import parse_settings, resumable
 from mspgt_tl.config import override, read_settings
 from mspgt_tl.errors import ConfigError
+from mspgt_tl.store import MANIFEST, QUICK, allow_other_versions
 
 WORK, DATA, MODEL = "The run", "Text and trees", "Loading the model"
 """Panels that help groups options under."""
@@ -36,33 +42,9 @@ CorpusOption = Annotated[
 SentencesOption = Annotated[
     int | None, typer.Option(min=1, help="Sentences of the text to use, in reading order.", rich_help_panel=DATA)
 ]
-OutOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        metavar="FOLDER",
-        help="Folder of the run; one that was stopped goes on there.",
-        show_default="runs/NAME-TIME",
-        rich_help_panel=WORK,
-    ),
-]
-ConfigOption = Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file of settings.", rich_help_panel=WORK)]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Any other setting, such as epochs=5. Repeatable.",
-        rich_help_panel=WORK,
-    ),
-]
 StudySetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. detect.sentences=1000. Repeatable."),
-]
-SeedOption = Annotated[
-    int | None,
-    typer.Option(min=0, help="Seed of everything random.", show_default="0", rich_help_panel=WORK),
 ]
 ScalesOption = Annotated[
     str | None,
@@ -73,30 +55,6 @@ ScalesOption = Annotated[
         rich_help_panel=WORK,
     ),
 ]
-BackendOption = Annotated[
-    str, typer.Option(help="hooked (HookedTransformer) or bridge (TransformerBridge).", rich_help_panel=MODEL)
-]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu", rich_help_panel=MODEL)]
-DtypeOption = Annotated[
-    str | None,
-    typer.Option(
-        help="float32 or bfloat16.", show_default="float32 on the CPU, bfloat16 elsewhere", rich_help_panel=MODEL
-    ),
-]
-NoParityFlag = Annotated[
-    bool,
-    typer.Option(
-        "--no-parity", help="Skip the comparison with the Hugging Face model after loading.", rich_help_panel=MODEL
-    ),
-]
-RemoteCodeFlag = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code",
-        help="Run code that comes with the model; the manifest says so.",
-        rich_help_panel=MODEL,
-    ),
-]
 ForceFlag = Annotated[
     bool,
     typer.Option(
@@ -105,24 +63,118 @@ ForceFlag = Annotated[
         rich_help_panel=WORK,
     ),
 ]
-QuickFlag = Annotated[
-    bool,
-    typer.Option(
-        "--quick",
-        help="A first answer with little data, marked as such; the full run in the same --out takes over what it can.",
-        rich_help_panel=WORK,
-    ),
-]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON instead of tables.")]
 
 
-def gather_settings(config: Path | None, pairs: list[str] | None) -> dict[str, Any]:
-    """Return the settings of a TOML file with single ones over them.
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run lies, and what every command that makes one is told."""
 
-    Raises:
-        ConfigError: the file cannot be read, or a pair is none.
-    """
-    return override(read_settings(config) if config else {}, parse_settings(pairs or []))
+    out_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="Folder of the run; one that was stopped goes on there.",
+            show_default="runs/NAME-TIME",
+            rich_help_panel=WORK,
+        ),
+    ] = None
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file of settings.", rich_help_panel=WORK)
+    ] = None
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting, such as epochs=5. Repeatable.",
+            rich_help_panel=WORK,
+        ),
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of everything random.", show_default="0", rich_help_panel=WORK)
+    ] = None
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="A first answer with little data, marked as such; the full run in the same --out takes over what it "
+            "can.",
+            rich_help_panel=WORK,
+        ),
+    ] = False
+
+    @contextmanager
+    def started(self, default: Path, *, force: bool) -> Iterator[dict[str, Any]]:
+        """Yield the arguments that the pipeline takes of these; after Ctrl-C it is said how the run goes on.
+
+        Args:
+            default: the run's folder where none is given.
+
+        Raises:
+            ConfigError: the file of settings cannot be read, a setting is no pair, or force without a run to resume.
+        """
+        settings = override(read_settings(self.config) if self.config else {}, parse_settings(self.set_ or []))
+        folder = choose_folder(self.out_folder, default, force=force)
+        with resumable(folder / QUICK if self.quick else folder, given=self.out_folder):
+            yield {"out": folder, "config": settings, "seed": self.seed, "quick": self.quick, "progress": True}
+
+
+@dataclass(frozen=True)
+class LoadingOptions:
+    """How a model is loaded."""
+
+    backend: Annotated[
+        str, typer.Option(help="hooked (HookedTransformer) or bridge (TransformerBridge).", rich_help_panel=MODEL)
+    ] = "hooked"
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu", rich_help_panel=MODEL)] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32 or bfloat16.", show_default="float32 on the CPU, bfloat16 elsewhere", rich_help_panel=MODEL
+        ),
+    ] = None
+    no_parity: Annotated[
+        bool,
+        typer.Option(
+            "--no-parity", help="Skip the comparison with the Hugging Face model after loading.", rich_help_panel=MODEL
+        ),
+    ] = False
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Run code that comes with the model; the manifest says so.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return these as the pipeline takes them."""
+        asked = asdict(self)
+        return {"parity": not asked.pop("no_parity"), **asked}
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take each field of a parameter that is a dataclass as an option, in the parameter's place."""
+    said = inspect.signature(command, eval_str=True).parameters
+    groups = {name: one.annotation for name, one in said.items() if is_dataclass(one.annotation)}
+    options: list[inspect.Parameter] = []
+    for name, one in said.items():
+        inner = inspect.signature(groups[name], eval_str=True).parameters.values() if name in groups else [one]
+        options += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in inner]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    shown: Any = run
+    shown.__signature__ = inspect.Signature(options)
+    shown.__annotations__ = {option.name: option.annotation for option in options}
+    return run
 
 
 def choose_folder(out: Path | None, default: Path, *, force: bool) -> Path:
@@ -133,8 +185,6 @@ def choose_folder(out: Path | None, default: Path, *, force: bool) -> Path:
     """
     folder = out or default
     if force:
-        from mspgt_tl.store import MANIFEST, allow_other_versions
-
         if not (folder / MANIFEST).is_file():
             raise ConfigError(f"--force resumes a run, and none lies in {folder}: give its folder with --out.")
         allow_other_versions(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -10,16 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.text import Text
 
-from mspgt_tl.cli.compare import (
-    Architectures,
-    EffectsFile,
-    Families,
-    checked_count,
-    read_pairs,
-)
+from mspgt_tl.cli.compare import Architectures, EffectsFile, Families, checked_count, read_pairs
 from mspgt_tl.cli.console import app, out
-from mspgt_tl.cli.format import MISSING, make_table, number, plain, span
+from mspgt_tl.cli.format import MISSING, make_table, number, span
 from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.cli.results import print_json, say
 from mspgt_tl.predictions.judging import Outcome
 
 if TYPE_CHECKING:
@@ -60,8 +54,9 @@ def predictions(
     as_json: JsonFlag = False,
 ) -> None:
     """List the predictions, or judge them: supported, refuted or undecided, beside what chance alone would pass."""
+    from mspgt_tl.comparison import read_effects, read_runs
     from mspgt_tl.errors import ConfigError
-    from mspgt_tl.predictions import SETS, load_set, paper_evidence, read_predictions
+    from mspgt_tl.predictions import SETS, Evidence, load_set, paper_evidence, read_measurements, read_predictions
 
     names = sets if sets is not None else ([] if file else list(SETS))
     chosen = [load_set(name) for name in names] + [read_predictions(path) for path in file or ()]
@@ -71,67 +66,38 @@ def predictions(
     if not reference and not data:
         _list(chosen, as_json=as_json)
         return
-    evidence = _gather(
-        runs or [],
-        effects,
-        measurements,
-        read_pairs("--family", family),
-        read_pairs("--architecture", architecture),
-        checked_count(count),
-    )
-    _judge(chosen, paper_evidence() if reference else evidence, with_tables=reference, as_json=as_json)
-
-
-def _gather(
-    runs: Sequence[Path],
-    effects: Path | None,
-    measurements: Path | None,
-    families: dict[str, str],
-    architectures: dict[str, str],
-    count: str,
-) -> Evidence:
-    from mspgt_tl.comparison import read_effects, read_runs
-    from mspgt_tl.predictions import Evidence, read_measurements
-
-    located = read_runs(runs, families=families, architectures=architectures)
-    return Evidence(
-        tuple(model.counting(cast(Any, count)) for model in located),
+    families, architectures = read_pairs("--family", family), read_pairs("--architecture", architecture)
+    counted = cast(Any, checked_count(count))
+    located = read_runs(runs or [], families=families, architectures=architectures)
+    given = Evidence(
+        tuple(model.counting(counted) for model in located),
         read_effects(effects) if effects else None,
         read_measurements(measurements) if measurements else None,
         name=f"{len(located)} runs, boundaries {count}",
     )
+    _judge(chosen, paper_evidence() if reference else given, with_tables=reference, as_json=as_json)
 
 
 def _list(chosen: Sequence[PredictionSet], *, as_json: bool) -> None:
-    from mspgt_tl.config import json_values
     from mspgt_tl.predictions import chance_rate
 
     rates = {id(p): (chance_rate(p, 2), chance_rate(p, max(2, p.min_n))) for s in chosen for p in s.predictions}
     if as_json:
-        listing = [
-            s.model_dump(exclude={"predictions"})
-            | {
-                "predictions": [
-                    p.model_dump() | {"chance_at_2": rates[id(p)][0], "chance_at_min_n": rates[id(p)][1]}
-                    for p in s.predictions
-                ]
-            }
-            for s in chosen
-        ]
-        print(json.dumps(json_values(listing), indent=1))
+        listing = []
+        for s in chosen:
+            entries = [
+                p.model_dump() | dict(zip(("chance_at_2", "chance_at_min_n"), rates[id(p)], strict=True))
+                for p in s.predictions
+            ]
+            listing.append(s.model_dump(exclude={"predictions"}) | {"predictions": entries})
+        print_json(listing)
         return
     columns = ("id", "claim", "passes if", "min n", "chance n = 2", "chance min n")
     for s in chosen:
-        rows = [
-            (
-                p.id,
-                p.claim,
-                f"{p.statistic} {p.boundary or p.metric or p.quantity or ''} {p.condition}",
-                p.min_n,
-                *(number(rate, ".1%") for rate in rates[id(p)]),
-            )
-            for p in s.predictions
-        ]
+        rows = []
+        for p in s.predictions:
+            passes = f"{p.statistic} {p.boundary or p.metric or p.quantity or ''} {p.condition}"
+            rows.append((p.id, p.claim, passes, p.min_n, *(number(rate, ".1%") for rate in rates[id(p)])))
         title = f"{s.name}, version {s.version}, frozen {s.frozen}: {s.title}"
         out.print(make_table(title, columns, rows, left=columns[:3], fold={*columns} - {"id", "min n"}))
     out.print(
@@ -144,7 +110,6 @@ def _judge(chosen: Sequence[PredictionSet], evidence: Evidence, *, with_tables: 
     from mspgt_tl.comparison import recomputed_table3
     from mspgt_tl.comparison.models import drift
     from mspgt_tl.comparison.positions import paper_models
-    from mspgt_tl.config import json_values
     from mspgt_tl.predictions import judge
 
     judged = [(s, judge(s, evidence)) for s in chosen]
@@ -160,7 +125,7 @@ def _judge(chosen: Sequence[PredictionSet], evidence: Evidence, *, with_tables: 
         if with_tables:
             result["table_3"] = recomputed_table3()
             result["drift_points"] = qwen
-        print(json.dumps(json_values(result), indent=1))
+        print_json(result)
         return
     if with_tables:
         _print_table3(qwen)
@@ -180,7 +145,7 @@ def _print_table3(drift_points: float) -> None:
         for kind, title, form in kinds
     ]
     out.print(make_table("Table 3 from Table 1 (CV: population form)", columns, rows, left=columns[:2]))
-    out.print(f"· I-G drift, Qwen1.5-7B to Qwen2.5-7B: {drift_points:.1f} points of depth", highlight=False)
+    say(f"I-G drift, Qwen1.5-7B to Qwen2.5-7B: {drift_points:.1f} points of depth")
 
 
 def _print_judgements(chosen: PredictionSet, judged: Sequence[Judgement], evidence: Evidence) -> None:
@@ -204,4 +169,4 @@ def _print_judgements(chosen: PredictionSet, judged: Sequence[Judgement], eviden
         why = "; ".join(dict.fromkeys([*said, *([j.reason] if j.reason else [])]))
         line = " ".join(part for part in (f"{why}." if why else "", j.further and f"To decide: {j.further}") if part)
         if line:
-            out.print(f"· {plain(j.prediction.id)}: {plain(line)}", highlight=False, soft_wrap=True)
+            say(f"{j.prediction.id}: {line}", soft_wrap=True)

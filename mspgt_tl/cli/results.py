@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mspgt_tl.cli.console import mark, out
-from mspgt_tl.cli.format import plain
+from mspgt_tl.config import json_values
+from mspgt_tl.escape import one_line
 
 Summary = dict[str, Any]
 """A result as plain values."""
@@ -40,7 +41,6 @@ def prints(command: str, summarise: Callable[[Any], Summary]) -> Callable[[Calla
 
 def show(result: Any, *, as_json: bool) -> None:
     """Print a result: its tables, what was cut or left out while reading, why something is missing, and its page."""
-    from mspgt_tl.config import json_values
     from mspgt_tl.pipeline.shell import REPORT
 
     printer = PRINTERS[str(result.manifest["identity"].get("command", "detect"))]
@@ -56,7 +56,7 @@ def show(result: Any, *, as_json: bool) -> None:
         }
     )
     if as_json:
-        print(json.dumps(summary, indent=1))
+        print_json(summary)
         return
     if summary["quick"]:
         out.print(mark("·", "bold yellow", summary["quick"]))
@@ -69,9 +69,14 @@ def show(result: Any, *, as_json: bool) -> None:
         out.print(f"Page: {page}", soft_wrap=True, highlight=False)
 
 
-def say(line: str) -> None:
+def say(line: str, *, soft_wrap: bool = False) -> None:
     """Print one remark below a table."""
-    out.print(f"· {plain(line)}", highlight=False)
+    out.print(f"· {one_line(line)}", highlight=False, soft_wrap=soft_wrap)
+
+
+def print_json(value: Any) -> None:
+    """Print what `--json` asks for."""
+    print(json.dumps(json_values(value), indent=1))
 
 
 def reading(manifest: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import webbrowser
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from mspgt_tl.cli.console import app, out
 from mspgt_tl.cli.format import make_table, number
 from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.cli.results import print_json
 from mspgt_tl.errors import StoreError
 
 Places = Annotated[
@@ -34,7 +34,7 @@ def runs(places: Places = None, as_json: JsonFlag = False) -> None:
 
     found = find_runs(places or [Path("runs")])
     if as_json:
-        print(json.dumps([{**asdict(run), "folder": str(run.folder)} for run in found], indent=1))
+        print_json([{**asdict(run), "folder": str(run.folder)} for run in found])
         return
     columns = ("folder", "command", "model", "corpus", "what it found", "MB")
     rows = [(r.folder, r.command, r.model, r.corpus, r.verdict, number(r.size / 1e6, ".1f")) for r in found]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,16 +9,10 @@ import typer
 
 from mspgt_tl.cli.compare import read_pairs
 from mspgt_tl.cli.console import app, mark, out, parse_settings, resumable
-from mspgt_tl.cli.format import make_table, plain, size
+from mspgt_tl.cli.format import make_table, size
 from mspgt_tl.cli.options import ForceFlag, JsonFlag, StudySetOption, choose_folder
-from mspgt_tl.cli.parallel import (
-    BackendOption,
-    JobsOption,
-    RayAddressOption,
-    ShardOption,
-    read_shard,
-    read_workers,
-)
+from mspgt_tl.cli.parallel import BackendOption, JobsOption, RayAddressOption, ShardOption, read_shard, read_workers
+from mspgt_tl.cli.results import print_json, say
 from mspgt_tl.progress import duration, telling
 
 if TYPE_CHECKING:
@@ -81,9 +74,8 @@ def study(
     from mspgt_tl.study import estimate_study, load_study, read_study, run_study, write_study_report
 
     workers, part = read_workers(jobs, backend, ray_address), read_shard(shard, force=force)
-    folder = choose_folder(
-        out_folder, Path("runs") / f"study-{Path(source).stem}{'-quick' if quick else ''}", force=force
-    )
+    default = Path("runs") / f"study-{Path(source).stem}{'-quick' if quick else ''}"
+    folder = choose_folder(out_folder, default, force=force)
     if report_only:
         done = load_study(folder)
     else:
@@ -120,10 +112,9 @@ def study(
 def _print_shard(done: Study, part: Shard, folder: Path, *, as_json: bool) -> None:
     """Say what this part came to; the report waits for all of them."""
     if as_json:
-        print(json.dumps({"steps": {name: vars(outcome) for name, outcome in done.outcomes.items()}}, indent=1))
+        print_json({"steps": _plain_steps(done)})
     else:
-        for outcome in done.unfinished:
-            out.print(mark("Not finished", "red", f"{outcome.step}: {outcome.reason}"))
+        _print_unfinished(done)
         out.print(f"Part {part.index} of {part.count} is done. When all are: --report --out {folder}", soft_wrap=True)
     if done.unfinished:
         raise typer.Exit(1)
@@ -141,7 +132,7 @@ def _read_nulls(pairs: list[str]) -> dict[str, list[str]]:
 def print_plan(title: str, estimate: Estimate, *, as_json: bool) -> None:
     """Print what every run will take."""
     if as_json:
-        print(json.dumps(_plain_plan(estimate), indent=1))
+        print_json(_plain_plan(estimate))
         return
     on_device = estimate.total.device_bytes > 0
     columns = ("stage", "corpus", "model", "time", "memory", *(["GPU"] * on_device), "disk", "meanwhile")
@@ -156,10 +147,10 @@ def print_plan(title: str, estimate: Estimate, *, as_json: bool) -> None:
     table.add_row("all", "", "", *told(estimate.total), style="bold")
     out.print(table)
     for name, reason in estimate.reasons.items():
-        out.print(f"· {plain(name)}: {plain(reason)}", highlight=False, soft_wrap=True)
+        say(f"{name}: {reason}", soft_wrap=True)
     known = (c for s, c in estimate.costs.items() if not {s.model, s.corpus} & estimate.reasons.keys())
     for reason in dict.fromkeys(cost.reason for cost in known if cost.reason):
-        out.print(f"· {plain(reason)}", highlight=False, soft_wrap=True)
+        say(reason, soft_wrap=True)
     out.print(
         "One run after the other, on this machine; the first of each rehearsed on a small random model of the same "
         "make, right to a factor of about two. Meanwhile: disk that is free again after the run. Nothing has been run.",
@@ -168,36 +159,30 @@ def print_plan(title: str, estimate: Estimate, *, as_json: bool) -> None:
 
 
 def _plain_plan(estimate: Estimate) -> dict[str, Any]:
-    from mspgt_tl.config import json_values
-
+    names = ("seconds", "parts", "memory_bytes", "device_bytes", "disk_bytes", "scratch_bytes", "reason")
     steps = [
-        {
-            "step": step.name,
-            "after": step.after,
-            "seconds": cost.seconds,
-            "parts": dict(cost.parts),
-            "memory_bytes": cost.memory_bytes,
-            "device_bytes": cost.device_bytes,
-            "disk_bytes": cost.disk_bytes,
-            "scratch_bytes": cost.scratch_bytes,
-            "reason": cost.reason,
-        }
+        {"step": step.name, "after": step.after, **{name: getattr(cost, name) for name in names}}
         for step, cost in estimate.costs.items()
     ]
     whole = estimate.total
-    return json_values(
-        {"steps": steps, "seconds": whole.seconds, "memory_bytes": whole.memory_bytes, "disk_bytes": whole.disk_bytes}
-    )
+    return {"steps": steps, **{name: getattr(whole, name) for name in ("seconds", "memory_bytes", "disk_bytes")}}
+
+
+def _plain_steps(done: Study) -> dict[str, dict[str, Any]]:
+    return {name: vars(outcome) for name, outcome in done.outcomes.items()}
+
+
+def _print_unfinished(done: Study) -> None:
+    for outcome in done.unfinished:
+        out.print(mark("Not finished", "red", f"{outcome.step}: {outcome.reason}"), highlight=False)
 
 
 def _print_study(done: Study, page: Path, told: list[str], *, as_json: bool) -> None:
     if as_json:
-        steps = {name: vars(outcome) for name, outcome in done.outcomes.items()}
-        print(json.dumps({"conclusions": told, "steps": steps, "report": str(page.resolve())}, indent=1))
+        print_json({"conclusions": told, "steps": _plain_steps(done), "report": str(page.resolve())})
         return
     for sentence in told:
-        out.print(f"· {plain(sentence)}", highlight=False)
-    for outcome in done.unfinished:
-        out.print(mark("Not finished", "red", f"{outcome.step}: {outcome.reason}"), highlight=False)
+        say(sentence)
+    _print_unfinished(done)
     out.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
     out.print(f"Tables: {page.resolve().parent / 'tables'} (CSV and LaTeX)", soft_wrap=True, highlight=False)

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
-from mspgt_tl.cli.console import app, out, resumable
+from mspgt_tl.cli.console import app, out
 from mspgt_tl.cli.format import make_table
 from mspgt_tl.cli.options import (
     WORK,
-    BackendOption,
-    ConfigOption,
     CorpusOption,
-    DeviceOption,
-    DtypeOption,
     ForceFlag,
     JsonFlag,
+    LoadingOptions,
     ModelOrRunArgument,
-    NoParityFlag,
-    OutOption,
-    QuickFlag,
-    RemoteCodeFlag,
+    RunOptions,
     ScalesOption,
-    SeedOption,
     SentencesOption,
-    SetOption,
-    choose_folder,
-    gather_settings,
+    grouped,
 )
 from mspgt_tl.cli.results import Summary, prints, say, show
 
@@ -43,21 +34,15 @@ from mspgt_tl.cli.results import Summary, prints, say, show
     mspgt theory ./my-model --scales 0-9,10-19,20-29 --corpus wiki.txt
     """
 )
+@grouped
 def theory(
     model: ModelOrRunArgument,
+    *,
     corpus: CorpusOption = None,
     sentences: SentencesOption = None,
     scales: ScalesOption = None,
-    out_folder: OutOption = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    seed: SeedOption = None,
-    quick: QuickFlag = False,
-    backend: BackendOption = "hooked",
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    no_parity: NoParityFlag = False,
-    trust_remote_code: RemoteCodeFlag = False,
+    run: RunOptions,
+    loading: LoadingOptions,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -75,28 +60,11 @@ def theory(
     Three scales that cover all blocks are needed; equal thirds stand in where none are given or detected.
     """
     from mspgt_tl.pipeline.theory import run_theory
-    from mspgt_tl.store import QUICK, default_folder
+    from mspgt_tl.store import default_folder
 
-    settings = gather_settings(config, set_)
-    folder = choose_folder(out_folder, default_folder(f"theory-{Path(model).name}"), force=force)
-    with resumable(folder / QUICK if quick else folder, given=out_folder):
-        result = run_theory(
-            model,
-            corpus,
-            scales=scales,
-            seed=seed,
-            out=folder,
-            quick=quick,
-            config=settings,
-            backend=cast(Any, backend),
-            device=device,
-            dtype=dtype,
-            parity=not no_parity,
-            trust_remote_code=trust_remote_code,
-            budget=budget,
-            progress=True,
-            sentences=sentences,
-        )
+    with run.started(default_folder(f"theory-{Path(model).name}"), force=force) as common:
+        asked = {**common, **loading.arguments(), "sentences": sentences, "budget": budget}
+        result = run_theory(model, corpus, scales=scales, **asked)
     show(result, as_json=as_json)
 
 
