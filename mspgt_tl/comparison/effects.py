@@ -6,9 +6,10 @@ The table has one row for a model, scale, metric and dose, so it can come from t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -144,6 +145,40 @@ class Bounded:
     n: int
     reason: str | None = None
 
+    def row(self, value: str, prefix: str = "") -> dict[str, Any]:
+        """Return the estimate as a table's row has it, under this name, with its limits and the reason."""
+        limits = {f"{prefix}low": self.low, f"{prefix}high": self.high}
+        return {value: self.value, **limits, "reason": self.reason or ""}
+
+
+def untold(n: int, reason: str) -> Bounded:
+    """Return what stands for an estimate that cannot be told."""
+    return Bounded(math.nan, math.nan, math.nan, n, reason)
+
+
+def noisy_effects(
+    size: float | Float[np.ndarray, "effect"],
+    errors: Float[np.ndarray, "effect"],
+    draws: int = DRAWS,
+    *,
+    seed: int = 0,
+) -> Float[np.ndarray, "draw effect"]:
+    """Return absolute effects of these true sizes, measured with these standard errors."""
+    noise = np.random.default_rng(seed).standard_normal((draws, len(errors)))
+    return np.abs(size + errors * noise)
+
+
+def brittleness_of(effects: Float[np.ndarray, "draw effect"], families: Sequence[str]) -> Float[np.ndarray, "draw"]:
+    """Return the ratio of the largest family's mean to the smallest's, draw by draw."""
+    labels = np.array(families)
+    means = np.stack([effects[:, labels == name].mean(axis=1) for name in sorted(set(families))], axis=1)
+    return means.max(axis=1) / means.min(axis=1)
+
+
+def excess_of(effects: Float[np.ndarray, "draw 3"]) -> Float[np.ndarray, "draw"]:
+    """Return the first effect less the larger of the others, draw by draw."""
+    return effects[:, 0] - effects[:, 1:].max(axis=1)
+
 
 def standard_errors(table: pd.DataFrame) -> Float[np.ndarray, "row"]:
     """Return standard errors from the limits, nan where there are none."""
@@ -162,7 +197,7 @@ def brittleness(table: pd.DataFrame, metric: str, *, scale: str = "local", dose:
     families = sorted(set(chosen["family"]))
     if len(families) < 2:
         why = f"{len(families)} families with an effect on {metric} in the {scale} scale; 2 are needed"
-        return Bounded(math.nan, math.nan, math.nan, len(families), why)
+        return untold(len(families), why)
     members = [chosen["family"].to_numpy() == family for family in families]
     effects, errors = chosen["effect"].to_numpy(), standard_errors(chosen)
     sizes = [np.abs(effects[m]).mean() for m in members]
@@ -171,11 +206,7 @@ def brittleness(table: pd.DataFrame, metric: str, *, scale: str = "local", dose:
     value = max(sizes) / min(sizes)
     if np.isnan(errors).any():
         return Bounded(value, math.nan, math.nan, len(families), "some effects have no interval")
-    noise = np.random.default_rng(0).standard_normal((DRAWS, len(effects)))
-    drawn = np.abs(effects + errors * noise)
-    by_family = np.stack([drawn[:, m].mean(axis=1) for m in members], axis=1)
-    ratios = by_family.max(axis=1) / by_family.min(axis=1)
-    low, high = np.quantile(ratios, TAILS)
+    low, high = np.quantile(brittleness_of(noisy_effects(effects, errors), chosen["family"].tolist()), TAILS)
     least = chosen[members[int(np.argmin(sizes))]]
     if ((least["low"] <= 0) & (least["high"] >= 0)).all():
         return Bounded(value, float(low), math.inf, len(families), "the smallest effect cannot be told from zero")
@@ -190,8 +221,8 @@ def excess(table: pd.DataFrame, model: str, metric: str, *, scale: str, dose: st
     """
     chosen = _select(table, metric, dose)
     chosen = chosen[chosen["model"] == model].dropna(subset=["effect"]).drop_duplicates("scale").set_index("scale")
-    if missing := [name for name in SCALES if name not in chosen.index]:
-        return Bounded(math.nan, math.nan, math.nan, 0, f"no effect on {metric} for the scale {', '.join(missing)}")
+    if absent := [name for name in SCALES if name not in chosen.index]:
+        return untold(0, f"no effect on {metric} for the scale {', '.join(absent)}")
     others = [name for name in SCALES if name != scale]
     effects = chosen["effect"]
     value = abs(float(effects[scale])) - float(np.abs(effects[others]).max())
@@ -199,9 +230,7 @@ def excess(table: pd.DataFrame, model: str, metric: str, *, scale: str, dose: st
     errors = standard_errors(chosen)
     if np.isnan(errors).any():
         return Bounded(value, math.nan, math.nan, 1, "some effects have no interval")
-    noise = np.random.default_rng(0).standard_normal((DRAWS, len(errors)))
-    drawn = np.abs(chosen["effect"].to_numpy() + errors * noise)
-    low, high = np.quantile(drawn[:, 0] - drawn[:, 1:].max(axis=1), TAILS)
+    low, high = np.quantile(excess_of(noisy_effects(chosen["effect"].to_numpy(), errors)), TAILS)
     return Bounded(value, float(low), float(high), 1)
 
 

@@ -114,21 +114,21 @@ def cv_interval(
     deviation that the measurement can show (a gap is known to one layer: 1 / (n_layers √12)); without it, two equal
     gaps would prove a CV of 0. The upper limit is inf where the data set none; both are nan for fewer than two models.
     """
-    from scipy.stats import chi2
-
     values = np.asarray(positions, dtype=np.float64)
     if len(values) < 2:
         return math.nan, math.nan
-    ratio = max(float(values.std(ddof=1)), resolution) / float(values.mean())
-    free = len(values) - 1
+    ratio, n = max(float(values.std(ddof=1)), resolution) / float(values.mean()), len(values)
+    low = cv_limit(ratio, n, (1 + LEVEL) / 2) if values.std() >= resolution else 0.0
+    return low, cv_limit(ratio, n, (1 - LEVEL) / 2)
 
-    def limit(share: float) -> float:
-        u = chi2.ppf(share, free)
-        square = ((u + 2) / (free + 1) - 1) * ratio**2 + u / free
-        return ratio / math.sqrt(square) if square > 0 else math.inf
 
-    low = limit((1 + LEVEL) / 2) if values.std() >= resolution else 0.0
-    return low, limit((1 - LEVEL) / 2)
+def cv_limit(ratio: float, n: int, share: float) -> float:
+    """Return a limit of `cv_interval`, at a quantile of chi squared, from the CV (ddof = 1) of n positions."""
+    from scipy.stats import chi2
+
+    u = float(chi2.ppf(share, n - 1))
+    square = ((u + 2) / n - 1) * ratio**2 + u / (n - 1)
+    return ratio / math.sqrt(square) if square > 0 else math.inf
 
 
 def mean_interval(

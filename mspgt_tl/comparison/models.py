@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mspgt_tl.cards import card
-from mspgt_tl.comparison.effects import Bounded, brittleness, doses, read_effects
+from mspgt_tl.comparison.effects import Bounded, brittleness, doses, read_effects, untold
 from mspgt_tl.comparison.families import coefficient_of_variation, cv_interval, label_permutation
 from mspgt_tl.comparison.positions import RANKS, Count, Located, Result, read_runs
 from mspgt_tl.comparison.replicates import replicate_frame
@@ -196,7 +196,7 @@ def drift(models: Sequence[Located], rank: int) -> Bounded:
     it grows with their number even when nothing but noise moves them.
     """
     if len(models) < 2:
-        return Bounded(math.nan, math.nan, math.nan, len(models), f"{len(models)} models; 2 are needed")
+        return untold(len(models), f"{len(models)} models; 2 are needed")
     order = sorted(models, key=lambda model: model.relative[rank])
     found, _ = difference(order[-1], order[0], rank)
     return Bounded(found.value, found.low, found.high, len(models), found.reason)
@@ -217,22 +217,13 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.Data
 
 
 def _model_frame(located: Sequence[Located]) -> pd.DataFrame:
-    rows = [
-        {
-            "model": model.name,
-            "family": model.family,
-            "boundary": boundary,
-            "gap": model.gaps[rank],
-            "n_layers": model.n_layers,
-            "relative": model.relative[rank],
-            "low": model.intervals[rank, 0] / model.n_layers,
-            "high": model.intervals[rank, 1] / model.n_layers,
-            "verdict": model.verdicts[rank],
-            "reason": model.reason or "",
-        }
-        for model in located
-        for rank, boundary in enumerate(RANKS)
-    ]
+    rows = []
+    for model in located:
+        head = {"model": model.name, "family": model.family, "n_layers": model.n_layers, "reason": model.reason or ""}
+        for rank, boundary in enumerate(RANKS):
+            low, high = model.intervals[rank] / model.n_layers
+            row = {"boundary": boundary, "gap": model.gaps[rank], "relative": model.relative[rank]}
+            rows.append(head | row | {"low": low, "high": high, "verdict": model.verdicts[rank]})
     return _frame(rows, _MODEL)
 
 
@@ -242,23 +233,11 @@ def _family_frame(located: Sequence[Located]) -> pd.DataFrame:
         for rank, boundary in enumerate(RANKS):
             models = grouped(located, "family", rank).get(family, [])
             values = positions(models, rank)
-            low, high = cv_interval(values, resolution=resolution(models)) if models else (math.nan, math.nan)
-            moved = drift(models, rank)
-            rows.append(
-                {
-                    "family": family,
-                    "boundary": boundary,
-                    "n": len(models),
-                    "mean": float(values.mean()) if models else math.nan,
-                    "cv": coefficient_of_variation(values),
-                    "cv_low": low,
-                    "cv_high": high,
-                    "drift": moved.value,
-                    "drift_low": moved.low,
-                    "drift_high": moved.high,
-                    "reason": moved.reason or "",
-                }
-            )
+            ends = cv_interval(values, resolution=resolution(models)) if models else (math.nan, math.nan)
+            varied = Bounded(coefficient_of_variation(values), *ends, len(models))
+            head = {"family": family, "boundary": boundary, "n": len(models)}
+            mean = {"mean": float(values.mean()) if models else math.nan}
+            rows.append(head | mean | varied.row("cv", "cv_") | drift(models, rank).row("drift", "drift_"))
     return _frame(rows, _FAMILY)
 
 
@@ -268,20 +247,9 @@ def _pair_frame(located: Sequence[Located]) -> pd.DataFrame:
         there = [model for model in located if np.isfinite(model.gaps[rank])]
         tested = [(a, b, *difference(a, b, rank)) for a, b in combinations(there, 2)]
         corrected = correct_p_values([p for *_, p in tested], "holm")
-        rows += [
-            {
-                "first": a.name,
-                "second": b.name,
-                "boundary": boundary,
-                "difference": found.value,
-                "low": found.low,
-                "high": found.high,
-                "p": p,
-                "p_holm": holm,
-                "reason": found.reason or "",
-            }
-            for (a, b, found, p), holm in zip(tested, corrected, strict=True)
-        ]
+        for (a, b, found, p), holm in zip(tested, corrected, strict=True):
+            head = {"first": a.name, "second": b.name, "boundary": boundary}
+            rows.append(head | found.row("difference") | {"p": p, "p_holm": holm})
     return _frame(rows, _PAIR)
 
 
@@ -302,16 +270,5 @@ def _brittleness_frame(table: pd.DataFrame) -> pd.DataFrame:
         for scale in SCALES:
             for dose in doses(table):
                 found = brittleness(table, metric, scale=scale, dose=dose)
-                rows.append(
-                    {
-                        "metric": metric,
-                        "scale": scale,
-                        "dose": dose,
-                        "n": found.n,
-                        "ratio": found.value,
-                        "low": found.low,
-                        "high": found.high,
-                        "reason": found.reason or "",
-                    }
-                )
+                rows.append({"metric": metric, "scale": scale, "dose": dose, "n": found.n} | found.row("ratio"))
     return _frame(rows, _BRITTLENESS)

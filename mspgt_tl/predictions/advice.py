@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from scipy.stats import chi2
-
 from mspgt_tl.comparison.effects import Bounded
+from mspgt_tl.comparison.families import cv_limit
 from mspgt_tl.predictions.registry import Prediction
+from mspgt_tl.stats import TAILS
 
 MOST = 1000
 """Models beyond which counting stops."""
@@ -68,12 +68,9 @@ def models_needed(ratio: float, threshold: float) -> int | None:
     """
     if not ratio > 0 or ratio == threshold:
         return 2 if ratio != threshold else None
-    share = 0.025 if ratio < threshold else 0.975
+    share = TAILS[0] if ratio < threshold else TAILS[1]
     for n in range(2, MOST + 1):
-        sample = ratio * math.sqrt(n / (n - 1))
-        u = float(chi2.ppf(share, n - 1))
-        square = ((u + 2) / n - 1) * sample**2 + u / (n - 1)
-        limit = sample / math.sqrt(square) if square > 0 else math.inf
+        limit = cv_limit(ratio * math.sqrt(n / (n - 1)), n, share)
         if (limit < threshold) == (ratio < threshold) and limit != threshold:
             return n
     return None

@@ -46,28 +46,6 @@ def drift_of(positions: Float[np.ndarray, "simulation model"]) -> Float[np.ndarr
     return 100 * np.ptp(positions, axis=1)
 
 
-def noisy_effects(
-    size: float, errors: Float[np.ndarray, "effect"], simulations: int = SIMULATIONS, *, seed: int = 0
-) -> Float[np.ndarray, "simulation effect"]:
-    """Return absolute effects that are all of one true size, measured with these standard errors."""
-    noise = np.random.default_rng(seed).standard_normal((simulations, len(errors)))
-    return np.abs(size + errors * noise)
-
-
-def brittleness_of(
-    effects: Float[np.ndarray, "simulation effect"], families: Sequence[str]
-) -> Float[np.ndarray, "simulation"]:
-    """Return the ratio of the largest family's mean to the smallest's."""
-    labels = np.array(families)
-    means = np.stack([effects[:, labels == name].mean(axis=1) for name in sorted(set(families))], axis=1)
-    return means.max(axis=1) / means.min(axis=1)
-
-
-def excess_of(effects: Float[np.ndarray, "simulation 3"]) -> Float[np.ndarray, "simulation"]:
-    """Return the first effect less the larger of the others."""
-    return effects[:, 0] - effects[:, 1:].max(axis=1)
-
-
 def combine(passed: Sequence[Bool[np.ndarray, "simulation"]], quantifier: str) -> float:
     """Return how often every group passes, or any does."""
     together = np.all(passed, axis=0) if quantifier == "every" else np.any(passed, axis=0)

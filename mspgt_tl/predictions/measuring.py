@@ -12,19 +12,23 @@ import numpy as np
 
 from mspgt_tl.boundaries import ALPHA
 from mspgt_tl.comparison.effects import (
-    SCALES,
     Bounded,
     brittleness,
+    brittleness_of,
     doses,
     excess,
+    excess_of,
+    noisy_effects,
     of_dose,
     paper_effects,
     read_table,
     standard_errors,
+    untold,
 )
 from mspgt_tl.comparison.families import coefficient_of_variation, cv_interval, label_permutation, mean_interval
 from mspgt_tl.comparison.models import drift, grouped, positions, resolution
 from mspgt_tl.comparison.positions import RANKS, Located, paper_models
+from mspgt_tl.contracts import SCALES
 from mspgt_tl.errors import DataError
 from mspgt_tl.predictions import chance as by_chance
 from mspgt_tl.predictions.registry import Prediction
@@ -79,10 +83,10 @@ def chance_rate(prediction: Prediction, n: int = 2) -> float:
         drawn = by_chance.random_boundaries([None] * n)[:, :, _rank(prediction)]
         return float(prediction.passes(_of_positions(prediction.statistic)(drawn)).mean())
     if prediction.statistic == "brittleness":
-        noise = by_chance.noisy_effects(0.0, np.ones(n))
-        return float(prediction.passes(by_chance.brittleness_of(noise, [str(i) for i in range(n)])).mean())
+        noise = noisy_effects(0.0, np.ones(n))
+        return float(prediction.passes(brittleness_of(noise, [str(i) for i in range(n)])).mean())
     if prediction.statistic == "excess":
-        return float(prediction.passes(by_chance.excess_of(by_chance.noisy_effects(0.0, np.ones(3)))).mean())
+        return float(prediction.passes(excess_of(noisy_effects(0.0, np.ones(3)))).mean())
     if prediction.statistic == "labels":
         return float(np.max(prediction.threshold))
     if prediction.statistic == "existence":
@@ -109,7 +113,7 @@ def _positions(prediction: Prediction, evidence: Evidence) -> Measured:
     for seed, (name, models) in enumerate(groups.items()):
         values = positions(models, rank)
         if len(models) < 2:
-            found = Bounded(math.nan, math.nan, math.nan, 1, f"one model; {max(2, prediction.min_n)} are needed")
+            found = untold(1, f"one model; {max(2, prediction.min_n)} are needed")
         elif prediction.statistic == "drift":
             found = drift(models, rank)
         elif prediction.statistic == "cv":
@@ -178,8 +182,7 @@ def _excess(prediction: Prediction, evidence: Evidence) -> Measured:
             if found.n:
                 rows = table[(table["model"] == model) & (table["dose"] == dose)].set_index("scale")
                 size, errors = _null_effects(rows.loc[[scale, *(s for s in SCALES if s != scale)]], measured)
-                drawn = by_chance.noisy_effects(size, errors, seed=len(measured.groups))
-                measured.simulated[name] = by_chance.excess_of(drawn)
+                measured.simulated[name] = excess_of(noisy_effects(size, errors, seed=len(measured.groups)))
     return measured
 
 
@@ -196,8 +199,8 @@ def _brittleness(prediction: Prediction, evidence: Evidence) -> Measured:
         if found.n >= 2:
             rows = table[(table["dose"] == dose) & (table["scale"] == scale)].dropna(subset=["effect"])
             size, errors = _null_effects(rows, measured)
-            drawn = by_chance.noisy_effects(size, errors, seed=len(measured.groups))
-            measured.simulated[name] = by_chance.brittleness_of(drawn, list(rows["family"]))
+            drawn = noisy_effects(size, errors, seed=len(measured.groups))
+            measured.simulated[name] = brittleness_of(drawn, list(rows["family"]))
     return measured
 
 
@@ -250,8 +253,8 @@ def read_measurements(source: str | Path | pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     table, where = read_table(source, "The table of measurements")
-    if missing := [name for name in MEASURED if name not in table]:
-        raise DataError(f"{where} lacks the column {', '.join(missing)}. Needed: {', '.join(MEASURED)}.")
+    if absent := [name for name in MEASURED if name not in table]:
+        raise DataError(f"{where} lacks the column {', '.join(absent)}. Needed: {', '.join(MEASURED)}.")
     for name in MEASURED[2:]:
         try:
             table[name] = pd.to_numeric(table[name]).astype(np.float64)

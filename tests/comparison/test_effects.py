@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mspgt_tl.comparison.effects import brittleness, excess, of_dose, read_effects, sweep_effects
+from mspgt_tl.comparison.effects import (
+    brittleness,
+    brittleness_of,
+    excess,
+    excess_of,
+    noisy_effects,
+    of_dose,
+    read_effects,
+    sweep_effects,
+)
 from mspgt_tl.errors import DataError
 
 
@@ -137,3 +146,19 @@ def test_a_missing_file_is_named(tmp_path):
     """With its path."""
     with pytest.raises(DataError, match=r"nowhere\.csv"):
         read_effects(tmp_path / "nowhere.csv")
+
+
+def test_noise_alone_makes_a_ratio_above_five_in_a_quarter():
+    """Of two half-normals: 2 (1 - 2/π atan 5) = 25.1 %."""
+    ratios = brittleness_of(noisy_effects(0.0, np.ones(2), 100_000), ["a", "b"])
+    assert (ratios > 5).mean() == pytest.approx(2 * (1 - 2 / np.pi * np.arctan(5)), abs=0.005)
+
+
+def test_one_of_three_equal_effects_is_the_largest_in_a_third():
+    """By symmetry."""
+    assert (excess_of(noisy_effects(3.0, np.ones(3), 60_000)) > 0).mean() == pytest.approx(1 / 3, abs=0.006)
+
+
+def test_families_of_several_models_are_averaged():
+    """Two models of one family count once, by their mean."""
+    assert brittleness_of(np.array([[2.0, 4.0, 1.0]]), ["a", "a", "b"]) == pytest.approx([3.0])

@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mspgt_tl.predictions.chance import (
-    brittleness_of,
-    combine,
-    cv_of,
-    drift_of,
-    excess_of,
-    noisy_effects,
-    random_boundaries,
-)
+from mspgt_tl.predictions.chance import combine, cv_of, drift_of, random_boundaries
 
 
 def test_two_models_pass_1_1_in_a_quarter_and_3_2_in_two_fifths():
@@ -29,22 +21,6 @@ def test_gaps_are_two_different_ones_and_every_pair_is_as_likely():
     pairs, counts = np.unique(gaps, axis=0, return_counts=True)
     assert pairs.tolist() == [[1, 2], [1, 3], [1, 4], [2, 3], [2, 4], [3, 4]]
     assert counts / 60_000 == pytest.approx(1 / 6, abs=0.006)
-
-
-def test_noise_alone_makes_a_ratio_above_five_in_a_quarter():
-    """Of two half-normals: 2 (1 - 2/π atan 5) = 25.1 %."""
-    ratios = brittleness_of(noisy_effects(0.0, np.ones(2), 100_000), ["a", "b"])
-    assert (ratios > 5).mean() == pytest.approx(2 * (1 - 2 / np.pi * np.arctan(5)), abs=0.005)
-
-
-def test_one_of_three_equal_effects_is_the_largest_in_a_third():
-    """By symmetry."""
-    assert (excess_of(noisy_effects(3.0, np.ones(3), 60_000)) > 0).mean() == pytest.approx(1 / 3, abs=0.006)
-
-
-def test_families_of_several_models_are_averaged():
-    """Two models of one family count once, by their mean."""
-    assert brittleness_of(np.array([[2.0, 4.0, 1.0]]), ["a", "a", "b"]) == pytest.approx([3.0])
 
 
 def test_every_and_any_combine_simulation_by_simulation():
