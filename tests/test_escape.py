@@ -12,7 +12,7 @@ import pytest
 
 from mspgt_tl.cli.console import PlainConsole, mark
 from mspgt_tl.cli.format import make_table
-from mspgt_tl.dashboard.study_tables import Shown
+from mspgt_tl.dashboard.tables import Shown
 from mspgt_tl.escape import anonymous, one_line, read_csv, to_csv, to_latex, without_secrets
 from mspgt_tl.store import MANIFEST, Run
 

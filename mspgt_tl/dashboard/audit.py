@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mspgt_tl.audit import ARTEFACT, FRAGILE, ROBUST, WITHIN
-from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, SYMBOLS, blank_figure, gap_axis, name_rows, thin_boundaries
+from mspgt_tl.dashboard.drawing import (
+    BOUNDARY,
+    GAP_TITLE,
+    GREY,
+    beside,
+    gap_axis,
+    row_figure,
+    symbol_of,
+    thin_boundaries,
+)
 from mspgt_tl.dashboard.sheet import Plot, Section, Table
 from mspgt_tl.dashboard.words import MISSING, number, p_text, percent
 
@@ -48,49 +57,33 @@ def audit_section(data: xr.Dataset) -> list[Section]:
     )
     table = Table("Nearest boundary under each choice", ("choice", *(f"gap {gap}" for gap in gaps)), rows)
     lead = "The same search under other choices. A boundary that is there should not depend on any of them."
-    return [
-        Section(
-            "Could it be an artefact?",
-            lead,
-            [Plot(audit_figure(data), " ".join(notes))],
-            RULE,
-            notes,
-            [table],
-            short="Audit",
-        )
-    ]
+    plot = Plot(audit_figure(data), " ".join(notes))
+    return [Section("Could it be an artefact?", lead, [plot], RULE, notes, [table], short="Audit")]
 
 
 def audit_figure(data: xr.Dataset) -> go.Figure:
     """Return where every boundary lies under every variant; a cross at the left means that there is none."""
     names = [str(name) for name in data["variant"].values]
-    figure = blank_figure(height=120 + 26 * len(names), x_title="gap b (between blocks b−1 and b)", y_title="")
-    thin_boundaries(figure, data)
+    figure = row_figure(names, GAP_TITLE, height=120 + 26 * len(names))
+    thin_boundaries(figure, data["boundary"].values)
     for j, gap in enumerate(int(gap) for gap in data["boundary"].values):
         places = data["audit_gap"].values[:, j]
         known = np.isfinite(places)
         kept = known & (np.abs(places - gap) <= WITHIN)
-        # Boundaries that end at the same gap lie beside each other, not on top.
-        rows = np.arange(len(names)) + 0.22 * (j - (len(data["boundary"]) - 1) / 2)
-        for chosen, colour, label in ((kept, BOUNDARY, "kept"), (known & ~kept, GREY, "moved")):
+        rows = np.array(beside(range(len(names)), j, len(data["boundary"]), 0.22))
+        for chosen, label, colour, symbol, size, found in (
+            (kept, "kept", BOUNDARY, symbol_of(j), 10, "gap %{x}"),
+            (known & ~kept, "moved", GREY, symbol_of(j), 10, "gap %{x}"),
+            (~known, "lost", GREY, "x-thin-open", 9, "no boundary"),
+        ):
             figure.add_scatter(
-                x=places[chosen],
+                x=np.where(known, places, 0.5)[chosen],
                 y=rows[chosen],
                 mode="markers",
-                marker={"color": colour, "size": 10, "symbol": SYMBOLS[j]},
+                marker={"color": colour, "size": size, "symbol": symbol},
                 name=f"gap {gap}, {label}",
                 text=np.array(names)[chosen].tolist(),
-                hovertemplate="%{text}: gap %{x}<extra></extra>",
+                hovertemplate=f"%{{text}}: {found}<extra></extra>",
             )
-        figure.add_scatter(
-            x=np.full(int((~known).sum()), 0.5),
-            y=rows[~known],
-            mode="markers",
-            marker={"color": GREY, "size": 9, "symbol": "x-thin-open"},
-            name=f"gap {gap}, lost",
-            text=np.array(names)[~known].tolist(),
-            hovertemplate="%{text}: no boundary<extra></extra>",
-        )
     gap_axis(figure, data)
-    name_rows(figure, names)
     return figure

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from mspgt_tl.calibration.detectors import PENALTY
 from mspgt_tl.calibration.tables import MAX_ALARMS, MIN_COVERAGE, OURS, Target
-from mspgt_tl.dashboard.drawing import GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, error_bars, name_rows
+from mspgt_tl.dashboard.drawing import GREY, INK, beside, colour_of, error_bars, row_figure, symbol_of
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, render_sheet
-from mspgt_tl.dashboard.words import MISSING, number, percent
+from mspgt_tl.dashboard.tables import Cell, Shown, digits, named, share_bounds
+from mspgt_tl.dashboard.words import estimate, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,46 +53,33 @@ def render_calibration(result: CalibrationResult) -> str:
         f"{done} cases in {len(cases)} cells, seed {result.manifest['identity']['seed']}. Brackets are 95 % intervals "
         "of the Monte-Carlo error. Every detector judged the same curves."
     )
-    return render_sheet(
-        Sheet(
-            "Calibration",
-            "How often is the instrument right?",
-            headline,
-            sentences,
-            intro,
-            sections,
-            list_facts(result.manifest),
-        )
-    )
+    heading, facts = "How often is the instrument right?", list_facts(result.manifest)
+    return render_sheet(Sheet("Calibration", heading, headline, sentences, intro, sections, facts))
 
 
 def rate_figure(table: pd.DataFrame, measure: str, *, limit: float | None = None) -> go.Figure:
     """Return a share by cell, one marker a detector, with its interval."""
     cells, detectors = list(dict.fromkeys(table["cell"])), list(dict.fromkeys(table["detector"]))
     # Lower than this, the axis leaves the plot no height at all until the page has made room for the legend.
-    figure = blank_figure(height=max(190, 110 + 30 * len(cells)), x_title="share", y_title="")
+    figure = row_figure(cells, "share", height=max(190, 110 + 30 * len(cells)))
     for i, name in enumerate(detectors):
         rows = table[(table["detector"] == name) & table[measure].notna()]
         if rows.empty:
             continue
+        colour, size = (INK, 11) if name == OURS else (colour_of(i), 7)
         figure.add_scatter(
             x=rows[measure],
-            y=[cells.index(cell) + 0.1 * (i - (len(detectors) - 1) / 2) for cell in rows["cell"]],
+            y=beside(map(cells.index, rows["cell"]), i, len(detectors), 0.1),
             error_x=error_bars(rows[measure], rows[f"{measure}_low"], rows[f"{measure}_high"], thickness=1, width=2),
             mode="markers",
             name=name,
             text=rows["cell"],
-            marker={
-                "color": INK if name == OURS else RUN_COLOURS[i % len(RUN_COLOURS)],
-                "symbol": SYMBOLS[i % len(SYMBOLS)],
-                "size": 11 if name == OURS else 7,
-            },
+            marker={"color": colour, "symbol": symbol_of(i), "size": size},
             hovertemplate="%{text}: %{x:.3f}<extra>" + name + "</extra>",
         )
     if limit is not None:
         figure.add_vline(x=limit, line={"color": GREY, "width": 1, "dash": "dot"})
     figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%")
-    name_rows(figure, cells)
     return figure
 
 
@@ -109,8 +95,10 @@ def _section(table: pd.DataFrame, group: str) -> Section:
         "Share of planted boundaries that a detector claims within one layer, and share of claimed intervals that hold "
         "a planted gap. A claim more than one layer from every planted gap is a false one."
     )
-    plots = [Plot(found, "Planted boundaries found within one layer, by cell and detector.", "Found within one layer")]
-    plots.append(Plot(cover, "Coverage of 95 % intervals, by cell.", "Coverage of intervals"))
+    plots = [
+        Plot(found, "Planted boundaries found within one layer, by cell and detector.", "Found within one layer"),
+        Plot(cover, "Coverage of 95 % intervals, by cell.", "Coverage of intervals"),
+    ]
     measures = ["found", "exact", "alarms", "coverage"]
     note = (
         f"ruptures: PELT, l2 cost, jump 1, penalty {PENALTY:g} · (signals + 1) · ln(gaps) · noise variance; every "
@@ -128,35 +116,20 @@ def _worst(part: pd.DataFrame) -> str:
 
 
 def _table(part: pd.DataFrame, measures: Sequence[str]) -> Table:
-    extra = ["location_error", "width"] if len(measures) > 1 else []
-    rows = []
-    records: Any = part.to_dict("records")
-    for row in records:
-        cases = f"{row['cases']} of {row['wanted']}"
-        shares = [_interval(row, name) for name in measures]
-        rows.append([str(row["cell"]), str(row["detector"]), cases, *shares, *(number(row[name], 2) for name in extra)])
     names = {"alarms": "any false claim", "found": "found ±1", "exact": "found exactly", "coverage": "coverage"}
-    columns = ["cell", "detector", "cases", *(names[name] for name in measures)]
-    return Table("All numbers", [*columns, *(["mean error", "mean width"] if extra else [])], rows, wide=True)
-
-
-def _interval(row: Any, name: str) -> str:
-    if not np.isfinite(row[name]):
-        return MISSING
-    return f"{percent(row[name])} [{percent(row[f'{name}_low'])}, {percent(row[f'{name}_high'])}]"
+    cells: dict[str, Cell] = named("cell", "detector") | {"cases": lambda row: f"{row['cases']} of {row['wanted']}"}
+    cells |= {names[name]: share_bounds(name) for name in measures}
+    if len(measures) > 1:
+        cells |= {"mean error": digits("location_error", 2), "mean width": digits("width", 2)}
+    return Shown("All numbers", part, cells).table(wide=True)
 
 
 def _target_section(targets: Sequence[Target]) -> Section:
-    rows = [
-        [t.cell, t.what, f"{percent(t.value)} [{percent(t.low)}, {percent(t.high)}]", percent(t.limit), t.state]
-        for t in targets
-    ]
+    rows = [[t.cell, t.what, estimate(t.value, t.low, t.high), percent(t.limit), t.state] for t in targets]
     lead = "What was promised of our verdict: few false alarms, planted boundaries found, intervals that cover."
     return Section("Targets", lead, tables=[Table("Targets", ("cell", "measure", "value", "limit", "state"), rows)])
 
 
 def _target_words(target: Target) -> str:
-    return (
-        f"{target.what} in “{target.cell}” is {percent(target.value)} "
-        f"[{percent(target.low)}, {percent(target.high)}], limit {percent(target.limit)}"
-    )
+    found = estimate(target.value, target.low, target.high)
+    return f"{target.what} in “{target.cell}” is {found}, limit {percent(target.limit)}"

@@ -11,15 +11,27 @@ from mspgt_tl.boundaries import ALPHA
 from mspgt_tl.comparison.models import Comparison
 from mspgt_tl.comparison.positions import RANKS, Located
 from mspgt_tl.contracts import GAP, Existence, Published
-from mspgt_tl.dashboard.drawing import GREY, RUN_COLOURS, SYMBOLS, blank_figure, depths, error_bars, name_rows
+from mspgt_tl.dashboard.drawing import (
+    DEPTH_TITLE,
+    GREY,
+    RUN_COLOURS,
+    blank_figure,
+    colour_of,
+    curve,
+    depth_axis,
+    depths,
+    error_bars,
+    row_figure,
+    symbol_of,
+)
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, render_sheet
-from mspgt_tl.dashboard.study_tables import Shown, bounds, comparison_tables, fixed, share, words
+from mspgt_tl.dashboard.study_tables import comparison_tables, lay_out
+from mspgt_tl.dashboard.tables import Shown, tabled
 from mspgt_tl.dashboard.words import interval_text, percent
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-DEPTH_TITLE = "relative depth b / L"
 DASHES = ("solid", "dash", "dot")
 BOUNDARY_NAMES = {"LI": "Local → Intermediate", "IG": "Intermediate → Global"}
 
@@ -27,28 +39,21 @@ BOUNDARY_NAMES = {"LI": "Local → Intermediate", "IG": "Intermediate → Global
 def places_figure(located: Sequence[Located]) -> go.Figure:
     """Return every model's boundaries on relative depth with their intervals; open markers are not supported."""
     names = [model.name for model in located]
-    figure = blank_figure(height=130 + 34 * len(names), x_title=DEPTH_TITLE, y_title="")
+    figure = row_figure(names, DEPTH_TITLE, height=130 + 34 * len(names))
     for rank, boundary in enumerate(RANKS):
         there = [(row, model) for row, model in enumerate(located) if np.isfinite(model.gaps[rank])]
         if not there:
             continue
-        colour, depth = RUN_COLOURS[rank], [float(model.relative[rank]) for _, model in there]
+        colour, depth = colour_of(rank), [float(model.relative[rank]) for _, model in there]
         low, high = np.array([model.intervals[rank] / model.n_layers for _, model in there]).T
+        sure = [model.verdicts[rank] in (Existence.SUPPORTED, Published.ACCEPTED) for _, model in there]
+        symbols = [symbol_of(rank) + ("" if is_sure else "-open") for is_sure in sure]
         figure.add_scatter(
             x=depth,
             y=[row for row, _ in there],
             mode="markers",
             name=BOUNDARY_NAMES[boundary],
-            marker={
-                "size": 11,
-                "color": colour,
-                "line": {"color": colour, "width": 2},
-                "symbol": [
-                    SYMBOLS[rank]
-                    + ("" if model.verdicts[rank] in (Existence.SUPPORTED, Published.ACCEPTED) else "-open")
-                    for _, model in there
-                ],
-            },
+            marker={"size": 11, "color": colour, "line": {"color": colour, "width": 2}, "symbol": symbols},
             error_x=error_bars(depth, low, high, thickness=2, width=4),
             text=[
                 f"{model.name}: gap {model.gaps[rank]:.0f} of {model.n_layers} blocks "
@@ -69,8 +74,7 @@ def places_figure(located: Sequence[Located]) -> go.Figure:
             showlegend=False,
             hoverinfo="skip",
         )
-    figure.update_xaxes(range=[0, 1], tickformat=".0%")
-    name_rows(figure, names)
+    depth_axis(figure)
     return figure
 
 
@@ -82,21 +86,16 @@ def evidence_by_depth(located: Sequence[Located]) -> go.Figure:
             continue
         gaps = data["boundary"].values.astype(int)
         is_peak = np.isin(data[GAP].values, gaps)
+        dash, sizes = DASHES[i // len(RUN_COLOURS) % len(DASHES)], np.where(is_peak, 12, 4).tolist()
         figure.add_scatter(
             x=depths(data),
             y=data["fused"].values,
-            mode="lines+markers",
+            **curve(colour_of(i), 2.5, dash=dash, symbol=symbol_of(i), size=sizes),
             name=model.name,
-            line={
-                "color": RUN_COLOURS[i % len(RUN_COLOURS)],
-                "width": 2.5,
-                "dash": DASHES[i // len(RUN_COLOURS) % len(DASHES)],
-            },
-            marker={"size": np.where(is_peak, 12, 4).tolist(), "symbol": SYMBOLS[i % len(SYMBOLS)]},
             customdata=data[GAP].values,
             hovertemplate="gap %{customdata}: %{y:.3f}<extra>" + model.name + "</extra>",
         )
-    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    depth_axis(figure)
     figure.update_yaxes(range=[-0.03, 1.04])
     return figure
 
@@ -105,15 +104,9 @@ def render_comparison(found: Comparison, *, plotly: str | None = None) -> str:
     """Return a comparison as one HTML page that works offline; see `render_sheet`."""
     names = [model.name for model in found.located]
     headline, told = _verdict(found)
-    sheet = Sheet(
-        title=f"{len(names)} models compared",
-        heading=f"Boundaries of {', '.join(names)}",
-        headline=headline,
-        sentences=[*told, *found.doubts],
-        intro="A boundary's place is its gap over the number of blocks. Intervals are over text, by bootstrap.",
-        sections=_sections(found),
-        facts=[],
-    )
+    title, heading = f"{len(names)} models compared", f"Boundaries of {', '.join(names)}"
+    intro = "A boundary's place is its gap over the number of blocks. Intervals are over text, by bootstrap."
+    sheet = Sheet(title, heading, headline, [*told, *found.doubts], intro, _sections(found), [])
     return render_sheet(sheet, plotly=plotly)
 
 
@@ -144,67 +137,27 @@ def _sections(found: Comparison) -> list[Section]:
         f"{model.name}: {model.reason or ' and '.join(percent(float(at)) for at in model.relative)}"
         for model in located
     )
-    sections = [
-        Section(
-            "Where the boundaries lie",
-            "Filled: supported by the test of existence (or accepted by the published rule). Open: a candidate. "
-            "Bars hold 95 % of the resamples.",
-            [Plot(places_figure(located), f"Boundaries on relative depth. {places}.")],
-            tables=[tables["places"].table()],
-            short="Places",
-        )
-    ]
+    lead = (
+        "Filled: supported by the test of existence (or accepted by the published rule). Open: a candidate. "
+        "Bars hold 95 % of the resamples."
+    )
+    plot = Plot(places_figure(located), f"Boundaries on relative depth. {places}.")
+    sections = [tabled("Where the boundaries lie", lead, tables, ["places"], [plot], short="Places")]
     if any(model.result is not None for model in located):
         lead = "Every model's fused evidence, from its first gap to its last; large markers are its boundaries."
         plot = Plot(evidence_by_depth(located), "Fused evidence of every model on relative depth.")
         sections.append(Section("The evidence on one depth", lead, [plot], short="Evidence"))
     sections += [
-        Section("Do two models differ?", "", tables=[tables["pairs"].table()], short="Pairs"),
-        Section("Do families?", "", tables=[tables["families"].table(), tables["labels"].table()], short="Families"),
+        tabled("Do two models differ?", "", tables, ["pairs"], short="Pairs"),
+        tabled("Do families?", "", tables, ["families", "labels"], short="Families"),
     ]
-    for name, title in (("replicates", "Do signals agree run by run?"), ("brittleness", "Brittleness")):
-        if name in tables:
-            sections.append(Section(title, "", tables=[tables[name].table()]))
-    return sections
+    optional = (("replicates", "Do signals agree run by run?"), ("brittleness", "Brittleness"))
+    return sections + [tabled(title, "", tables, [name]) for name, title in optional if name in tables]
 
 
 def tables_of(found: Comparison) -> dict[str, Shown]:
     """Return the tables of a comparison, for its page and its command: those of a study's report, and two more."""
-    tables = comparison_tables(found)
-    tables = {"places": _places_table(found), **tables, "replicates": _replicates_table(found)}
+    own = lay_out(places=found.models, replicates=found.replicates)
+    tables = {"places": own["places"], **comparison_tables(found), "replicates": own["replicates"]}
     optional = {"replicates": found.replicates, "brittleness": found.brittleness}
     return {name: shown for name, shown in tables.items() if name not in optional or not optional[name].empty}
-
-
-def _replicates_table(found: Comparison) -> Shown:
-    cells = {
-        "architecture": words("architecture"),
-        "runs": words("n"),
-        "signals": lambda row: str(row["reason"]) or f"{row['one']}, {row['other']}",
-        "own run": fixed("own", "+.2f"),
-        "other runs": fixed("off", "+.2f"),
-        "p": fixed("p", ".3f"),
-        "p (Holm)": fixed("p_holm", ".3f"),
-        "best p": fixed("smallest_p", ".3f"),
-        "shared gaps": words("shared"),
-    }
-    note = (
-        "Agreement is the rank correlation of two signals over gaps. Beyond that between runs it is not the "
-        "architecture's doing; a gap that all runs share shows in both, and only random-weight twins tell whether it "
-        "was learnt."
-    )
-    return Shown("Training runs of one architecture", found.replicates, cells, note)
-
-
-def _places_table(found: Comparison) -> Shown:
-    cells = {
-        "model": words("model"),
-        "": words("boundary"),
-        "gap": fixed("gap", ".0f"),
-        "of blocks": words("n_layers"),
-        "depth": share("relative"),
-        "95 %": bounds("low", "high", ".1%"),
-        "verdict": lambda row: str(row["verdict"] or row["reason"]),
-    }
-    note = "LI: from the Local to the Intermediate scale. IG: from the Intermediate to the Global one."
-    return Shown("Boundaries", found.models, cells, note)

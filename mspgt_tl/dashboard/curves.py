@@ -10,17 +10,21 @@ import numpy as np
 
 from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL
 from mspgt_tl.dashboard.drawing import (
+    BOUNDARY,
+    GAP_TITLE,
     GREY,
     INK,
-    RUN_COLOURS,
     SIGNAL_COLOURS,
-    SYMBOLS,
     blank_figure,
+    colour_of,
+    curve,
     depths,
     draw_band,
     gap_axis,
+    label_left,
     label_space,
     mark_boundaries,
+    symbol_of,
     thin_boundaries,
     translucent,
 )
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
-GAP_TITLE = "gap b (between blocks b−1 and b)"
 TOP = 1.04
 
 
@@ -51,9 +54,7 @@ def evidence_figure(data: xr.Dataset) -> go.Figure:
     figure.add_scatter(
         x=data[GAP].values,
         y=data["fused"].values,
-        mode="lines+markers",
-        line={"color": INK, "width": 3.5},
-        marker={"size": 7},
+        **curve(INK, 3.5, size=7),
         name="fused evidence" if is_fused else "fused evidence (no signal left)",
         legendrank=1,
         customdata=depths(data),
@@ -78,9 +79,7 @@ def _draw_signal(figure: go.Figure, data: xr.Dataset, i: int) -> None:
     figure.add_scatter(
         x=data[GAP].values,
         y=shown,
-        mode="lines+markers",
-        line={"color": colour, "width": 1.5, "dash": "dash" if reason else "solid"},
-        marker={"size": 6, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+        **curve(colour, 1.5, dash="dash" if reason else "solid", symbol=symbol_of(i), size=6),
         name=f"{name}: {reason}" if reason else name,
         customdata=raw,
         hovertemplate=f"%{{y:.3f}}, raw %{{customdata:.4g}} [{unit}]",
@@ -102,7 +101,7 @@ def signals_figure(data: xr.Dataset) -> go.Figure:
     figure.set_subplots(rows=n_signals, cols=1, shared_xaxes=True, vertical_spacing=0.09)
     for i in range(n_signals):
         _draw_panel(figure, data, i)
-    thin_boundaries(figure, data, row="all", col=1)  # pyright: ignore[reportArgumentType]
+    thin_boundaries(figure, data["boundary"].values, row="all", col=1)
     gap_axis(figure, data)
     figure.update_xaxes(title={"text": GAP_TITLE}, row=n_signals, col=1)
     figure.update_layout(showlegend=False)
@@ -121,9 +120,7 @@ def _draw_panel(figure: go.Figure, data: xr.Dataset, i: int) -> None:
     figure.add_scatter(
         x=gaps,
         y=data["curve"].values[i],
-        mode="lines+markers",
-        line={"color": colour, "width": 2},
-        marker={"size": 6, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+        **curve(colour, symbol=symbol_of(i), size=6),
         name=escape(str(data[SIGNAL].values[i])),
         customdata=depths(data),
         hovertemplate="gap %{x} (%{customdata:.1%}): %{y:.4g}",
@@ -131,18 +128,8 @@ def _draw_panel(figure: go.Figure, data: xr.Dataset, i: int) -> None:
     )
     layout: Any = figure.layout
     axis = layout[f"yaxis{i + 1 if i else ''}"]
-    figure.add_annotation(
-        text=f"<b>{escape(str(data['title'].values[i]))}</b> [{escape(str(data['unit'].values[i]))}]",
-        x=0,
-        xref="paper",
-        xanchor="left",
-        xshift=-40,
-        y=axis.domain[1],
-        yref="paper",
-        yanchor="bottom",
-        showarrow=False,
-        font={"color": colour, "size": 12},
-    )
+    title, unit = (escape(str(data[name].values[i])) for name in ("title", "unit"))
+    label_left(figure, f"<b>{title}</b> [{unit}]", colour, y=axis.domain[1])
     axis.update(tickformat="~g", nticks=5)
 
 
@@ -150,22 +137,22 @@ def contrast_figure(data: xr.Dataset) -> go.Figure:
     """Draw the fused local contrast, the statistic of the existence test, with its 5 % threshold."""
     figure = blank_figure(height=400, x_title=GAP_TITLE, y_title="fused local contrast", top=36)
     chosen = np.isin(data[GAP].values, data["boundary"].values)
-    threshold = float(data["contrast_threshold"])
     figure.add_bar(
         x=data[GAP].values,
         y=data["contrast"].values,
-        marker={"color": np.where(chosen, "#882255", "#8aa0ae").tolist()},
+        marker={"color": np.where(chosen, BOUNDARY, "#8aa0ae").tolist()},
         customdata=depths(data),
         hovertemplate="gap %{x} (%{customdata:.1%}): %{y:.3f}<extra></extra>",
         showlegend=False,
     )
     figure.add_hline(y=0, line={"color": GREY, "width": 1})
-    _draw_threshold(figure, data, threshold)
+    _draw_threshold(figure, data)
     gap_axis(figure, data)
     return figure
 
 
-def _draw_threshold(figure: go.Figure, data: xr.Dataset, threshold: float) -> None:
+def _draw_threshold(figure: go.Figure, data: xr.Dataset) -> None:
+    threshold = float(data["contrast_threshold"])
     figure.add_scatter(
         x=[0.4, data.sizes[GAP] + 0.6],
         y=[threshold, threshold],
@@ -182,10 +169,10 @@ def nulls_figure(data: xr.Dataset, nulls: Mapping[str, xr.Dataset]) -> go.Figure
     figure = blank_figure(height=440, x_title=GAP_TITLE, y_title="fused local contrast")
     tested = {name: null for name, null in nulls.items() if is_tested(null)}
     for i, (name, null) in enumerate(tested.items()):
-        _draw_run(figure, null, name, RUN_COLOURS[i % 6], width=1.5, symbol=SYMBOLS[i % len(SYMBOLS)])
+        _draw_run(figure, null, name, curve(colour_of(i), 1.5, symbol=symbol_of(i), size=6))
     if is_tested(data):
-        _draw_run(figure, data, "this model", INK, width=3.5, symbol="circle")
-        _draw_threshold(figure, data, float(data["contrast_threshold"]))
+        _draw_run(figure, data, "this model", curve(INK, 3.5, symbol="circle", size=6))
+        _draw_threshold(figure, data)
     figure.add_hline(y=0, line={"color": GREY, "width": 1})
     gap_axis(figure, data)
     figure.update_layout(hovermode="x unified")
@@ -199,21 +186,13 @@ def lay_over(figure: go.Figure, data: xr.Dataset, other: xr.Dataset, name: str, 
     figure.add_scatter(
         x=other[GAP].values * scale,
         y=other[variable].values,
-        mode="lines+markers",
-        line={"color": RUN_COLOURS[0], "width": 2.5, "dash": "dash"},
-        marker={"size": 6, "symbol": "diamond-open"},
+        **curve(colour_of(0), 2.5, dash="dash", symbol="diamond-open", size=6),
         name=f"{escape(name)}: gaps {peaks} of {other.attrs['n_layers']} blocks",
         hovertemplate="%{y:.3f}",
     )
 
 
-def _draw_run(figure: go.Figure, data: xr.Dataset, name: str, colour: str, *, width: float, symbol: str) -> None:
+def _draw_run(figure: go.Figure, data: xr.Dataset, name: str, style: Mapping[str, Any]) -> None:
     figure.add_scatter(
-        x=data[GAP].values,
-        y=data["contrast"].values,
-        mode="lines+markers",
-        line={"color": colour, "width": width},
-        marker={"size": 6, "symbol": symbol},
-        name=escape(name),
-        hovertemplate="%{y:.3f}",
+        x=data[GAP].values, y=data["contrast"].values, **style, name=escape(name), hovertemplate="%{y:.3f}"
     )

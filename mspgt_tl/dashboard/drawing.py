@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ BAR_ROW = 0.06
 """Height of one interval's bar, in units of evidence."""
 LABEL_ROW = 18
 """Pixels of one line of labels above a plot."""
+GAP_TITLE, DEPTH_TITLE = "gap b (between blocks b−1 and b)", "relative depth b / L"
 
 
 def blank_figure(*, height: int | None, x_title: str, y_title: str, top: int = 30) -> go.Figure:
@@ -48,6 +49,47 @@ def blank_figure(*, height: int | None, x_title: str, y_title: str, top: int = 3
     return figure
 
 
+def row_figure(names: Sequence[str], x_title: str, *, height: int, top: int = 30) -> go.Figure:
+    """Return an empty figure with one labelled row a name, from the top down: row i lies at y = i."""
+    figure = blank_figure(height=height, x_title=x_title, y_title="", top=top)
+    n = len(names)
+    figure.update_yaxes(tickvals=list(range(n)), ticktext=list(names), range=[n - 0.5, -0.5], automargin=True)
+    return figure
+
+
+def colour_of(i: int) -> str:
+    """Return the colour of the i-th scale, run or detector."""
+    return RUN_COLOURS[i % len(RUN_COLOURS)]
+
+
+def symbol_of(i: int) -> str:
+    """Return the symbol of the i-th curve or series of points."""
+    return SYMBOLS[i % len(SYMBOLS)]
+
+
+def curve(
+    colour: str, width: float = 2, *, dash: str | None = None, symbol: str | None = None, size: Any = None
+) -> dict[str, Any]:
+    """Return how a line with a marker at every value is drawn; what is None is Plotly's own choice."""
+    line = {"color": colour, "width": width, "dash": dash}
+    return {"mode": "lines+markers", "line": line, "marker": {"symbol": symbol, "size": size}}
+
+
+def points(i: int, size: float | list[float] = 9) -> dict[str, Any]:
+    """Return how the i-th series of single values is drawn."""
+    return {"mode": "markers", "marker": {"color": colour_of(i), "symbol": symbol_of(i), "size": size}}
+
+
+def beside(rows: Iterable[float], i: int, n: int, step: float) -> list[float]:
+    """Return where the i-th of n series lies in these rows, so that none hides another."""
+    return [row + step * (i - (n - 1) / 2) for row in rows]
+
+
+def depth_axis(figure: go.Figure) -> None:
+    """Let the x axis run over all of the depth, in per cent."""
+    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+
+
 def error_bars(value: Any, low: Any, high: Any, **style: Any) -> dict[str, Any]:
     """Return plotly's bars from the ends of intervals; none where an end is missing."""
     at, ends = np.asarray(value, dtype=float), np.array([low, high], dtype=float)
@@ -60,13 +102,6 @@ def gap_axis(figure: go.Figure, data: xr.Dataset) -> None:
     n_gaps = data.sizes[GAP]
     step = 1 if n_gaps <= 16 else 5 if n_gaps <= 60 else 10
     figure.update_xaxes(range=[0.4, n_gaps + 0.6], tick0=0 if step > 1 else 1, dtick=step)
-
-
-def name_rows(figure: go.Figure, names: Sequence[str]) -> None:
-    """Label the rows of a figure from the top down: row i lies at y = i."""
-    figure.update_yaxes(
-        tickvals=list(range(len(names))), ticktext=list(names), range=[len(names) - 0.5, -0.5], automargin=True
-    )
 
 
 def translucent(colour: str, opacity: float) -> str:
@@ -124,20 +159,22 @@ def mark_boundaries(figure: go.Figure, data: xr.Dataset, *, top: float) -> float
             showarrow=False,
             font={"color": BOUNDARY, "size": 13},
         )
-        figure.add_annotation(
-            x=0,
-            xref="paper",
-            xanchor="left",
-            xshift=-40,
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            yshift=LABEL_ROW * (len(gaps) - i),
-            text=boundary_label(data, i),
-            showarrow=False,
-            font={"color": BOUNDARY, "size": 12},
-        )
+        label_left(figure, boundary_label(data, i), BOUNDARY, yshift=LABEL_ROW * (len(gaps) - i))
     return -0.05 - BAR_ROW * len(gaps)
+
+
+def label_left(figure: go.Figure, text: str, colour: str, *, y: float = 1, yshift: float | None = None) -> None:
+    """Write a line of words from the left edge on, above a height of the plot."""
+    place: dict[str, Any] = {
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "xshift": -40,
+        "yref": "paper",
+        "yanchor": "bottom",
+    }
+    font = {"color": colour, "size": 12}
+    figure.add_annotation(text=text, y=y, yshift=yshift, showarrow=False, font=font, **place)
 
 
 def label_space(data: xr.Dataset) -> int:
@@ -172,7 +209,11 @@ def _draw_boundary(figure: go.Figure, gap: int, interval: np.ndarray, top: float
     )
 
 
-def thin_boundaries(figure: go.Figure, data: xr.Dataset, **options: Any) -> None:
-    """Draw boundaries as thin dashed lines, on figures where they are only a landmark."""
-    for gap in data["boundary"].values:
-        figure.add_vline(x=int(gap), line={"color": BOUNDARY, "width": 1.5, "dash": "dash"}, **options)
+def thin_boundaries(figure: go.Figure, gaps: Iterable[int], *, shift: float = 0, **options: Any) -> None:
+    """Draw boundaries as thin dashed lines, on figures where they are only a landmark.
+
+    Args:
+        shift: 1/2 on an axis of layers, where a boundary lies between two.
+    """
+    for gap in gaps:
+        figure.add_vline(x=int(gap) - shift, line={"color": BOUNDARY, "width": 1.5, "dash": "dash"}, **options)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.contracts import GAP, LAYER, SIGNAL, TASK
-from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, RUN_COLOURS, blank_figure
+from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, blank_figure, colour_of, curve, thin_boundaries
 from mspgt_tl.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 PROBES = {"mlp": ("solid", "circle"), "linear": ("dash", "square"), "control": ("dot", "x")}
 """Line and marker of each kind of probe."""
-
-
 MAX_TICKS = 13
 """Every layer has a tick in models of up to so many."""
 
@@ -33,32 +31,20 @@ def probe_figure(data: xr.Dataset, task: str) -> go.Figure:
     """Draw one task's macro-F1 by layer for every kind of probe, and the selectivity: MLP less control."""
     table = data["f1"].sel({TASK: task})
     figure = blank_figure(height=350, x_title="layer", y_title="macro-F1")
-    curves = {kind: table.sel(kind=kind).values for kind in PROBES}
-    for i, (kind, (dash, symbol)) in enumerate(PROBES.items()):
-        _draw_layers(figure, data, curves[kind], kind, RUN_COLOURS[i], dash, symbol)
-    _draw_layers(figure, data, curves["mlp"] - curves["control"], "selectivity", INK, "longdashdot", "diamond")
-    for gap in data["boundary"].values:
-        figure.add_vline(x=gap - 0.5, line={"color": BOUNDARY, "width": 1.5, "dash": "dash"})
-    lowest = min(0.0, float(np.nanmin(curves["mlp"] - curves["control"], initial=0)))
+    values = {kind: table.sel(kind=kind).values for kind in PROBES}
+    values["selectivity"] = values["mlp"] - values["control"]
+    styles = {kind: (colour_of(i), *style) for i, (kind, style) in enumerate(PROBES.items())}
+    styles["selectivity"] = (INK, "longdashdot", "diamond")
+    for kind, (colour, dash, symbol) in styles.items():
+        style = curve(colour, dash=dash, symbol=symbol, size=6)
+        figure.add_scatter(x=data[LAYER].values, y=values[kind], **style, name=kind, hovertemplate="%{y:.3f}")
+    thin_boundaries(figure, data["boundary"].values, shift=0.5)
+    lowest = min(0.0, float(np.nanmin(values["selectivity"], initial=0)))
     n_layers = int(data.attrs["n_layers"])
     figure.update_yaxes(range=[lowest - 0.03, 1.03])
     figure.update_xaxes(range=[-0.6, n_layers - 0.4], dtick=1 if n_layers <= MAX_TICKS else None)
     figure.update_layout(hovermode="x unified")
     return figure
-
-
-def _draw_layers(
-    figure: go.Figure, data: xr.Dataset, values: np.ndarray, name: str, colour: str, dash: str, symbol: str
-) -> None:
-    figure.add_scatter(
-        x=data[LAYER].values,
-        y=values,
-        mode="lines+markers",
-        line={"color": colour, "width": 2, "dash": dash},
-        marker={"size": 6, "symbol": symbol},
-        name=name,
-        hovertemplate="%{y:.3f}",
-    )
 
 
 def cka_figure(data: xr.Dataset) -> go.Figure:
@@ -146,37 +132,24 @@ def _draw_weights(
 ) -> None:
     if not chosen.any():
         return
-    weights = data["map_weight"].values[chosen].T
     names = [escape(str(signal)) for signal in data[SIGNAL].values]
     lines = "<br>".join(f"{signal} %{{{axis}:.0%}}" for signal, axis in zip(names, "abc", strict=True))
-    figure.add_scatterternary(
-        a=weights[0],
-        b=weights[1],
-        c=weights[2],
-        mode="markers",
-        cliponaxis=False,  # points on the edge are whole points
-        marker=marker,
-        text=hover[chosen],
-        name=name,
-        showlegend=showlegend,
-        hovertemplate=f"%{{text}}<br>{lines}<extra></extra>",
-    )
+    hovertemplate, text = f"%{{text}}<br>{lines}<extra></extra>", hover[chosen]
+    named = {"name": name, "showlegend": showlegend, "text": text, "hovertemplate": hovertemplate}
+    _mark_weights(figure, data["map_weight"].values[chosen], marker=marker, **named)
 
 
 def _mark_used_weights(figure: go.Figure, data: xr.Dataset) -> None:
-    used = data["weight"].values
-    if not (used > 0).any():
-        return
-    figure.add_scatterternary(
-        a=[used[0]],
-        b=[used[1]],
-        c=[used[2]],
-        mode="markers",
-        cliponaxis=False,
-        marker={"symbol": "circle-open", "size": 18, "color": INK, "line": {"width": 3}},
-        name="weights used",
-        hovertemplate="weights used<extra></extra>",
-    )
+    if (data["weight"].values > 0).any():
+        marker = {"symbol": "circle-open", "size": 18, "color": INK, "line": {"width": 3}}
+        named = {"name": "weights used", "hovertemplate": "weights used<extra></extra>"}
+        _mark_weights(figure, data["weight"].values[None], marker=marker, **named)
+
+
+def _mark_weights(figure: go.Figure, weights: np.ndarray, **options: Any) -> None:
+    a, b, c = weights.T
+    # Points on the edge are whole points.
+    figure.add_scatterternary(a=a, b=b, c=c, mode="markers", cliponaxis=False, **options)
 
 
 def _label_corners(figure: go.Figure, data: xr.Dataset) -> None:

@@ -12,15 +12,7 @@ from mspgt_tl.boundaries import WeightMap
 from mspgt_tl.contracts import GAP, SIGNAL, TASK, Existence, Published
 from mspgt_tl.dashboard.audit import audit_section
 from mspgt_tl.dashboard.curves import contrast_figure, nulls_figure, signals_figure
-from mspgt_tl.dashboard.definitions import (
-    CKA_MAP,
-    CONTRAST,
-    FUSION,
-    NULLS,
-    PROBES,
-    SIGNALS_SHOWN,
-    WEIGHTS,
-)
+from mspgt_tl.dashboard.definitions import CKA_MAP, CONTRAST, FUSION, NULLS, PROBES, SIGNALS_SHOWN, WEIGHTS
 from mspgt_tl.dashboard.explorer import explorer_data
 from mspgt_tl.dashboard.layers import cka_figure, probe_figure, probed_tasks
 from mspgt_tl.dashboard.rivals import rivals_section
@@ -38,12 +30,12 @@ from mspgt_tl.dashboard.sheet import (
 )
 from mspgt_tl.dashboard.words import (
     MISSING,
+    bare_p,
     boundary_label,
     interval_text,
     is_tested,
     missing_reasons,
     number,
-    p_text,
     percent,
     reasons,
     verdict_words,
@@ -95,22 +87,13 @@ def render_report(
         Section("All numbers by gap", "", tables=[gap_table(data)], folded=True),
     ]
     title, heading = f"Boundaries of {model}", f"Processing scales of {model}"
-    carried = explorer_data(data, manifest, others)
-    explorer = (
-        Markup('<div id="explorer"></div><script type="application/json" id="explorer-data">{}</script>')
-    ).format(embed_json(carried))
-    sheet = Sheet(
-        title,
-        heading,
-        headline,
-        sentences,
-        intro,
-        sections,
-        list_facts(manifest),
-        module=static_text("explorer.js") + static_text("host.js"),
-        opening=explorer,
-        style=static_text("explorer.css"),
-    )
+    place = Markup('<div id="explorer"></div><script type="application/json" id="explorer-data">{}</script>')
+    explorer = {
+        "opening": place.format(embed_json(explorer_data(data, manifest, others))),
+        "module": static_text("explorer.js") + static_text("host.js"),
+        "style": static_text("explorer.css"),
+    }
+    sheet = Sheet(title, heading, headline, sentences, intro, sections, list_facts(manifest), **explorer)
     return render_sheet(sheet, plotly=plotly)
 
 
@@ -123,14 +106,12 @@ def _found_sections(data: xr.Dataset) -> list[Section]:
 
 
 def _boundary_sections(data: xr.Dataset) -> list[Section]:
-    curves = Section(
-        "Each signal in its own unit",
+    lead = (
         "What was measured before any scaling, with the band that holds 95 % of the bootstrap resamples. "
-        "A narrow band around a shape with one clear peak is a signal worth having.",
-        [Plot(signals_figure(data), "The signals over gaps: " + ", ".join(_highest(data)) + ".")],
-        SIGNALS_SHOWN,
-        short="Signals",
+        "A narrow band around a shape with one clear peak is a signal worth having."
     )
+    plot = Plot(signals_figure(data), "The signals over gaps: " + ", ".join(_highest(data)) + ".")
+    curves = Section("Each signal in its own unit", lead, [plot], SIGNALS_SHOWN, short="Signals")
     return [curves, _contrast_section(data), *_weight_section(data)]
 
 
@@ -145,16 +126,15 @@ def _highest(data: xr.Dataset) -> list[str]:
 
 def _contrast_section(data: xr.Dataset) -> Section:
     title = "Is it more than chance?"
+    if not is_tested(data):
+        why = "No test was made: it needs two signals that are not flat, over six or more gaps."
+        if data.attrs["rule"] == "paper":
+            why = "The published rule makes no such test; run with rule = mspgt for it."
+        return Section(title, why, [], CONTRAST, short="Chance")
     lead = (
         "How far each gap stands out from its neighbours, all signals together; "
         "the dotted line is what chance rarely exceeds."
     )
-    if not is_tested(data):
-        if data.attrs["rule"] == "paper":
-            why = "The published rule makes no such test; run with rule = mspgt for it."
-        else:
-            why = "No test was made: it needs two signals that are not flat, over six or more gaps."
-        return Section(title, why, [], CONTRAST, short="Chance")
     threshold = float(data["contrast_threshold"])
     over = data[GAP].values[data["contrast"].values > threshold]
     summary = f"Gaps above the threshold of {threshold:.2f}: {', '.join(map(str, over)) or 'none'}."
@@ -162,14 +142,8 @@ def _contrast_section(data: xr.Dataset) -> Section:
         "The p-values look at the two highest peaks of every null curve and pay for looking twice: a first peak "
         "just above the line can have p over 0.05, and a second one below it p under 0.05."
     )
-    return Section(
-        title,
-        lead,
-        [Plot(contrast_figure(data), "Fused local contrast. " + summary)],
-        CONTRAST,
-        [summary, note],
-        short="Chance",
-    )
+    plot = Plot(contrast_figure(data), "Fused local contrast. " + summary)
+    return Section(title, lead, [plot], CONTRAST, [summary, note], short="Chance")
 
 
 def _weight_section(data: xr.Dataset) -> list[Section]:
@@ -204,23 +178,13 @@ def _layer_sections(data: xr.Dataset, identity: Mapping[str, Any]) -> list[Secti
     )
     values = data["cka"].values
     nan_note = ["White cells could not be computed: a layer's variance estimate was not positive."]
-    similarity = Section(
-        "How alike are all pairs of layers?",
+    lead = (
         "Bright blocks along the diagonal are runs of layers that represent tokens alike; "
-        "boundaries should lie between blocks.",
-        [
-            Plot(
-                cka_figure(data),
-                f"Similarity of all layer pairs, lowest {number(np.nanmin(values, initial=1))}.",
-                "",
-                "square",
-            )
-        ],
-        CKA_MAP,
-        nan_note if np.isnan(values).any() else [],
-        short="Layer pairs",
+        "boundaries should lie between blocks."
     )
-    return [probes, similarity]
+    lowest = f"Similarity of all layer pairs, lowest {number(np.nanmin(values, initial=1))}."
+    plot, notes = Plot(cka_figure(data), lowest, shape="square"), nan_note if np.isnan(values).any() else []
+    return [probes, Section("How alike are all pairs of layers?", lead, [plot], CKA_MAP, notes, short="Layer pairs")]
 
 
 def _probe_summary(data: xr.Dataset, task: str) -> str:
@@ -297,7 +261,7 @@ def boundary_table(data: xr.Dataset) -> Table:
                 str(int(gap)),
                 percent(gap / int(data.attrs["n_layers"])),
                 interval_text(data["interval"].values[i]),
-                p_text(float(data["p_value"].values[i])).removeprefix("p ").removeprefix("= "),
+                bare_p(float(data["p_value"].values[i])),
                 percent(float(data["presence"].values[i])),
                 percent(float(data["mode_mass"].values[i])),
                 f"gap {tie:.0f}" if np.isfinite(tie) else "no",

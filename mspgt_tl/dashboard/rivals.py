@@ -8,15 +8,7 @@ import numpy as np
 
 from mspgt_tl.boundaries import MIN_RELIABILITY
 from mspgt_tl.contracts import GAP
-from mspgt_tl.dashboard.drawing import (
-    RUN_COLOURS,
-    SYMBOLS,
-    blank_figure,
-    error_bars,
-    gap_axis,
-    name_rows,
-    thin_boundaries,
-)
+from mspgt_tl.dashboard.drawing import GAP_TITLE, error_bars, gap_axis, points, row_figure, thin_boundaries
 from mspgt_tl.dashboard.sheet import Plot, Section, Table
 from mspgt_tl.dashboard.words import MISSING, interval_text, number, percent
 from mspgt_tl.rivals import RIVAL, rival_rows
@@ -43,19 +35,13 @@ def rivals_section(data: xr.Dataset, rivals: xr.Dataset | None) -> list[Section]
     gaps = [int(gap) for gap in rivals["found"].values]
     columns = ("rival", "reliability", "boundaries with 95 % interval", "correlation with the fused curve")
     near = tuple(f"within one of gap {gap} (by chance)" for gap in gaps)
-    return [
-        Section(
-            "What do other readings of depth say?",
-            f"Where {len(rows)} other signals put their boundaries; dashed lines are the fused ones. If all lay on one "
-            "gap, it would not matter which signal one believes.",
-            [Plot(rivals_figure(data, rivals, rows), "Boundaries by rival: " + "; ".join(told) + ".")],
-            DEFINITION,
-            short="Rivals",
-            tables=[
-                Table("Rivals and their agreement with the fused boundaries", (*columns, *near), [*map(_row, rows)])
-            ],
-        )
-    ]
+    table = Table("Rivals and their agreement with the fused boundaries", (*columns, *near), [*map(_row, rows)])
+    lead = (
+        f"Where {len(rows)} other signals put their boundaries; dashed lines are the fused ones. If all lay on one "
+        "gap, it would not matter which signal one believes."
+    )
+    plot = Plot(rivals_figure(data, rivals, rows), "Boundaries by rival: " + "; ".join(told) + ".")
+    return [Section("What do other readings of depth say?", lead, [plot], DEFINITION, tables=[table], short="Rivals")]
 
 
 def _row(row: dict[str, Any]) -> list[str]:
@@ -75,20 +61,18 @@ def _row(row: dict[str, Any]) -> list[str]:
 def rivals_figure(data: xr.Dataset, rivals: xr.Dataset, rows: list[dict[str, Any]]) -> go.Figure:
     """Draw every rival's boundaries with their intervals, one row a rival."""
     names = [str(name) for name in rivals[RIVAL].values]
-    figure = blank_figure(height=130 + 30 * len(names), x_title="gap b (between blocks b−1 and b)", y_title="")
-    thin_boundaries(figure, data)
+    figure = row_figure(names, GAP_TITLE, height=130 + 30 * len(names))
+    thin_boundaries(figure, data["boundary"].values)
     for i, row in enumerate(rows):
         gaps, intervals = np.array(row["boundaries"], dtype=float), np.array(row["intervals"]).reshape(-1, 2)
         figure.add_scatter(
             x=gaps,
             y=[i] * len(gaps),
-            mode="markers",
-            marker={"color": RUN_COLOURS[i % len(RUN_COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 10},
+            **points(i, 10),
             error_x=error_bars(gaps, intervals[:, 0], intervals[:, 1], thickness=1.5),
             name=row["rival"],
             hovertemplate=f"{row['rival']}: {GAP} %{{x}}<extra></extra>",
             showlegend=False,
         )
     gap_axis(figure, data)
-    name_rows(figure, names)
     return figure

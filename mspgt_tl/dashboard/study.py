@@ -10,19 +10,26 @@ import numpy as np
 from mspgt_tl.contracts import GAP, Existence
 from mspgt_tl.dashboard.drawing import (
     BOUNDARY,
+    DEPTH_TITLE,
     GREY,
     INK,
-    RUN_COLOURS,
-    SYMBOLS,
+    SIGNAL_COLOURS,
+    beside,
     blank_figure,
+    colour_of,
+    curve,
+    depth_axis,
+    depths,
     draw_band,
     error_bars,
-    name_rows,
+    points,
+    row_figure,
+    symbol_of,
     translucent,
 )
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, list_facts, render_sheet
-from mspgt_tl.dashboard.study_questions import question_sections
-from mspgt_tl.dashboard.study_tables import Shown
+from mspgt_tl.dashboard.study_questions import kl_figure, question_sections
+from mspgt_tl.dashboard.tables import Shown, tabled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -52,30 +59,19 @@ def render_study(found: Any, tables: Mapping[str, Shown], told: Sequence[str]) -
         _asked_section(found, tables),
         *question_sections(found, tables),
         _boundary_section(found, tables, first),
-        _spread_section(found),
-        _family_section(tables),
-        _corpus_section(found, tables),
-        _noise_section(found, tables),
-        _theory_section(found, tables),
-        _rival_section(tables),
+        *_spread_section(found),
+        *_family_section(tables),
+        *_corpus_section(found, tables),
+        *_noise_section(found, tables),
+        *_theory_section(found, tables),
+        *_rival_section(tables),
         _prediction_section(tables),
         _limit_section(found),
-        Section("Everything that was read and run", "", tables=_chosen(tables, "inputs", "steps"), folded=True),
+        tabled("Everything that was read and run", "", tables, ["inputs", "steps"], folded=True),
     ]
-    page = Sheet(
-        config.title,
-        config.title,
-        told[0] if told else "Nothing has finished yet.",
-        told[1:],
-        intro,
-        [section for section in sections if section is not None],
-        list_facts(_short_manifest(found.study.manifest)),
-    )
-    return render_sheet(page)
-
-
-def _chosen(tables: Mapping[str, Shown], *names: str) -> list[Any]:
-    return [tables[name].table() for name in names if name in tables]
+    headline = told[0] if told else "Nothing has finished yet."
+    facts = list_facts(_short_manifest(found.study.manifest))
+    return render_sheet(Sheet(config.title, config.title, headline, told[1:], intro, sections, facts))
 
 
 def _asked_section(found: Any, tables: Mapping[str, Shown]) -> Section:
@@ -96,16 +92,14 @@ def _asked_section(found: Any, tables: Mapping[str, Shown]) -> Section:
 
 
 def _boundary_section(found: Any, tables: Mapping[str, Shown], first: str) -> Section:
-    panels = {model: run.data for (corpus, model), run in found.detections.items() if corpus == first}
+    panels = {model: run.data for model, run in found.at_home.items()}
     plots = [Plot(evidence_panels(panels), _panel_summary(panels))] if panels else []
-    return Section(
-        "Where are the boundaries?",
+    lead = (
         f"Fused evidence of every model on {first} with its 95 % bootstrap band; dashed lines are boundaries found, "
         "whole ones are supported by the test of existence. Where a curve stays inside the grey band, signals that "
-        "agree only by chance would look the same.",
-        plots,
-        tables=_chosen(tables, "boundaries"),
+        "agree only by chance would look the same."
     )
+    return tabled("Where are the boundaries?", lead, tables, ["boundaries"], plots)
 
 
 def _panel_summary(panels: Mapping[str, xr.Dataset]) -> str:
@@ -134,34 +128,31 @@ def evidence_panels(panels: Mapping[str, xr.Dataset]) -> go.Figure:
         _draw_panel(figure, data, {"row": i // COLUMNS + 1, "col": i % COLUMNS + 1})
     figure.update_annotations(font={"size": 12})
     figure.update_yaxes(range=[-0.03, 1.04], tickvals=[0, 0.5, 1])
+    depth_axis(figure)
     # No tick at 100 %, which would run into the next panel's 0 %.
-    figure.update_xaxes(range=[0, 1], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75])
-    figure.update_xaxes(title={"text": "relative depth b / L"}, row=rows)
+    figure.update_xaxes(tickvals=[0, 0.25, 0.5, 0.75])
+    figure.update_xaxes(title={"text": DEPTH_TITLE}, row=rows)
     figure.update_layout(showlegend=False)
     return figure
 
 
 def _draw_panel(figure: go.Figure, data: xr.Dataset, place: dict[str, Any]) -> None:
-    n_layers = int(data.attrs["n_layers"])
-    depth = data[GAP].values / n_layers
+    depth = depths(data)
     band = data["null_band"].values
     if np.isfinite(band).all():
-        draw_band(figure, [0, 1], *band, colour="rgba(118,118,118,0.18)", name="chance", **place)
+        draw_band(figure, [0, 1], *band, colour=translucent(GREY, 0.18), name="chance", **place)
     low, high = data["fused_interval"].values
     if np.isfinite(low).all():
-        draw_band(figure, depth, low, high, colour="rgba(0,114,178,0.22)", name="95 %", **place)
+        draw_band(figure, depth, low, high, colour=translucent(SIGNAL_COLOURS[0], 0.22), name="95 %", **place)
     for gap, verdict in zip(data["boundary"].values, data["verdict"].values, strict=True):
         sure = str(verdict) == Existence.SUPPORTED
         line = {"color": BOUNDARY, "width": 2.5 if sure else 1.5, "dash": "solid" if sure else "dash"}
-        figure.add_scatter(
-            x=[gap / n_layers] * 2, y=[0, 1.04], mode="lines", line=line, hoverinfo="skip", name="boundary", **place
-        )
+        at = [gap / int(data.attrs["n_layers"])] * 2
+        figure.add_scatter(x=at, y=[0, 1.04], mode="lines", line=line, hoverinfo="skip", name="boundary", **place)
     figure.add_scatter(
         x=depth,
         y=data["fused"].values,
-        mode="lines+markers",
-        line={"color": INK, "width": 2},
-        marker={"size": 5},
+        **curve(INK, size=5),
         customdata=data[GAP].values,
         hovertemplate="gap %{customdata}: %{y:.2f}<extra></extra>",
         name="fused evidence",
@@ -169,161 +160,116 @@ def _draw_panel(figure: go.Figure, data: xr.Dataset, place: dict[str, Any]) -> N
     )
 
 
-def _spread_section(found: Any) -> Section | None:
+def _spread_section(found: Any) -> list[Section]:
     models = [model for model in found.located if len(model.draws)]
     if not models:
-        return None
+        return []
     summary = "; ".join(
         f"{m.name} at {m.relative[0]:.0%} and {m.relative[1]:.0%}" for m in models if np.isfinite(m.relative).all()
     )
-    return Section(
-        "How sure are the places?",
+    lead = (
         "Where the bootstrap puts the two boundaries of each model, over relative depth; a dot's area is the share of "
-        "resamples. A boundary that is known is one dot.",
-        [Plot(spread_figure(models), f"Positions: {summary}.")],
-        notes=[f"{model.name}: {model.reason}." for model in found.located if model.reason],
+        "resamples. A boundary that is known is one dot."
     )
+    plot = Plot(spread_figure(models), f"Positions: {summary}.")
+    notes = [f"{model.name}: {model.reason}." for model in found.located if model.reason]
+    return [Section("How sure are the places?", lead, [plot], notes=notes)]
 
 
 def spread_figure(models: Sequence[Any]) -> go.Figure:
     """Draw the bootstrap distribution of both boundaries, one row a model."""
-    figure = blank_figure(height=120 + 34 * len(models), x_title="relative depth b / L", y_title="")
-    names = [model.name for model in models]
-    for rank, (title, shift) in enumerate((("L–I", -0.13), ("I–G", 0.13))):
-        x, y, size, text = [], [], [], []
+    figure = row_figure([model.name for model in models], DEPTH_TITLE, height=120 + 34 * len(models))
+    for rank, title in enumerate(("L–I", "I–G")):
+        x, rows, size, text = [], [], [], []
         for row, model in enumerate(models):
             drawn = model.draws[:, rank]
-            drawn = drawn[np.isfinite(drawn)]
-            gaps, counts = np.unique(drawn, return_counts=True)
+            gaps, counts = np.unique(drawn[np.isfinite(drawn)], return_counts=True)
             x += (gaps / model.n_layers).tolist()
-            y += [row + shift] * len(gaps)
+            rows += [row] * len(gaps)
             size += (26 * np.sqrt(counts / len(model.draws))).tolist()
             text += [f"gap {g:.0f}: {c / len(model.draws):.0%}" for g, c in zip(gaps, counts, strict=True)]
         figure.add_scatter(
             x=x,
-            y=y,
-            mode="markers",
-            marker={"size": size, "color": RUN_COLOURS[rank], "symbol": SYMBOLS[rank], "opacity": 0.8},
+            y=beside(rows, rank, 2, 0.26),
+            **points(rank, size),
+            marker_opacity=0.8,
             text=text,
             hovertemplate="%{text}<extra></extra>",
             name=title,
         )
-    figure.update_xaxes(range=[0, 1], tickformat=".0%")
-    name_rows(figure, names)
+    depth_axis(figure)
     figure.update_layout(legend={"itemsizing": "constant"})
     return figure
 
 
-def _family_section(tables: Mapping[str, Shown]) -> Section | None:
-    chosen = _chosen(tables, "families", "labels", "pairs")
-    if not chosen:
-        return None
-    return Section(
-        "Do families share boundaries?",
+def _family_section(tables: Mapping[str, Shown]) -> list[Section]:
+    lead = (
         "All boundaries that were found count here, supported or not, as the paper counts them; random-weight twins do "
-        "not.",
-        tables=chosen,
-        folded=True,
+        "not."
     )
+    section = tabled("Do families share boundaries?", lead, tables, ["families", "labels", "pairs"], folded=True)
+    return [section] if section.tables else []
 
 
-def _corpus_section(found: Any, tables: Mapping[str, Shown]) -> Section | None:
+def _corpus_section(found: Any, tables: Mapping[str, Shown]) -> list[Section]:
     if "readings" not in tables and "shares" not in tables:
-        return None
+        return []
     plots = []
     if len(found.study.config.corpora) > 1 or len(set(found.boundaries["corpus"])) > 1:
         plots = [Plot(corpus_figure(found.boundaries), "Boundaries found by model and corpus.")]
-    return Section(
-        "The model's boundaries, or the corpus's?",
+    lead = (
         "The same models on every corpus. A boundary that is the model's stays where it is when the text changes, and "
-        "goes when the order of words does.",
-        plots,
-        tables=_chosen(tables, "readings", "shares", "agreement", "boundaries_elsewhere"),
-        folded=True,
+        "goes when the order of words does."
     )
+    names = ("readings", "shares", "agreement", "boundaries_elsewhere")
+    return [tabled("The model's boundaries, or the corpus's?", lead, tables, names, plots, folded=True)]
 
 
 def corpus_figure(table: Any) -> go.Figure:
     """Draw where boundaries lie by model, one symbol a corpus."""
     placed = table[table["boundary"] != "none"]
     models, corpora = list(dict.fromkeys(table["model"])), list(dict.fromkeys(table["corpus"]))
-    figure = blank_figure(height=130 + 40 * len(models), x_title="relative depth b / L", y_title="")
+    figure = row_figure(models, DEPTH_TITLE, height=130 + 40 * len(models))
     for i, corpus in enumerate(corpora):
         rows = placed[placed["corpus"] == corpus]
-        shift = (i - (len(corpora) - 1) / 2) * 0.7 / max(len(corpora), 2)
         figure.add_scatter(
             x=rows["depth"],
-            y=[models.index(model) + shift for model in rows["model"]],
-            mode="markers",
-            marker={"color": RUN_COLOURS[i % len(RUN_COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 9},
+            y=beside(map(models.index, rows["model"]), i, len(corpora), 0.7 / max(len(corpora), 2)),
+            **points(i),
             error_x=error_bars(*(rows[end] / rows["n_layers"] for end in ("gap", "low", "high")), thickness=1, width=0),
             name=corpus,
             text=[f"{model}, gap {gap:.0f}" for model, gap in zip(rows["model"], rows["gap"], strict=True)],
             hovertemplate="%{text}<extra></extra>",
         )
-    figure.update_xaxes(range=[0, 1], tickformat=".0%")
-    name_rows(figure, models)
+    depth_axis(figure)
     return figure
 
 
-def _noise_section(found: Any, tables: Mapping[str, Shown]) -> Section | None:
+def _noise_section(found: Any, tables: Mapping[str, Shown]) -> list[Section]:
     if "noise" not in tables:
-        return None
+        return []
     level = float(found.scales["level"].iloc[0])
-    return Section(
-        "What does noise in a scale do?",
+    lead = (
         f"KL of the next token when every block of one scale gets noise of level {level:g}; grey bars are controls: "
-        "stretches of as many blocks that start elsewhere.",
-        [Plot(noise_figure(found.scales), "KL of the next token by model and scale, beside controls.")],
-        tables=_chosen(tables, "noise", "table2", "brittleness"),
-        folded=True,
+        "stretches of as many blocks that start elsewhere."
     )
-
-
-def noise_figure(table: Any) -> go.Figure:
-    """Draw KL by model and scale with intervals, and the range of the controls behind each."""
-    models, scales = list(dict.fromkeys(table["model"])), list(dict.fromkeys(table["scale"]))
-    figure = blank_figure(height=130 + 40 * len(models), x_title="KL(clean ‖ noised), nats per token", y_title="")
-    for i, scale in enumerate(scales):
-        rows = table[table["scale"] == scale]
-        shift = (i - (len(scales) - 1) / 2) * 0.24
-        y = [models.index(model) + shift for model in rows["model"]]
-        for at, low, high in zip(y, rows["controls_low"], rows["controls_high"], strict=True):
-            if np.isfinite(low):
-                figure.add_scatter(
-                    x=[low, high],
-                    y=[at, at],
-                    mode="lines",
-                    line={"color": "rgba(118,118,118,0.45)", "width": 9},
-                    hovertemplate="controls %{x:.3g}<extra></extra>",
-                    showlegend=False,
-                )
-        figure.add_scatter(
-            x=rows["kl"],
-            y=y,
-            mode="markers",
-            marker={"color": RUN_COLOURS[i % len(RUN_COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 9},
-            error_x=error_bars(rows["kl"], rows["low"], rows["high"]),
-            name=scale,
-            text=rows["blocks"],
-            hovertemplate="blocks %{text}: %{x:.3g} nats<extra></extra>",
-        )
+    figure = kl_figure(found.scales, found.scales["model"], each=40)
     figure.update_xaxes(rangemode="tozero")
-    name_rows(figure, models)
-    return figure
+    plot = Plot(figure, "KL of the next token by model and scale, beside controls.")
+    names = ("noise", "table2", "brittleness")
+    return [tabled("What does noise in a scale do?", lead, tables, names, [plot], folded=True)]
 
 
-def _theory_section(found: Any, tables: Mapping[str, Shown]) -> Section | None:
+def _theory_section(found: Any, tables: Mapping[str, Shown]) -> list[Section]:
     if "theory" not in tables:
-        return None
-    parts = {model: theory.parts for model, theory in found.theories.items()}
-    return Section(
-        "Does the theory hold?",
+        return []
+    lead = (
         "Small noise must move the output as the Fisher trace of the stream predicts: measured over predicted KL tends "
-        "to 1. One line a model, mean over layers, the band from the lowest layer to the highest.",
-        [Plot(closure_figure(parts), "Closure by noise and model.")],
-        tables=_chosen(tables, "theory", "information"),
+        "to 1. One line a model, mean over layers, the band from the lowest layer to the highest."
     )
+    parts = {model: theory.parts for model, theory in found.theories.items()}
+    plot = Plot(closure_figure(parts), "Closure by noise and model.")
+    return [tabled("Does the theory hold?", lead, tables, ("theory", "information"), [plot])]
 
 
 def closure_figure(parts: Mapping[str, Mapping[str, xr.Dataset]]) -> go.Figure:
@@ -335,41 +281,29 @@ def closure_figure(parts: Mapping[str, Mapping[str, xr.Dataset]]) -> go.Figure:
     for i, (model, found) in enumerate(parts.items()):
         closure = found["closure"]
         single = closure["ratio"].values[[str(name).startswith("layer") for name in closure["set"].values]]
-        colour = RUN_COLOURS[i % len(RUN_COLOURS)]
-        fill = translucent(colour, 0.15)
-        sigmas = closure["sigma"].values
+        fill, sigmas = translucent(colour_of(i), 0.15), closure["sigma"].values
         draw_band(figure, sigmas, single.min(axis=0), single.max(axis=0), colour=fill, name=model, showlegend=False)
-        figure.add_scatter(
-            x=sigmas,
-            y=single.mean(axis=0),
-            mode="lines+markers",
-            line={"color": colour, "width": 2},
-            marker={"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7},
-            name=model,
-        )
+        style = curve(colour_of(i), symbol=symbol_of(i), size=7)
+        figure.add_scatter(x=sigmas, y=single.mean(axis=0), **style, name=model)
     figure.update_xaxes(type="log", exponentformat="power")
     return figure
 
 
-def _rival_section(tables: Mapping[str, Shown]) -> Section | None:
-    if "rivals" not in tables:
-        return None
-    return Section(
-        "What do other readings of depth say?",
+def _rival_section(tables: Mapping[str, Shown]) -> list[Section]:
+    lead = (
         "Other signals on the same pass, never fused. Three of them read what the first token does (its norm, the sink "
-        "rate, compression of the spectrum): a reading that agrees with these may read them.",
-        tables=_chosen(tables, "rivals", "rival_pairs"),
-        folded=True,
+        "rate, compression of the spectrum): a reading that agrees with these may read them."
     )
+    title, names = "What do other readings of depth say?", ("rivals", "rival_pairs")
+    return [tabled(title, lead, tables, names, folded=True)] if "rivals" in tables else []
 
 
 def _prediction_section(tables: Mapping[str, Shown]) -> Section:
-    return Section(
-        "Are the predictions true?",
+    lead = (
         "Supported or refuted only where the whole interval lies on one side of the threshold and models are enough; "
-        "beside each, how often chance alone would pass it.",
-        tables=_chosen(tables, "predictions", "predictions_why"),
+        "beside each, how often chance alone would pass it."
     )
+    return tabled("Are the predictions true?", lead, tables, ("predictions", "predictions_why"))
 
 
 def _limit_section(found: Any) -> Section:

@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.contracts import GAP
-from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, name_rows
+from mspgt_tl.dashboard.drawing import (
+    BOUNDARY,
+    GREY,
+    INK,
+    beside,
+    blank_figure,
+    curve,
+    error_bars,
+    points,
+    row_figure,
+    translucent,
+)
 from mspgt_tl.dashboard.sheet import Plot, Section
-from mspgt_tl.dashboard.study_tables import Shown
+from mspgt_tl.dashboard.tables import Shown, tabled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,42 +41,32 @@ def question_sections(found: Any, tables: Mapping[str, Shown]) -> list[Section]:
         found: what the study's runs say, `mspgt_tl.study.findings.Findings`.
         tables: of `study_tables`.
     """
-    sections, first = [], found.study.config.first_corpus
+    sections = []
     trained = {
         model: run.data
-        for (corpus, model), run in found.detections.items()
-        if corpus == first and "@random:" not in model and KEPT in run.data.get("variant", ())
+        for model, run in found.at_home.items()
+        if "@random:" not in model and KEPT in run.data.get("variant", ())
     }
     if "rules" in tables:
-        table = tables["rules"]
         plots = [Plot(onset_figure(trained), _onset_summary(trained))] if trained else []
-        sections.append(
-            Section(
-                "Boundary or BOS?",
-                "1 − CKA with first tokens among the rows and without them; grey stripes are gaps where a massive "
-                "activation or a sink starts or ends. What is left without those tokens can be about language.",
-                plots,
-                tables=[table.table()],
-            )
+        lead = (
+            "1 − CKA with first tokens among the rows and without them; grey stripes are gaps where a massive "
+            "activation or a sink starts or ends. What is left without those tokens can be about language."
         )
-        sections.append(
-            Section(
-                "Two boundaries in every model?",
-                "The same rules on trained weights, on random ones, and on the same text with its words shuffled. A "
-                "rule that finds two boundaries in each of them finds them because it always does.",
-                [Plot(rules_figure(table.raw), "Boundaries by model and rule.")],
-            )
+        sections.append(tabled("Boundary or BOS?", lead, tables, ["rules"], plots))
+        lead = (
+            "The same rules on trained weights, on random ones, and on the same text with its words shuffled. A "
+            "rule that finds two boundaries in each of them finds them because it always does."
         )
+        plot = Plot(rules_figure(tables["rules"].raw), "Boundaries by model and rule.")
+        sections.append(Section("Two boundaries in every model?", lead, [plot]))
     if "ratios" in tables:
-        sections.append(
-            Section(
-                "493 times as brittle, or an unequal dose?",
-                "KL of the next token under noise in one scale, for four ways to give scales the same dose; grey bars "
-                "are stretches of as many blocks elsewhere.",
-                [Plot(dose_figure(tables["doses"].raw), "KL by model, scale and dose.")],
-                tables=[tables["ratios"].table(), tables["doses"].table()],
-            )
+        lead = (
+            "KL of the next token under noise in one scale, for four ways to give scales the same dose; grey bars "
+            "are stretches of as many blocks elsewhere."
         )
+        plot = Plot(dose_figure(tables["doses"].raw), "KL by model, scale and dose.")
+        sections.append(tabled("493 times as brittle, or an unequal dose?", lead, tables, ["ratios", "doses"], [plot]))
     return sections
 
 
@@ -97,9 +98,7 @@ def onset_figure(panels: Mapping[str, xr.Dataset]) -> go.Figure:
             figure.add_scatter(
                 x=gaps,
                 y=values,
-                mode="lines+markers",
-                line={"color": colour, "width": 2, "dash": dash},
-                marker={"size": 5},
+                **curve(colour, dash=dash, size=5),
                 name=name,
                 showlegend=row == 1,
                 hovertemplate="gap %{x}: %{y:.3f}<extra></extra>",
@@ -115,53 +114,58 @@ def onset_figure(panels: Mapping[str, xr.Dataset]) -> go.Figure:
 def rules_figure(table: pd.DataFrame) -> go.Figure:
     """Draw every rule's boundaries, one row for a model and what was done to it."""
     names = list(dict.fromkeys(table["model"] + ", " + table["kind"]))
-    figure = blank_figure(height=140 + 44 * len(names), x_title="gap", y_title="", top=60)
+    figure = row_figure(names, "gap", height=140 + 44 * len(names), top=60)
     readings = list(dict.fromkeys(table["reading"]))
     for i, reading in enumerate(readings):
-        rows = table[table["reading"] == reading]
-        shift = (i - (len(readings) - 1) / 2) * 0.18
-        places = [
-            (gap, names.index(f"{row['model']}, {row['kind']}") + shift)
-            for row in rows.to_dict("records")
-            for gap in row["boundaries"]
-        ]
+        rows = table[table["reading"] == reading].explode("boundaries").dropna(subset="boundaries")
         # A rule that names nothing is told in the legend all the same.
         figure.add_scatter(
-            x=[gap for gap, _ in places] or [None],
-            y=[at for _, at in places] or [None],
-            mode="markers",
-            marker={"color": RUN_COLOURS[i % len(RUN_COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 10},
-            name=reading if places else f"{reading}: none",
+            x=rows["boundaries"].tolist() or [None],
+            y=beside(map(names.index, rows["model"] + ", " + rows["kind"]), i, len(readings), 0.18) or [None],
+            **points(i, 10),
+            name=f"{reading}: none" if rows.empty else reading,
             hovertemplate="gap %{x}<extra></extra>",
         )
-    name_rows(figure, names)
     return figure
 
 
 def dose_figure(table: pd.DataFrame) -> go.Figure:
     """Draw KL by model and dose, one symbol a scale, the range of the controls behind each."""
-    names = list(dict.fromkeys(table["model"] + ", " + table["dose"]))
-    scales = list(dict.fromkeys(table["scale"]))
-    figure = blank_figure(height=140 + 36 * len(names), x_title="KL(clean ‖ noised), nats per token", y_title="")
+    figure = kl_figure(table, table["model"] + ", " + table["dose"], each=36)
+    figure.update_xaxes(type="log")
+    return figure
+
+
+def kl_figure(table: pd.DataFrame, names: pd.Series, *, each: int) -> go.Figure:
+    """Draw KL with its intervals by row and scale, and the range of the controls behind each.
+
+    Args:
+        table: with `kl`, `low`, `high`, `controls_low`, `controls_high`, `scale` and `blocks`.
+        names: of the figure's row that each of the table's belongs to.
+        each: height of a row in pixels.
+    """
+    rows, scales = list(dict.fromkeys(names)), list(dict.fromkeys(table["scale"]))
+    figure = row_figure(rows, "KL(clean ‖ noised), nats per token", height=130 + each * len(rows))
     for i, scale in enumerate(scales):
-        rows = table[table["scale"] == scale]
-        shift = (i - (len(scales) - 1) / 2) * 0.24
-        y = [names.index(f"{model}, {dose}") + shift for model, dose in zip(rows["model"], rows["dose"], strict=True)]
-        for at, low, high in zip(y, rows["controls_low"], rows["controls_high"], strict=True):
+        own = table[table["scale"] == scale]
+        y = beside(map(rows.index, names[own.index]), i, len(scales), 0.24)
+        for at, low, high in zip(y, own["controls_low"], own["controls_high"], strict=True):
             if np.isfinite(low):
-                line = {"color": "rgba(118,118,118,0.45)", "width": 8}
                 figure.add_scatter(
-                    x=[low, high], y=[at, at], mode="lines", line=line, hoverinfo="skip", showlegend=False
+                    x=[low, high],
+                    y=[at, at],
+                    mode="lines",
+                    line={"color": translucent(GREY, 0.45), "width": 9},
+                    hovertemplate="controls %{x:.3g}<extra></extra>",
+                    showlegend=False,
                 )
         figure.add_scatter(
-            x=rows["kl"],
+            x=own["kl"],
             y=y,
-            mode="markers",
-            marker={"color": RUN_COLOURS[i % len(RUN_COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 9},
-            text=rows["blocks"],
+            **points(i),
+            error_x=error_bars(own["kl"], own["low"], own["high"]),
+            text=own["blocks"],
             name=scale,
             hovertemplate="blocks %{text}: %{x:.3g} nats<extra></extra>",
         )
-    figure.update_xaxes(type="log")
-    name_rows(figure, names)
     return figure

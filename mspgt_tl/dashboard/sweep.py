@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from mspgt_tl.dashboard.drawing import GREY, RUN_COLOURS, SYMBOLS, blank_figure, draw_band
+from mspgt_tl.dashboard.drawing import GREY, blank_figure, colour_of, draw_band, symbol_of
 from mspgt_tl.dashboard.sheet import (
     Plot,
     Section,
@@ -20,7 +21,8 @@ from mspgt_tl.dashboard.sheet import (
     render_sheet,
     static_text,
 )
-from mspgt_tl.dashboard.words import MISSING, number, p_text
+from mspgt_tl.dashboard.tables import Cell, Shown, digits, named, p_value, words
+from mspgt_tl.dashboard.words import MISSING, number
 from mspgt_tl.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
@@ -80,20 +82,18 @@ def response_figure(result: SweepResult, measure: str = "kl") -> go.Figure:
 def _next_token_figure(effects: xr.Dataset, measure: str) -> go.Figure:
     title, unit = NEXT_TOKEN[measure]
     figure = blank_figure(height=380, x_title=_level_title(effects.attrs["dose"]), y_title=f"{title}, {unit}")
-    levels = effects["level"].values
-    group = effects["group"].values
-    scales = [str(name) for name in effects["target"].values[group == "scale"]]
-    for name in effects["target"].values[group == "control"]:
+    levels, scales = effects["level"].values, _scales_of(effects)
+    for name in effects["target"].values[effects["group"].values == "control"]:
         row = effects.sel(target=name)
         own = str(row["control_of"].item())
-        colour = RUN_COLOURS[scales.index(own) % len(RUN_COLOURS)]
+        colour = colour_of(scales.index(own))
         _draw_line(figure, levels, row[measure].values, str(name), colour, faint=True, scale=own)
     for i, name in enumerate(scales):
-        row, colour = effects.sel(target=name), RUN_COLOURS[i % len(RUN_COLOURS)]
-        label, symbol = _scale_label(effects, name), SYMBOLS[i % 6]
+        row, colour = effects.sel(target=name), colour_of(i)
+        label = f"{name} ({row['blocks'].item()})"
         _band(figure, levels, row[f"{measure}_low"].values, row[f"{measure}_high"].values, colour, scale=name)
-        _draw_line(figure, levels, row[measure].values, label, colour, symbol=symbol, scale=name)
-    figure.update_xaxes(type="log", tickvals=levels, ticktext=[f"{level:g}" for level in levels])
+        _draw_line(figure, levels, row[measure].values, label, colour, symbol=symbol_of(i), scale=name)
+    _level_axis(figure, levels)
     if measure == "kl":
         figure.update_yaxes(type="log", exponentformat="power")
     return figure
@@ -106,11 +106,11 @@ def _metric_figure(result: SweepResult, metric: str) -> go.Figure:
     figure = blank_figure(height=320, x_title=_level_title(config["dose"]), y_title="change, %")
     scales = list(dict.fromkeys(main["scale"]))
     for i, scale in enumerate(scales):
-        colour, rows = RUN_COLOURS[i % len(RUN_COLOURS)], main[main["scale"] == scale].sort_values("level")
+        colour, rows = colour_of(i), main[main["scale"] == scale].sort_values("level")
         controls = table[table["is_control"] & (table["scale"] == scale)]
         levels = rows["level"].to_numpy()
         _band(figure, levels, rows["change_low"].to_numpy(), rows["change_high"].to_numpy(), colour, scale=scale)
-        _draw_line(figure, levels, rows["change"].to_numpy(), scale, colour, symbol=SYMBOLS[i % 6], scale=scale)
+        _draw_line(figure, levels, rows["change"].to_numpy(), scale, colour, symbol=symbol_of(i), scale=scale)
         if len(controls):
             figure.add_scatter(
                 x=controls["level"],
@@ -124,9 +124,12 @@ def _metric_figure(result: SweepResult, metric: str) -> go.Figure:
                 meta={"scale": scale, "control": True},
             )
     figure.add_hline(y=0, line={"color": GREY, "width": 1, "dash": "dot"})
-    levels = sorted(set(main["level"]))
-    figure.update_xaxes(type="log", tickvals=levels, ticktext=[f"{level:g}" for level in levels])
+    _level_axis(figure, sorted(set(main["level"])))
     return figure
+
+
+def _level_axis(figure: go.Figure, levels: Sequence[float] | np.ndarray) -> None:
+    figure.update_xaxes(type="log", tickvals=levels, ticktext=[f"{level:g}" for level in levels])
 
 
 def _band(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, *, scale: str = "") -> None:
@@ -136,17 +139,8 @@ def _band(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, c
     meta = {"scale": scale, "control": False}
     if known.sum() == 1:  # a band of one level has no width to be seen
         bar = {"array": (high - low)[known] / 2, "color": colour}
-        middle = (high + low)[known] / 2
-        figure.add_scatter(
-            x=x[known],
-            y=middle,
-            error_y=bar,
-            mode="markers",
-            marker_size=1,
-            showlegend=False,
-            hoverinfo="skip",
-            meta=meta,
-        )
+        dot: dict[str, Any] = {"mode": "markers", "marker_size": 1, "hoverinfo": "skip", "showlegend": False}
+        figure.add_scatter(x=x[known], y=(high + low)[known] / 2, error_y=bar, meta=meta, **dot)
         return
     draw_band(figure, x[known], low[known], high[known], colour=shade, name="95 %", showlegend=False, meta=meta)
 
@@ -185,8 +179,8 @@ def layer_figure(effects: xr.Dataset) -> go.Figure:
     for i, level in enumerate(levels):
         shade = f"rgba(0, 114, 178, {0.3 + 0.7 * (i + 1) / len(levels):.2f})"
         part = rows.isel(level=i)
-        _band(figure, np.array(blocks), part["kl_low"].values, part["kl_high"].values, RUN_COLOURS[0])
-        _draw_line(figure, blocks, part["kl"].values, f"{level:g}", shade, symbol=SYMBOLS[i % 6])
+        _band(figure, np.array(blocks), part["kl_low"].values, part["kl_high"].values, colour_of(0))
+        _draw_line(figure, blocks, part["kl"].values, f"{level:g}", shade, symbol=symbol_of(i))
     figure.update_yaxes(type="log", exponentformat="power")
     figure.update_xaxes(dtick=1 if len(blocks) <= 16 else 4)
     return figure
@@ -204,14 +198,12 @@ def ledger_figure(result: SweepResult) -> go.Figure:
     dashes = ("solid", "dash", "dot", "dashdot")
     for row in shown.to_dict("records"):
         moved = result.ledger["deviation"].sel(condition=row["name"]).values
+        colour, dash = colour_of(scales.index(row["scale"])), dashes[doses.index(row["dose"]) % len(dashes)]
         figure.add_scatter(
             x=np.arange(len(moved)),
             y=np.where(moved > 0, moved, np.nan),
             name=row["name"],
-            line={
-                "color": RUN_COLOURS[scales.index(row["scale"]) % len(RUN_COLOURS)],
-                "dash": dashes[doses.index(row["dose"]) % len(dashes)],
-            },
+            line={"color": colour, "dash": dash},
             mode="lines",
             hovertemplate="after block %{x}: %{y:.3g}<extra>" + row["name"] + "</extra>",
         )
@@ -243,18 +235,9 @@ def render_sweep(result: SweepResult) -> str:
         _ledger_section(result, level),
         Section("All comparisons", "", tables=[_statistics_table(result)], folded=True),
     ]
-    page = Sheet(
-        f"Interventions on {model}",
-        f"What noise in one scale does to {model}",
-        headline,
-        sentences,
-        intro,
-        sections,
-        list_facts(result.manifest),
-        script=static_text("sweep.js"),
-        style=static_text("sweep.css"),
-    )
-    return render_sheet(page)
+    title, heading = f"Interventions on {model}", f"What noise in one scale does to {model}"
+    page = Sheet(title, heading, headline, sentences, intro, sections, list_facts(result.manifest))
+    return render_sheet(replace(page, script=static_text("sweep.js"), style=static_text("sweep.css")))
 
 
 def _verdict(result: SweepResult, level: float) -> tuple[str, list[str]]:
@@ -289,8 +272,8 @@ def _level_title(dose: str) -> str:
     return f"level: {DOSE_UNITS[dose]}"
 
 
-def _scale_label(effects: xr.Dataset, name: str) -> str:
-    return f"{name} ({effects['blocks'].sel(target=name).item()})"
+def _scales_of(effects: xr.Dataset) -> list[str]:
+    return [str(name) for name in effects["target"].values[effects["group"].values == "scale"]]
 
 
 def _table_section(result: SweepResult, level: float) -> Section:
@@ -298,20 +281,13 @@ def _table_section(result: SweepResult, level: float) -> Section:
     rows = [[str(scale), *map(str, row)] for scale, row in zip(table.index, table.to_numpy(), strict=True)]
     missing = result.statistics[result.statistics["confirmatory"] & ~np.isfinite(result.statistics["change"])]
     reasons = {row["metric"]: f"{row['metric']}: {row['reason']}" for row in missing.to_dict("records")}
-    return Section(
-        "The paper's table",
-        f"Relative change against the undisturbed model at level {level:g}.",
-        tables=[
-            Table(
-                "Effects by scale, per cent",
-                ["scale", *table.columns],
-                rows,
-                "A star marks p < 0.05 by a paired permutation test, corrected by Holm's method within this table. "
-                "Self-BLEU: lower is more diverse.",
-            )
-        ],
-        notes=list(reasons.values()),
+    note = (
+        "A star marks p < 0.05 by a paired permutation test, corrected by Holm's method within this table. "
+        "Self-BLEU: lower is more diverse."
     )
+    effects = Table("Effects by scale, per cent", ["scale", *table.columns], rows, note)
+    lead = f"Relative change against the undisturbed model at level {level:g}."
+    return Section("The paper's table", lead, tables=[effects], notes=list(reasons.values()))
 
 
 def _response_section(result: SweepResult) -> Section:
@@ -330,12 +306,9 @@ def _response_section(result: SweepResult) -> Section:
             plots.append(Plot(_metric_figure(result, metric), f"Change of {metric} by level.", title))
         else:
             missing.append(f"{metric}: {rows['reason'].iloc[0]}")
-    effects = result.effects
-    scales = [str(name) for name in effects["target"].values[effects["group"].values == "scale"]]
-    form = Markup(RESPONSE_HTML).format(
-        Markup("").join(Markup("<option>{}</option>").format(plot.title) for plot in plots),
-        Markup("").join(Markup("<option>{}</option>").format(scale) for scale in scales),
-    )
+    names = [plot.title for plot in plots], _scales_of(result.effects)
+    options = (Markup("").join(map(Markup("<option>{}</option>").format, given)) for given in names)
+    form = Markup(RESPONSE_HTML).format(*options)
     return Section(
         "Dose and response",
         "Bands hold 95 % of bootstrap resamples: of the next token's measures over sentences, of the text's over "
@@ -362,36 +335,21 @@ def _ledger_section(result: SweepResult, level: float) -> Section:
     for row in result.conditions.to_dict("records"):
         if row["level"] != level or row["is_control"]:
             continue
-        known = row["name"] in result.ledger["condition"].values if "condition" in result.ledger else False
-        own = result.ledger.sel(condition=row["name"]) if known else None
-        touched = [] if own is None else own["snr_db"].values[np.isfinite(own["snr_db"].values)]
-        exit_at = int(row["blocks"].rpartition("-")[2])
-        rows.append(
-            [
-                row["name"],
-                number(row["sigma"]),
-                number(row["realised"]),
-                f"{np.min(touched):.1f} to {np.max(touched):.1f}" if len(touched) else MISSING,
-                MISSING if own is None else number(float(own["deviation"].values[exit_at])),
-                MISSING if own is None else number(float(own["deviation"].values[-1])),
-                row["reason"] or ("given" if row["dose"] in ("per_layer", "per_scale") else "solved"),
-            ]
-        )
-    columns = (
-        "condition",
-        "σ",
-        "realised",
-        "SNR of the noise, dB",
-        "moved at the scale's end",
-        "at the last block",
-        "how σ was found",
-    )
-    return Section(
-        "What was really injected",
-        f"Equal σ is not an equal dose. At level {level:g}: how far the stream has moved after every block.",
-        [Plot(ledger_figure(result), "Relative deviation of the residual stream by layer.")],
-        tables=[Table("Ledger", columns, rows, "Realised: the measured target of a solved dose.")],
-    )
+        ratio, moved = MISSING, (MISSING, MISSING)
+        if "condition" in result.ledger and row["name"] in result.ledger["condition"].values:
+            own = result.ledger.sel(condition=row["name"])
+            exit_at = int(row["blocks"].rpartition("-")[2])
+            touched = own["snr_db"].values[np.isfinite(own["snr_db"].values)]
+            ratio = f"{np.min(touched):.1f} to {np.max(touched):.1f}" if len(touched) else MISSING
+            moved = (number(float(own["deviation"].values[at])) for at in (exit_at, -1))
+        how = row["reason"] or ("given" if row["dose"] in ("per_layer", "per_scale") else "solved")
+        rows.append([row["name"], number(row["sigma"]), number(row["realised"]), ratio, *moved, how])
+    columns = ("condition", "σ", "realised", "SNR of the noise, dB", "moved at the scale's end", "at the last block")
+    note = "Realised: the measured target of a solved dose."
+    table = Table("Ledger", (*columns, "how σ was found"), rows, note)
+    lead = f"Equal σ is not an equal dose. At level {level:g}: how far the stream has moved after every block."
+    plot = Plot(ledger_figure(result), "Relative deviation of the residual stream by layer.")
+    return Section("What was really injected", lead, [plot], tables=[table])
 
 
 def _browser_section(result: SweepResult, level: float) -> Section:
@@ -470,43 +428,22 @@ BROWSER_HTML = """
 
 
 def _statistics_table(result: SweepResult) -> Table:
-    columns = (
-        "metric",
-        "condition",
-        "n",
-        "clean",
-        "value",
-        "change",
-        "d_z",
-        "t-test",
-        "permutation",
-        "corrected",
-        "by",
-    )
-    rows = []
-    for row in result.statistics.to_dict("records"):
-        rows.append(
-            [
-                str(row["metric"]),
-                str(row["condition"]),
-                str(row["n"]),
-                number(row["reference"]),
-                number(row["value"]),
-                _interval(row, "change", " %"),
-                _interval(row, "effect_size", ""),
-                *(
-                    p_text(row[name]).removeprefix("p ").removeprefix("= ")
-                    for name in ("t_p", "permutation_p", "p_corrected")
-                ),
-                str(row["correction"]),
-            ]
-        )
-    return Table("All comparisons with the undisturbed model", columns, rows, wide=True)
+    cells = {
+        **named("metric", "condition", "n"),
+        "clean": digits("reference"),
+        "value": digits("value"),
+        "change": _interval("change", " %"),
+        "d_z": _interval("effect_size", ""),
+        "t-test": p_value("t_p"),
+        "permutation": p_value("permutation_p"),
+        "corrected": p_value("p_corrected"),
+        "by": words("correction"),
+    }
+    return Shown("All comparisons with the undisturbed model", result.statistics, cells).table(wide=True)
 
 
-def _interval(row: Any, name: str, unit: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{number(row[name])}{unit} ({number(low)} to {number(high)})"
+def _interval(name: str, unit: str) -> Cell:
+    return lambda row: f"{number(row[name])}{unit} ({number(row[f'{name}_low'])} to {number(row[f'{name}_high'])})"
 
 
 def shown_measures(result: SweepResult) -> Sequence[str]:

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.contracts import GAP, LAYER
-from mspgt_tl.dashboard.drawing import BOUNDARY, GREY, INK, RUN_COLOURS, SYMBOLS, blank_figure, draw_band, error_bars
+from mspgt_tl.dashboard.drawing import (
+    GAP_TITLE,
+    GREY,
+    INK,
+    SIGNAL_COLOURS,
+    blank_figure,
+    colour_of,
+    curve,
+    draw_band,
+    error_bars,
+    symbol_of,
+    thin_boundaries,
+    translucent,
+)
 from mspgt_tl.dashboard.sheet import Plot, Section, Sheet, Table, list_facts, mark_quick, render_sheet
 from mspgt_tl.dashboard.words import number
 from mspgt_tl.theory.closure import TOLERANCE
@@ -48,7 +61,7 @@ HVIB = (
     "blocks, decoded by the model's own unembedding; measured on held-out texts. ELBO: reconstruction less all three "
     "rates. Effective β: slope of the sweep; at an optimum it lies between the two weights. Eq. 1 and 9–22, R."
 )
-WIDTHS = {True: 3.0, False: 1.5}
+BAND = translucent(SIGNAL_COLOURS[0], 0.2)
 
 
 def render_theory(parts: Mapping[str, xr.Dataset], manifest: Mapping[str, Any]) -> str:
@@ -81,16 +94,8 @@ def render_theory(parts: Mapping[str, xr.Dataset], manifest: Mapping[str, Any]) 
     if reasons:
         sections.append(Section("Why something is missing", "", notes=reasons))
     headline, told = mark_quick(_headline(parts), told, manifest)
-    page = Sheet(
-        f"Theory of {model}",
-        f"What the theory says of {model}",
-        headline,
-        told,
-        intro,
-        sections,
-        list_facts(manifest),
-    )
-    return render_sheet(page)
+    title, heading = f"Theory of {model}", f"What the theory says of {model}"
+    return render_sheet(Sheet(title, heading, headline, told, intro, sections, list_facts(manifest)))
 
 
 def _headline(parts: Mapping[str, xr.Dataset]) -> str:
@@ -110,32 +115,25 @@ def _headline(parts: Mapping[str, xr.Dataset]) -> str:
     return f"Small noise does not do what the Fisher trace predicts: it is off by up to {far} (error up to {wide})."
 
 
-def _layer_axis(figure: go.Figure, n_layers: int) -> None:
+def _layer_figure(layers: Sequence[int] | np.ndarray, y_title: str, *, height: int) -> go.Figure:
+    """Return an empty figure with every layer on its x axis."""
+    n_layers = len(layers)
+    figure = blank_figure(height=height, x_title="layer (block)", y_title=y_title)
     figure.update_xaxes(range=[-0.5, n_layers - 0.5], dtick=1 if n_layers <= 16 else 5)
-
-
-def _mark(figure: go.Figure, boundaries: list[int], *, shift: float) -> None:
-    """Draw boundaries as dashed lines; between layers on an axis of layers."""
-    for gap in boundaries:
-        figure.add_vline(x=gap - shift, line={"color": BOUNDARY, "width": 1.5, "dash": "dash"})
+    return figure
 
 
 def _fisher_section(part: xr.Dataset, boundaries: list[int]) -> Section:
     layers, values = part[LAYER].values, part["sensitivity"].values
-    figure = blank_figure(height=400, x_title="layer (block)", y_title="s² tr F, nats per token")
+    figure = _layer_figure(layers, "s² tr F, nats per token", height=400)
     low, high = part["sensitivity_interval"].values
-    draw_band(figure, layers, low, high, colour="rgba(0,114,178,0.2)", name="95 %")
-    figure.add_scatter(
-        x=layers, y=values, mode="lines+markers", line={"color": RUN_COLOURS[0], "width": 3}, name="s² tr F"
-    )
+    draw_band(figure, layers, low, high, colour=BAND, name="95 %")
+    figure.add_scatter(x=layers, y=values, **curve(colour_of(0), 3), name="s² tr F")
     figure.update_yaxes(rangemode="tozero")
-    _layer_axis(figure, len(layers))
-    _mark(figure, boundaries, shift=0.5)
+    thin_boundaries(figure, boundaries, shift=0.5)
     top = int(np.argmax(values))
-    rows = []
-    for i, name in enumerate(part["scale_name"].values):
-        ends = part["scale_interval"].values[i]
-        rows.append([str(name), number(float(part["scale_sensitivity"].values[i])), _interval(ends)])
+    columns = (part[name].values for name in ("scale_name", "scale_sensitivity", "scale_interval"))
+    rows = [[str(name), number(float(value)), _interval(ends)] for name, value, ends in zip(*columns, strict=True)]
     return Section(
         "How sensitive is the output to each layer?",
         f"The output is most sensitive to noise, relative to the stream's own size, after block {top}.",
@@ -150,7 +148,7 @@ def _closure_section(narrow: xr.Dataset, wide: xr.Dataset) -> Section:
     figure = blank_figure(height=480, x_title="σ", y_title="measured / predicted KL")
     sigmas = narrow["sigma"].values
     ends = [sigmas[0] * 0.8, sigmas[-1] * 1.25]
-    draw_band(figure, ends, 1 - TOLERANCE, 1 + TOLERANCE, colour="rgba(118,118,118,0.2)", name="1 ± 0.1")
+    draw_band(figure, ends, 1 - TOLERANCE, 1 + TOLERANCE, colour=translucent(GREY, 0.2), name="1 ± 0.1")
     names = [str(name) for name in narrow["set"].values]
     for i in range(len(names)):
         figure.add_scatter(
@@ -165,13 +163,8 @@ def _closure_section(narrow: xr.Dataset, wide: xr.Dataset) -> Section:
     figure.update_yaxes(range=[max(0.0, float(np.nanmin(known)) - 0.1), min(2.0, float(np.nanmax(known)) + 0.1)])
     figure.update_layout(height=460 + 20 * (narrow.sizes["set"] // 6 + 1))
     rows = [
-        [
-            str(name),
-            _with_error(narrow, i),
-            _with_error(wide, i),
-            number(float(narrow["exit_sigma"].values[i])),
-        ]
-        for i, name in enumerate(narrow["set"].values)
+        [name, _with_error(narrow, i), _with_error(wide, i), number(float(narrow["exit_sigma"].values[i]))]
+        for i, name in enumerate(names)
     ]
     columns = ("disturbed", f"{narrow.attrs['dtype']}, σ = {sigmas[0]:g}", "float64", "leaves 1 ± 0.1 at σ")
     return Section(
@@ -200,40 +193,27 @@ def _information_sections(part: xr.Dataset, boundaries: list[int]) -> list[Secti
         ("About the next token", readouts),
         ("About the input, through noise", [i for i in range(len(names)) if i not in readouts]),
     ):
-        figure = blank_figure(height=420, x_title="layer (block)", y_title="nats per token")
+        figure = _layer_figure(layers, "nats per token", height=420)
         for j, i in enumerate(chosen):
             low, high = part["interval"].values[i]
             if np.isfinite(low).all():
-                draw_band(figure, layers, low, high, colour="rgba(118,118,118,0.2)", name="95 %", showlegend=False)
-            if np.isfinite(part["information"].values[i]).any():
-                figure.add_scatter(
-                    x=layers,
-                    y=part["information"].values[i],
-                    mode="lines+markers",
-                    line={"color": RUN_COLOURS[j % 6], "width": 2.5},
-                    marker={"symbol": SYMBOLS[j % len(SYMBOLS)], "size": 7},
-                    name=names[i].removeprefix("next token, ").removeprefix("Gaussian channel, "),
-                )
-        _layer_axis(figure, len(layers))
-        _mark(figure, boundaries, shift=0.5)
+                draw_band(figure, layers, low, high, colour=translucent(GREY, 0.2), name="95 %", showlegend=False)
+            values = part["information"].values[i]
+            if np.isfinite(values).any():
+                name = names[i].removeprefix("next token, ").removeprefix("Gaussian channel, ")
+                figure.add_scatter(x=layers, y=values, **_line(j), name=name)
+        thin_boundaries(figure, boundaries, shift=0.5)
         figures.append(Plot(figure, f"Information {title.lower()} by layer.", title))
     lead = (
         f"Of the {number(float(part.attrs['entropy']))} nats that the next token holds, how much a linear readout gets "
         "from each layer; and what noise of fixed relative size leaves of the stream."
     )
-    jump = blank_figure(height=380, x_title="gap b (between blocks b−1 and b)", y_title="jump of the slope, nats/layer")
+    jump = blank_figure(height=380, x_title=GAP_TITLE, y_title="jump of the slope, nats/layer")
     for j, i in enumerate(readouts):
-        jump.add_scatter(
-            x=part[GAP].values,
-            y=part["jump"].values[i],
-            mode="lines+markers",
-            line={"color": RUN_COLOURS[j], "width": 2.5},
-            marker={"symbol": SYMBOLS[j], "size": 7},
-            name=names[i],
-        )
+        jump.add_scatter(x=part[GAP].values, y=part["jump"].values[i], **_line(j), name=names[i])
     jump.update_xaxes(range=[0.4, len(layers) - 0.4], dtick=1 if len(layers) <= 16 else 5)
     jump.update_yaxes(rangemode="tozero")
-    _mark(jump, boundaries, shift=0)
+    thin_boundaries(jump, boundaries)
     rows = [
         [name, *(number(float(part[v].values[i])) for v in ("statistic", "elsewhere", "p_value", "smallest_p"))]
         for i, name in enumerate(names)
@@ -253,20 +233,17 @@ def _information_sections(part: xr.Dataset, boundaries: list[int]) -> list[Secti
     ]
 
 
+def _line(i: int) -> dict[str, Any]:
+    return curve(colour_of(i), 2.5, symbol=symbol_of(i), size=7)
+
+
 def _set_style(names: Sequence[str], i: int) -> dict[str, Any]:
     """Return how the line of a layer or a scale is drawn: layers from light to dark, scales wide in colours."""
     layers = [name.startswith("layer ") for name in names]
     share = i / max(sum(layers) - 1, 1)
     shade = f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
-    return {
-        "name": names[i],
-        "mode": "lines+markers",
-        "line": {
-            "color": shade if layers[i] else RUN_COLOURS[i % len(RUN_COLOURS)],
-            "width": WIDTHS[not layers[i]],
-        },
-        "marker": {"size": 5, "symbol": SYMBOLS[i % len(SYMBOLS)]},
-    }
+    colour, width = (shade, 1.5) if layers[i] else (colour_of(i), 3.0)
+    return {"name": names[i], **curve(colour, width, symbol=symbol_of(i), size=5)}
 
 
 def _rate_section(part: xr.Dataset) -> Section:
@@ -284,18 +261,12 @@ def _rate_section(part: xr.Dataset) -> Section:
         )
     plane.update_layout(height=440 + 20 * (len(names) // 4 + 1))
     sigma = float(part["beta_sigma"].values[step])
-    curve = blank_figure(height=460, x_title="layer (block)", y_title=f"β at σ = {sigma:.2g}")
+    slope = _layer_figure(layers, f"β at σ = {sigma:.2g}", height=460)
     low, high = part["beta_interval"].values[:, layers, step]
-    draw_band(curve, np.arange(len(layers)), low, high, colour="rgba(0,114,178,0.2)", name="95 %")
-    curve.add_scatter(
-        x=np.arange(len(layers)),
-        y=part["beta"].values[layers, step],
-        mode="lines+markers",
-        line={"color": RUN_COLOURS[0], "width": 3},
-        name="β = −ΔD/ΔR",
-    )
-    curve.add_hline(y=0, line={"color": GREY, "width": 1})
-    _layer_axis(curve, len(layers))
+    at = np.arange(len(layers))
+    draw_band(slope, at, low, high, colour=BAND, name="95 %")
+    slope.add_scatter(x=at, y=part["beta"].values[layers, step], **curve(colour_of(0), 3), name="β = −ΔD/ΔR")
+    slope.add_hline(y=0, line={"color": GREY, "width": 1})
     rows = []
     for i, name in enumerate(names):
         ends = part["beta_interval"].values[:, i, step]
@@ -307,7 +278,7 @@ def _rate_section(part: xr.Dataset) -> Section:
         "As noise grows, a layer lets less through and the loss rises; β is the exchange rate between the two.",
         [
             Plot(plane, "Distortion against rate for every layer and scale.", "Information plane"),
-            Plot(curve, "β by layer.", "β by layer"),
+            Plot(slope, "β by layer.", "β by layer"),
         ],
         RATES,
         tables=[Table("β and conditional entropy (eq. 23)", columns, rows)],
@@ -323,28 +294,14 @@ def _bottleneck_section(part: xr.Dataset) -> Section:
         if i:
             found = float(part["effective_beta"].values[i - 1])
             effective = f"{number(found)} {_interval(part['effective_interval'].values[:, i - 1])}"
-        rows.append(
-            [
-                f"{beta:g}",
-                number(float(part["reconstruction"].values[i]), 4),
-                *(number(float(part["rate"].values[i, k])) for k in range(len(scales))),
-                f"{number(float(part['elbo'].values[i]), 4)} {_interval(part['elbo_interval'].values[:, i], 4)}",
-                effective,
-            ]
-        )
+        reconstruction, rates = number(float(part["reconstruction"].values[i]), 4), part["rate"].values[i]
+        elbo = f"{number(float(part['elbo'].values[i]), 4)} {_interval(part['elbo_interval'].values[:, i], 4)}"
+        rows.append([f"{beta:g}", reconstruction, *(number(float(rate)) for rate in rates), elbo, effective])
     columns = ("β", "reconstruction", *(f"KL {name}" for name in scales), "ELBO", "effective β since the row above")
     figure = blank_figure(height=380, x_title="β", y_title="rate, nats per token")
     for k, name in enumerate(scales):
-        low, high = part["rate_interval"].values[:, :, k]
-        figure.add_scatter(
-            x=part["beta"].values,
-            y=part["rate"].values[:, k],
-            error_y=error_bars(part["rate"].values[:, k], low, high),
-            mode="lines+markers",
-            line={"color": RUN_COLOURS[k], "width": 2.5},
-            marker={"symbol": SYMBOLS[k], "size": 7},
-            name=name,
-        )
+        rate, (low, high) = part["rate"].values[:, k], part["rate_interval"].values[:, :, k]
+        figure.add_scatter(x=part["beta"].values, y=rate, error_y=error_bars(rate, low, high), **_line(k), name=name)
     figure.update_xaxes(type="log", tickvals=part["beta"].values.tolist(), tickformat="~g")
     figure.update_yaxes(rangemode="tozero")
     return Section(

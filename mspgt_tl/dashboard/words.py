@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,24 @@ def p_text(value: float) -> str:
     if value < 0.001:
         return "p < 0.001"
     return f"p = {value:.3g}" if 0.045 <= value < 0.055 else f"p = {value:.2g}"
+
+
+def bare_p(value: float) -> str:
+    """Return a p-value for a column that says so; its relation only where it is no equality.
+
+    >>> bare_p(0.2103), bare_p(0.0005), bare_p(float("nan"))
+    ('0.21', '< 0.001', '–')
+    """
+    return p_text(value).removeprefix("p ").removeprefix("= ")
+
+
+def estimate(value: float, low: float, high: float, show: Callable[[float], str] = percent) -> str:
+    """Return an estimate with its interval, a dash for nan.
+
+    >>> estimate(0.5, 0.4, 0.6)
+    '50 % [40 %, 60 %]'
+    """
+    return MISSING if not np.isfinite(value) else f"{show(value)} [{show(low)}, {show(high)}]"
 
 
 def interval_text(interval: np.ndarray) -> str:

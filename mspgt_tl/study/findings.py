@@ -27,7 +27,7 @@ from mspgt_tl.predictions import SETS, Evidence, Judgement, judge, load_set
 from mspgt_tl.rivals import rival_rows
 from mspgt_tl.study.plan import Step, StudyModel, is_random, make_steps
 from mspgt_tl.study.questions import DOSE_COLUMNS, RULE_COLUMNS, accepted_gaps, dose_rows, ratio_rows, rule_rows
-from mspgt_tl.study.run import Study
+from mspgt_tl.study.run import Outcome, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +70,12 @@ class Findings:
         found = {corpus: self._read("detect", corpus, load_run) for corpus in self.study.config.corpora}
         return {(corpus, model): run for corpus, runs in found.items() for model, run in runs.items()}
 
+    @property
+    def at_home(self) -> dict[str, Detection]:
+        """Finished detections on the first corpus, by model."""
+        first = self.study.config.first_corpus
+        return {model: run for (corpus, model), run in self.detections.items() if corpus == first}
+
     def _read(self, stage: str, corpus: str, load: Callable[[Path], T]) -> dict[str, T]:
         """Read finished runs by model; a damaged one is told and left out."""
         runs = {}
@@ -103,8 +109,7 @@ class Findings:
     @cached_property
     def located(self) -> tuple[Located, ...]:
         """Boundaries of every model on the first corpus."""
-        first = self.study.config.first_corpus
-        folders = {m: f for m, f in self.finished("detect").items() if (first, m) in self.detections}
+        folders = {model: folder for model, folder in self.finished("detect").items() if model in self.at_home}
         if not folders:
             return ()
         kinds = {str(f): self._entry(model).architecture for model, f in folders.items()}
@@ -146,34 +151,24 @@ class Findings:
         head |= {"n_layers": n_layers, "published": " and ".join(map(str, accepted_gaps(data))) or "none"}
         gaps = [int(gap) for gap in data["boundary"].values]
         if not gaps:
-            empty = dict.fromkeys(("gap", "depth", "low", "high", "p", "presence"), math.nan)
-            return [head | {"boundary": "none", **empty, "grade": "", "verdict": Existence.NOT_FOUND}]
-        return [
-            head
-            | {
-                "boundary": RANKS[i] if len(gaps) == 2 else "one",
-                "gap": gap,
-                "depth": gap / n_layers,
-                "low": float(data["interval"].values[i, 0]),
-                "high": float(data["interval"].values[i, 1]),
-                "p": float(data["p_value"].values[i]),
-                "presence": float(data["presence"].values[i]),
-                "grade": str(data["grade"].values[i]) if "grade" in data else "",
-                "verdict": str(data["verdict"].values[i]),
-            }
-            for i, gap in enumerate(gaps)
-        ]
+            return [head | {"boundary": "none", "grade": "", "verdict": Existence.NOT_FOUND}]
+        rows = []
+        for i, gap in enumerate(gaps):
+            low, high = data["interval"].values[i].tolist()
+            row = {"boundary": RANKS[i] if len(gaps) == 2 else "one", "gap": gap, "depth": gap / n_layers}
+            row |= {"low": low, "high": high, "p": float(data["p_value"].values[i])}
+            row |= {"presence": float(data["presence"].values[i]), "verdict": str(data["verdict"].values[i])}
+            rows.append(head | row | {"grade": str(data["grade"].values[i]) if "grade" in data else ""})
+        return rows
 
     @cached_property
     def rules(self) -> pd.DataFrame:
         """What the published rule and ours say of trained weights, random weights and shuffled words, first corpus."""
         rows = []
-        for (corpus, model), detection in self.detections.items():
-            if corpus != self.study.config.first_corpus:
-                continue
+        for model, detection in self.at_home.items():
             rows += rule_rows(model, "random weights" if is_random(model) else "trained", detection.data)
             for null, data in detection.nulls.items():
-                rows += rule_rows(model, SHUFFLED[null].format(corpus).partition(", ")[2], data)
+                rows += rule_rows(model, SHUFFLED[null].partition(", ")[2], data)
         return frame(rows, columns=RULE_COLUMNS)
 
     @cached_property
@@ -235,28 +230,19 @@ class Findings:
         for name in (str(n) for n in here["target"].values[here["group"].values == "scale"]):
             own = here.sel(target=name)
             controls = here["kl"].values[here["control_of"].values == name]
-            controls = controls[np.isfinite(controls)]
+            controls = controls[np.isfinite(controls)].tolist()
             first, _, last = str(own["blocks"].item()).partition("-")
-            count = int(last) - int(first) + 1
+            kl, count = float(own["kl"]), int(last) - int(first) + 1
             row = {"model": model, "family": self.family(model), "scale": name, "scales from": origin}
-            row |= {"blocks": f"{first}-{last}", "kl": float(own["kl"])}
-            row |= {
-                "low": float(own["kl_low"]),
-                "high": float(own["kl_high"]),
-                "kl_per_block": float(own["kl"]) / count,
-            }
-            row |= {
-                "controls_low": float(controls.min()) if len(controls) else math.nan,
-                "controls_high": float(controls.max()) if len(controls) else math.nan,
-                "controls": len(controls),
-                "level": float(level),
-            }
+            row |= {"blocks": f"{first}-{last}", "kl": kl, "low": float(own["kl_low"]), "high": float(own["kl_high"])}
+            row |= {"kl_per_block": kl / count, "controls_low": min(controls, default=math.nan)}
+            row |= {"controls_high": max(controls, default=math.nan), "controls": len(controls), "level": float(level)}
             rows.append(row)
         return rows
 
     def _origin(self, model: str, sweep: Intervention) -> str:
         """Return where a sweep's scales come from: its identity says only which blocks they are."""
-        detection = self.detections.get((self.study.config.first_corpus, model))
+        detection = self.at_home.get(model)
         starts = tuple(first for first, _ in sweep.manifest["identity"]["scales"].values())[1:]
         return DETECTED if detection is not None and starts == detection.boundaries else THIRDS
 
@@ -299,35 +285,30 @@ class Findings:
     def rivals(self) -> pd.DataFrame:
         """Where other readings of depth put boundaries on the first corpus, and how they agree with the fused ones."""
         rows = []
-        for (corpus, model), detection in self.detections.items():
-            if corpus != self.study.config.first_corpus or detection.rivals is None or is_random(model):
-                continue
-            for row in rival_rows(detection.rivals):
-                near = [one["within_one"] for one in row["agreement"]]
-                chance = [one["chance"] for one in row["agreement"]]
-                rows.append(
-                    {
-                        "model": model,
-                        "rival": row["rival"],
-                        "boundaries": _places(row["boundaries"], row["intervals"]),
-                        "reliability": row["reliability"],
-                        "correlation": row["correlation"],
-                        "correlation_low": row["correlation_interval"][0],
-                        "correlation_high": row["correlation_interval"][1],
-                        "within_one": float(np.mean(near)) if near else math.nan,
-                        "by_chance": float(np.mean(chance)) if chance else math.nan,
-                    }
-                )
+        for model, (_, rivals) in self._watched.items():
+            for row in rival_rows(rivals):
+                near = frame(row["agreement"], columns=["within_one", "chance"]).astype(float).mean(skipna=False)
+                low, high = row["correlation_interval"]
+                told = {
+                    "model": model,
+                    "rival": row["rival"],
+                    "boundaries": _places(row["boundaries"], row["intervals"]),
+                }
+                told |= {"reliability": row["reliability"], "correlation": row["correlation"]}
+                told |= {"correlation_low": low, "correlation_high": high}
+                rows.append(told | {"within_one": near["within_one"], "by_chance": near["chance"]})
         return frame(rows)
+
+    @property
+    def _watched(self) -> dict[str, tuple[xr.Dataset, xr.Dataset]]:
+        """Results and rivals of the trained models on the first corpus, where rivals were watched."""
+        trained = {model: run for model, run in self.at_home.items() if not is_random(model)}
+        return {model: (run.data, run.rivals) for model, run in trained.items() if run.rivals is not None}
 
     @cached_property
     def rival_pairs(self) -> pd.DataFrame:
         """Which readings of depth agree with each other beyond chance, over all trained models on the first corpus."""
-        own = {
-            model: run for (corpus, model), run in self.detections.items() if corpus == self.study.config.first_corpus
-        }
-        known = {m: (run.data, run.rivals) for m, run in own.items() if run.rivals is not None and not is_random(m)}
-        return rival_agreement(known, seed=self.study.config.seed)
+        return rival_agreement(self._watched, seed=self.study.config.seed)
 
     def _evidence(self, count: Count) -> pd.DataFrame | None:
         """Return effects of trained models whose scales are theirs: cut at two boundaries that count."""
@@ -386,11 +367,9 @@ class Findings:
         """Every step with what it came to."""
         rows = []
         for step in self.steps:
-            outcome = self.study.outcomes.get(step.name)
-            state = "not run yet" if outcome is None else outcome.reason or "finished"
-            seconds = math.nan if outcome is None else outcome.seconds
-            rows.append({"stage": step.stage, "model": step.model, "corpus": step.corpus, "state": state})
-            rows[-1] |= {"seconds": seconds, "folder": step.name}
+            outcome = self.study.outcomes.get(step.name, Outcome(step.name, math.nan, "not run yet"))
+            row = {"stage": step.stage, "model": step.model, "corpus": step.corpus}
+            rows.append(row | {"state": outcome.reason or "finished", "seconds": outcome.seconds, "folder": step.name})
         return frame(rows)
 
     @cached_property
@@ -422,21 +401,8 @@ class Findings:
 
 
 BOUNDARY_COLUMNS = [
-    "corpus",
-    "model",
-    "family",
-    "random",
-    "n_layers",
-    "boundary",
-    "gap",
-    "depth",
-    "low",
-    "high",
-    "p",
-    "presence",
-    "grade",
-    "verdict",
-    "published",
+    *("corpus", "model", "family", "random", "n_layers", "boundary", "gap", "depth"),
+    *("low", "high", "p", "presence", "grade", "verdict", "published"),
 ]
 THEORY_COLUMNS = ["scale", "blocks", "sensitivity", "closure_float32", "closure_float64", "beta", "hvib_rate"]
 
