@@ -34,17 +34,8 @@ READINGS: Mapping[str, tuple[str, ...]] = {
 """What is asked of every result, with the audit's variants that take a signal's place."""
 RULE_COLUMNS = ("model", "kind", "reading", "boundaries", "count", "near", "chance")
 DOSE_COLUMNS = (
-    "model",
-    "dose",
-    "level",
-    "scale",
-    "blocks",
-    "sigma",
-    "kl",
-    "low",
-    "high",
-    "controls_low",
-    "controls_high",
+    *("model", "dose", "level", "scale", "blocks", "sigma"),
+    *("kl", "low", "high", "controls_low", "controls_high"),
 )
 
 
@@ -58,18 +49,9 @@ def rule_rows(model: str, kind: str, data: xr.Dataset) -> list[dict[str, Any]]:
     rows = []
     for reading, variants in READINGS.items():
         gaps = _supported(data) if reading == OURS else accepted_gaps(data, variants)
-        near = [gap for gap in gaps if _is_near(data, gap)]
-        rows.append(
-            {
-                "model": model,
-                "kind": kind,
-                "reading": reading,
-                "boundaries": tuple(gaps),
-                "count": len(gaps),
-                "near": len(near),
-                "chance": float(data["onset_chance"]),
-            }
-        )
+        row = {"model": model, "kind": kind, "reading": reading, "boundaries": tuple(gaps), "count": len(gaps)}
+        near = sum(_is_near(data, gap) for gap in gaps)
+        rows.append(row | {"near": near, "chance": float(data["onset_chance"])})
     return rows
 
 
@@ -113,21 +95,11 @@ def dose_rows(model: str, sweep: Intervention) -> list[dict[str, Any]]:
         controls = effects["target"].values[effects["control_of"].values == name].tolist()
         same_sigma = condition["dose"] in ("per_layer", "per_scale")
         beside = [read_off(effects.sel(target=c), "kl", sigma) for c in controls] if same_sigma else []
-        rows.append(
-            {
-                "model": model,
-                "dose": str(condition["dose"]),
-                "level": level,
-                "scale": name,
-                "blocks": str(own["blocks"].item()),
-                "sigma": sigma,
-                "kl": read_off(own, "kl", sigma),
-                "low": read_off(own, "kl_low", sigma),
-                "high": read_off(own, "kl_high", sigma),
-                "controls_low": min(beside, default=math.nan),
-                "controls_high": max(beside, default=math.nan),
-            }
-        )
+        row = {"model": model, "dose": str(condition["dose"]), "level": level, "scale": name, "sigma": sigma}
+        row |= {"kl": read_off(own, "kl", sigma), "low": read_off(own, "kl_low", sigma)}
+        row |= {"high": read_off(own, "kl_high", sigma)}
+        row |= {"controls_low": min(beside, default=math.nan), "controls_high": max(beside, default=math.nan)}
+        rows.append(row | {"blocks": str(own["blocks"].item())})
     return rows
 
 
@@ -164,12 +136,7 @@ def ratio_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
             if len(values) < 2:
                 continue
             low, high = rest["controls_low"].min(), rest["controls_high"].max()
-            rows.append(
-                {
-                    "dose": dose,
-                    "between": between,
-                    "ratio": float(values.max() / values.min()) if values.min() > 0 else math.inf,
-                    "controls": float(high / low) if low > 0 else math.nan,
-                }
-            )
+            ratio = float(values.max() / values.min()) if values.min() > 0 else math.inf
+            controls = float(high / low) if low > 0 else math.nan
+            rows.append({"dose": dose, "between": between, "ratio": ratio, "controls": controls})
     return rows

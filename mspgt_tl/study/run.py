@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,8 @@ def run_study(
         if not outcome.reason and fingerprint == told[n] and (folder / n / MANIFEST).is_file()
     }
     waiting = [step for n, step in steps.items() if n in own and n not in finished]
-    for done, outcome in enumerate(
-        _in_order(folder, config, waiting, finished, workers or Workers(), progress, said), 1
-    ):
+    at_once = partial(_at_once, folder, config, workers or Workers(), progress, said)
+    for done, outcome in enumerate(_in_order(waiting, finished, at_once, said), 1):
         _write_outcome(folder, outcome, told[outcome.step])
         if progress:
             progress("steps", len(own) - len(waiting) + done, len(own))
@@ -214,12 +214,9 @@ def fingerprints(config: StudyConfig, inputs: Mapping[str, Any]) -> dict[str, st
 
 
 def _in_order(
-    folder: Path,
-    config: StudyConfig,
     waiting: Sequence[Step],
     finished: set[str],
-    workers: Workers,
-    progress: Progress | None,
+    at_once: Callable[[Sequence[Step]], Iterator[Outcome]],
     said: Callable[[str], None],
 ) -> Iterator[Outcome]:
     """Run the waiting steps in rounds, each with what the rounds before it made possible."""
@@ -234,7 +231,7 @@ def _in_order(
     open_steps = list(waiting)
     while ready := [step for step in open_steps if is_ready(step)]:
         open_steps = [step for step in open_steps if step not in ready]
-        for outcome in _at_once(folder, config, ready, workers, progress, said):
+        for outcome in at_once(ready):
             ended.add(outcome.step)
             if not outcome.reason:
                 finished.add(outcome.step)
@@ -255,10 +252,10 @@ def _sentence(outcome: Outcome) -> str:
 def _at_once(
     folder: Path,
     config: StudyConfig,
-    steps: Sequence[Step],
     workers: Workers,
     progress: Progress | None,
     said: Callable[[str], None],
+    steps: Sequence[Step],
 ) -> Iterator[Outcome]:
     if workers.is_serial:
         for step in steps:
