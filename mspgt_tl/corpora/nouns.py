@@ -49,11 +49,7 @@ class NounGrammar(ABC):
         return phrase
 
     def single_phrase(self, kind: str, depth: int) -> Node:
-        names = {
-            "person": (draw_person, 0.35),
-            "org": (draw_org, 0.45),
-            "place": (draw_place, 0.5),
-        }
+        names = {"person": (draw_person, 0.35), "org": (draw_org, 0.45), "place": (draw_place, 0.5)}
         if kind in names and self.chance(names[kind][1]):
             name = names[kind][0](self.rng)
             if kind == "person" and depth < MAX_DEPTH and self.chance(0.1):
@@ -134,15 +130,13 @@ class NounGrammar(ABC):
             if preposition is not None:
                 noun.after("nmod", with_case(self.noun_phrase(classes, MAX_DEPTH), preposition))
 
-    def location(self) -> tuple[Node, str]:
-        """Return a place and a preposition that suits it."""
+    def location(self) -> Node:
+        """Return a place with a preposition that suits it."""
         kind = self.rng.choice(("place", "place", "building", "building", "tool"))
         if kind == "tool":
             furniture = Node(self.rng.choice(lexicon.FURNITURE), "NOUN").before("det", Node("the", "DET"))
-            return furniture, self.rng.choice(("on", "under", "near"))
-        phrase = (
-            draw_place(self.rng)
-            if kind == "place" and self.chance(0.6)
-            else self.common_noun(kind, MAX_DEPTH, number="sg")
-        )
-        return phrase, self.rng.choice(("in", "in", "near", "at") if phrase.upos == "NOUN" else ("in", "in", "near"))
+            return with_case(furniture, self.rng.choice(("on", "under", "near")))
+        named = kind == "place" and self.chance(0.6)
+        phrase = draw_place(self.rng) if named else self.common_noun(kind, MAX_DEPTH, number="sg")
+        prepositions = ("in", "in", "near", "at") if phrase.upos == "NOUN" else ("in", "in", "near")
+        return with_case(phrase, self.rng.choice(prepositions))

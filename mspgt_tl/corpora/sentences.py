@@ -29,6 +29,10 @@ class Shape:
     inverted: bool = False
 
 
+def finite_be(shape: Shape, subject: Node) -> str:
+    return "be" if shape.modal else inflect("be", f"{shape.tense}_{subject.agreement}")
+
+
 class SentenceGrammar(NounGrammar):
     """Draws phrases; every method returns a fresh phrase and uses nothing but its own random stream."""
 
@@ -114,18 +118,15 @@ class SentenceGrammar(NounGrammar):
                 phrase = self.noun_phrase(frame.objects, depth, pronouns=True)
                 verb.after("obl", with_case(phrase, frame.particle or ""), roles[1])
             case "ditransitive":
-                thing, person = (
-                    self.noun_phrase(frame.objects, depth),
-                    self.noun_phrase(("person",), MAX_DEPTH, pronouns=True),
-                )
+                thing = self.noun_phrase(frame.objects, depth)
+                person = self.noun_phrase(("person",), MAX_DEPTH, pronouns=True)
                 if self.chance(0.5):
                     verb.after("iobj", person, roles[2]).after("obj", thing, roles[1])
                 else:
                     verb.after("obj", thing, roles[1]).after("obl", with_case(person, "to"), roles[2])
             case "placing":
                 verb.after("obj", self.noun_phrase(frame.objects, MAX_DEPTH), roles[1])
-                place, preposition = self.location()
-                verb.after("obl", with_case(place, preposition), roles[2])
+                verb.after("obl", self.location(), roles[2])
             case "saying" | "telling":
                 if frame.kind == "telling":
                     verb.after("iobj", self.noun_phrase(("person",), MAX_DEPTH, pronouns=True), roles[2])
@@ -160,11 +161,10 @@ class SentenceGrammar(NounGrammar):
 
     def choose_action(self, depth: int) -> Frame:
         """Choose a frame of something that people do on purpose."""
-        while (frame := self.choose_frame(depth, subject="person")).lemma in lexicon.STATIVE or frame.roles[
-            0
-        ] != "ARG0":
-            pass
-        return frame
+        while True:
+            frame = self.choose_frame(depth, subject="person")
+            if frame.lemma not in lexicon.STATIVE and frame.roles[0] == "ARG0":
+                return frame
 
     # Adjuncts
 
@@ -181,10 +181,8 @@ class SentenceGrammar(NounGrammar):
             return "obl", with_case(event, self.rng.choice(("before", "after", "during")))
         if shape.perfect:
             return "advmod", Node(self.rng.choice(("recently", "twice", "before")), "ADV")
-        unit = Node(
-            self.rng.choice(("week", "month", "year", "night" if shape.tense == "past" else "weekend")),
-            "NOUN",
-        )
+        units = ("week", "month", "year", "night" if shape.tense == "past" else "weekend")
+        unit = Node(self.rng.choice(units), "NOUN")
         if shape.modal:
             adverb, modifier = "tomorrow", ("amod", Node("next", "ADJ"))
         elif shape.tense == "past":
@@ -198,22 +196,14 @@ class SentenceGrammar(NounGrammar):
 
     def adjoin(self, verb: Node, frame: Frame, shape: Shape, subject: Node | None, depth: int) -> None:
         """Attach adjuncts to a finished clause."""
-        heavy = frame.kind in ("saying", "telling", "wanting", "asking")
+        if frame.kind in ("saying", "telling", "wanting", "asking"):
+            return  # heavy as they are
         agent = frame.roles[0] == "ARG0" and "person" in frame.subject
-        if heavy:
-            return
         if agent and not shape.passive and self.chance(0.16):
-            verb.after(
-                "advmod",
-                Node(
-                    self.rng.choice(lexicon.MANNER if frame.kind == "intransitive" else lexicon.MANNER[:7]),
-                    "ADV",
-                ),
-                "ARGM-MNR",
-            )
-        if frame.kind not in ("placing",) and frame.roles[-1] != "ARGM-DIR" and self.chance(0.2):
-            place, preposition = self.location()
-            verb.after("obl", with_case(place, preposition), "ARGM-LOC")
+            manner = self.rng.choice(lexicon.MANNER if frame.kind == "intransitive" else lexicon.MANNER[:7])
+            verb.after("advmod", Node(manner, "ADV"), "ARGM-MNR")
+        if frame.kind != "placing" and frame.roles[-1] != "ARGM-DIR" and self.chance(0.2):
+            verb.after("obl", self.location(), "ARGM-LOC")
         if self.chance(0.26):
             deprel, adjunct = self.time(shape)
             if deprel == "obl" and depth == 0 and self.chance(0.4):
@@ -255,12 +245,8 @@ class SentenceGrammar(NounGrammar):
             verb.before("advmod", Node(word, "ADV"), "ARGM-NEG" if never else "ARGM-TMP")
         verb.first("nsubj", subject, frame.roles[0])
         self.complement(verb, frame, depth, controller=subject, shape=shape)
-        if (
-            depth < MAX_DEPTH
-            and frame.kind in ("transitive", "intransitive")
-            and "person" in frame.subject
-            and self.chance(0.1)
-        ):
+        plain = frame.kind in ("transitive", "intransitive") and "person" in frame.subject
+        if depth < MAX_DEPTH and plain and self.chance(0.1):
             self.coordinate(verb, subject, shape, depth)
         else:
             self.adjoin(verb, frame, shape, subject, depth)
@@ -271,9 +257,8 @@ class SentenceGrammar(NounGrammar):
         frame = self.choose_frame(MAX_DEPTH, subject="person")
         # With a modal the second verb shares it, so it stands in the bare form.
         plain = Shape("base") if shape.modal else Shape(shape.tense)
-        second = self.verb_group(frame, subject, plain).first(
-            "cc", Node(self.rng.choice(("and", "and", "or")), "CCONJ")
-        )
+        second = self.verb_group(frame, subject, plain)
+        second.first("cc", Node(self.rng.choice(("and", "and", "or")), "CCONJ"))
         second.roles.append((frame.roles[0], subject))
         self.complement(second, frame, MAX_DEPTH, controller=subject, shape=plain)
         verb.after("conj", second)
@@ -290,9 +275,8 @@ class SentenceGrammar(NounGrammar):
 
     def copular(self, depth: int, shape: Shape) -> Node:
         """Draw a clause with `be` whose head is an adjective, a noun or a place."""
-        kind = self.rng.choice(
-            ("person", "person", "building", "document", "event", "vehicle", "place", "org", "animal")
-        )
+        kinds = ("person", "person", "building", "document", "event", "vehicle", "place", "org", "animal")
+        kind = self.rng.choice(kinds)
         subject = self.noun_phrase((kind,), depth, pronouns=True, subject=True)
         draw = self.rng.random()
         if draw < 0.55 or kind == "place":
@@ -306,7 +290,7 @@ class SentenceGrammar(NounGrammar):
             place = self.noun_phrase(("place",), MAX_DEPTH)
             head = with_case(place, self.rng.choice(("in", "near", "from") if kind == "person" else ("in", "near")))
         group = [("aux", Node(shape.modal, "AUX"))] if shape.modal else []
-        group.append(("cop", Node("be" if shape.modal else inflect("be", f"{shape.tense}_{subject.agreement}"), "AUX")))
+        group.append(("cop", Node(finite_be(shape, subject), "AUX")))
         if shape.negative:
             group.insert(1, ("advmod", Node("not", "PART")))
         for deprel, node in reversed(group):
@@ -317,19 +301,11 @@ class SentenceGrammar(NounGrammar):
         kind = self.rng.choice(("person", "animal", "building", "document", "tool", "vehicle", "event", "org"))
         number, determiner = self.rng.choice((("sg", "a"), ("sg", "a"), ("sg", "another"), ("pl", "some")))
         thing = self.common_noun(kind, depth, number=number, determiner=determiner)
-        verb = Node(
-            "be" if shape.modal else inflect("be", f"{shape.tense}_{thing.agreement}"),
-            "VERB",
-            is_predicate=True,
-        )
-        verb.before("expl", Node("there", "PRON"))
+        verb = Node(finite_be(shape, thing), "VERB", is_predicate=True).before("expl", Node("there", "PRON"))
         if shape.modal:
             verb.before("aux", Node(shape.modal, "AUX"), "ARGM-MOD")
         verb.after("nsubj", thing, "ARG1")
-        if self.chance(0.6):
-            place, preposition = self.location()
-            verb.after("obl", with_case(place, preposition), "ARGM-LOC")
-        return verb
+        return verb.after("obl", self.location(), "ARGM-LOC") if self.chance(0.6) else verb
 
     # Sentences
 
@@ -358,12 +334,16 @@ class SentenceGrammar(NounGrammar):
         frame = self.choose_frame(1)
         subject = self.noun_phrase(frame.subject, 1, pronouns=True, subject=True)
         shape = replace(self.finite_shape(simple=True), inverted=True)
-        verb = self.verb_group(frame, subject, shape)
-        auxiliary = verb.left.pop(0)
-        verb.first("nsubj", subject, frame.roles[0]).first("aux", auxiliary)
+        verb = self.invert(frame, subject, shape)
         self.complement(verb, frame, 1, controller=subject, shape=shape)
         self.adjoin(verb, frame, shape, subject, MAX_DEPTH)
         return verb
+
+    def invert(self, frame: Frame, subject: Node, shape: Shape) -> Node:
+        """Return a verb group whose first auxiliary stands before the subject."""
+        verb = self.verb_group(frame, subject, shape)
+        auxiliary = verb.left.pop(0)
+        return verb.first("nsubj", subject, frame.roles[0]).first("aux", auxiliary)
 
     def content_question(self) -> Node:
         """Draw a question about the subject, the object, the place, the time or the cause."""
@@ -378,9 +358,7 @@ class SentenceGrammar(NounGrammar):
         kinds = ("document", "food", "tool", "vehicle", "building", "idea")
         frame = self.rng.choice([f for f in self.transitives if f.particle is None and set(f.objects) & set(kinds)])
         subject = self.noun_phrase(frame.subject, 1, pronouns=True, subject=True)
-        verb = self.verb_group(frame, subject, replace(shape, inverted=True))
-        auxiliary = verb.left.pop(0)
-        verb.first("nsubj", subject, frame.roles[0]).first("aux", auxiliary)
+        verb = self.invert(frame, subject, replace(shape, inverted=True))
         if word == "what":
             return verb.first("obj", Node("what", "PRON"), frame.roles[1])
         self.complement(verb, frame, 1, controller=subject, shape=shape)
