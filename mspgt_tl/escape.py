@@ -87,6 +87,16 @@ def without_secrets(text: str) -> str:
     return re.sub(r"(?<=://)([^\s/?#]*@)?([^\s?#]*)(\?[^\s#]*)?", r"\2", text)
 
 
+def describe_error(error: BaseException) -> str:
+    """Return an error's type and the first line of its message, without secrets, for a `reason`.
+
+    >>> describe_error(OSError("no route\\nto host"))
+    'OSError: no route'
+    """
+    first = without_secrets(str(error).strip().split("\n")[0])
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
 def anonymous(value: Any) -> Any:
     """Return nested plain values without secrets, and with `~` for the home folder of whoever runs this."""
     if isinstance(value, Mapping):

@@ -12,8 +12,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mspgt_tl.corpora.lines import SAMPLE, decode_head, guess_encoding
+from mspgt_tl.errors import CorpusError
 
 LINES = 200
 """Lines looked at."""
@@ -29,6 +31,10 @@ DATA_SUFFIXES = {"JSON": ".json", "JSON lines": ".jsonl", "CSV": ".csv", "TSV": 
 """Formats that `hf:` opens, and the suffix of their names."""
 
 
+LooksSo = Callable[[str, Sequence[str]], bool]
+"""From a text and its first lines."""
+
+
 @dataclass(frozen=True)
 class Format:
     """A kind of content that is no prose."""
@@ -36,6 +42,11 @@ class Format:
     name: str
     advice: str
     """What to do instead; `{path}` stands for the file."""
+
+    def refusal(self, path: Path, wanted: str, *, option: str = "") -> CorpusError:
+        """Return the error for a file of this format where another was wanted; `option` reads data sets there."""
+        advice = self.advice.format(path=path).replace("hf:", f"{option}hf:")
+        return CorpusError(f"{path}: {wanted} needed, but this is {self.name}; {advice}.")
 
 
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
@@ -99,18 +110,18 @@ def _share(pattern: str, lines: Sequence[str], least: float, *, flags: int = 0, 
     return hits >= max(least * len(lines), min(at_least, len(lines)))
 
 
+def _begins(pattern: str) -> LooksSo:
+    return lambda text, lines: bool(re.match(pattern, text))
+
+
+def _has(pattern: str, least: float, *, at_least: int = 2) -> LooksSo:
+    return lambda text, lines: _share(pattern, lines, least, at_least=at_least)
+
+
 def _is_conllu(text: str, lines: Sequence[str]) -> bool:
     marks = r"#\s*(global\.columns|sent_id|text|newdoc|newpar)\b.*=|#\s*newdoc\s*$"
     rows = r"^\d+(-\d+|\.\d+)?(\t[^\t]*){6,}$"
     return bool(re.match(marks, lines[0])) or _share(rows, lines, 0.4)
-
-
-def _is_spaced_conllu(text: str, lines: Sequence[str]) -> bool:
-    return _share(r"^\d+(-\d+|\.\d+)?\s+\S+\s+\S+\s+([A-Z]+|_)\s+\S+\s+\S+\s+(\d+|_)\s+\S+\s+\S+\s+\S+$", lines, 0.4)
-
-
-def _is_json(text: str, lines: Sequence[str]) -> bool:
-    return bool(re.match(r"""\{\s*["'}]|\[\s*(\{\s*["']|\[\s*["'\d\[]|"[^"]*"\s*,)""", text))
 
 
 def _is_json_lines(text: str, lines: Sequence[str]) -> bool:
@@ -140,18 +151,6 @@ def _is_markdown(text: str, lines: Sequence[str]) -> bool:
     )
 
 
-def _is_latex(text: str, lines: Sequence[str]) -> bool:
-    return _share(r"^\s*\\(documentclass|usepackage|begin|end|section|chapter|item|title)\b", lines, 0.05, at_least=1)
-
-
-def _is_wiki_markup(text: str, lines: Sequence[str]) -> bool:
-    return _share(r"\[\[[^\]]+\]\]|\{\{[^}]*|'''", lines, 0.1, at_least=1)
-
-
-def _is_trees(text: str, lines: Sequence[str]) -> bool:
-    return bool(re.match(r"\(\s*(\([A-Z]|[A-Z]+\s*\()", text))
-
-
 def _is_tagged(text: str, lines: Sequence[str]) -> bool:
     words = " ".join(lines).split()
     tagged = sum(bool(re.fullmatch(r"\S+[/_|]([A-Z][A-Z$.-]*|[.,:;])", word)) for word in words)
@@ -159,7 +158,7 @@ def _is_tagged(text: str, lines: Sequence[str]) -> bool:
     return tokens or tagged > 0.5 * len(words) or lines[0].startswith("-DOCSTART-")
 
 
-def _is_table(delimiter: str) -> Callable[[str, Sequence[str]], bool]:
+def _is_table(delimiter: str) -> LooksSo:
     def looks_so(text: str, lines: Sequence[str]) -> bool:
         try:
             rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
@@ -177,10 +176,6 @@ def _is_table(delimiter: str) -> Callable[[str, Sequence[str]], bool]:
         return (wide and named) or (same and column)
 
     return looks_so
-
-
-def _is_subtitles(text: str, lines: Sequence[str]) -> bool:
-    return _share(r"\d\d:\d\d[.,]\d{3}\s+-->\s+", lines, 0.1, at_least=1)
 
 
 def _is_log(text: str, lines: Sequence[str]) -> bool:
@@ -208,41 +203,42 @@ def _is_code(text: str, lines: Sequence[str]) -> bool:
     return text.startswith("#!") or _share(f"{starts}|{ends}|{assigns}", lines, 0.4)
 
 
-def _is_settings(text: str, lines: Sequence[str]) -> bool:
-    return _share(r"^\s*(- )?[a-z_][\w.-]*\s*[:=](\s|$)|^\[[\w.:\" -]+\]$|^\s*- \S+$", lines, 0.6, at_least=3)
-
-
-def _is_patch(text: str, lines: Sequence[str]) -> bool:
-    return _share(r"^@@ -\d+(,\d+)? \+\d+|^diff --git ", lines, 0.0, at_least=1)
-
-
-def _is_encoded(text: str, lines: Sequence[str]) -> bool:
-    return text.startswith("-----BEGIN ") or _share(r"^[A-Za-z0-9+/=_-]{50,}$", lines, 0.6, at_least=1)
-
-
 def _is_sequence(text: str, lines: Sequence[str]) -> bool:
     return lines[0].startswith(">") and _share(r"^[ACGTUNacgtun*-]{10,}$|^[A-Z*-]{20,}$", lines, 0.4, at_least=1)
 
 
-_FORMATS: tuple[tuple[str, str, Callable[[str, Sequence[str]], bool]], ...] = (
+_FORMATS: tuple[tuple[str, str, LooksSo], ...] = (
     ("CoNLL-U", AS_TREEBANK, _is_conllu),
-    ("CoNLL-U whose tabs became spaces", "restore the tabs and give it as --treebank", _is_spaced_conllu),
+    (
+        "CoNLL-U whose tabs became spaces",
+        "restore the tabs and give it as --treebank",
+        _has(r"^\d+(-\d+|\.\d+)?\s+\S+\s+\S+\s+([A-Z]+|_)\s+\S+\s+\S+\s+(\d+|_)\s+\S+\s+\S+\s+\S+$", 0.4),
+    ),
     ("tagged words", "convert it to CoNLL-U and " + AS_TREEBANK, _is_tagged),
-    ("bracketed trees", "convert it to CoNLL-U and " + AS_TREEBANK, _is_trees),
+    ("bracketed trees", "convert it to CoNLL-U and " + AS_TREEBANK, _begins(r"\(\s*(\([A-Z]|[A-Z]+\s*\()")),
     ("JSON lines", AS_DATASET, _is_json_lines),
-    ("JSON", AS_DATASET, _is_json),
+    ("JSON", AS_DATASET, _begins(r"""\{\s*["'}]|\[\s*(\{\s*["']|\[\s*["'\d\[]|"[^"]*"\s*,)""")),
     ("HTML or XML", AS_PLAIN, _is_markup),
-    ("LaTeX", AS_PLAIN, _is_latex),
-    ("wiki markup", AS_PLAIN, _is_wiki_markup),
-    ("subtitles", AS_PLAIN, _is_subtitles),
-    ("a patch", "give a text", _is_patch),
-    ("encoded data", "decode it", _is_encoded),
+    (
+        "LaTeX",
+        AS_PLAIN,
+        _has(r"^\s*\\(documentclass|usepackage|begin|end|section|chapter|item|title)\b", 0.05, at_least=1),
+    ),
+    ("wiki markup", AS_PLAIN, _has(r"\[\[[^\]]+\]\]|\{\{[^}]*|'''", 0.1, at_least=1)),
+    ("subtitles", AS_PLAIN, _has(r"\d\d:\d\d[.,]\d{3}\s+-->\s+", 0.1, at_least=1)),
+    ("a patch", "give a text", _has(r"^@@ -\d+(,\d+)? \+\d+|^diff --git ", 0.0, at_least=1)),
+    ("encoded data", "decode it", _begins("-----BEGIN ")),
+    ("encoded data", "decode it", _has(r"^[A-Za-z0-9+/=_-]{50,}$", 0.6, at_least=1)),
     ("sequences", "give a text", _is_sequence),
     ("TSV", AS_DATASET, _is_table("\t")),
     ("a log", "give a text", _is_log),
     ("e-mail", AS_PLAIN, _is_mail),
     ("source code", "give a text", _is_code),
-    ("settings", "give a text", _is_settings),
+    (
+        "settings",
+        "give a text",
+        _has(r"^\s*(- )?[a-z_][\w.-]*\s*[:=](\s|$)|^\[[\w.:\" -]+\]$|^\s*- \S+$", 0.6, at_least=3),
+    ),
     ("CSV", AS_DATASET, _is_table(",")),
     ("CSV", AS_DATASET, _is_table(";")),
     ("Markdown", AS_PLAIN, _is_markdown),

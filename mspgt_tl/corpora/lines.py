@@ -22,8 +22,8 @@ from mspgt_tl.errors import CorpusError, closest
 SAMPLE = 1 << 16
 """Bytes looked at to tell an encoding or a format."""
 
-COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
-"""Suffixes that say nothing about the content below them."""
+COMPRESSIONS = {".gz": b"\x1f\x8b", ".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd", ".bz2": b"BZh"}
+"""Suffixes that say nothing about the content below them, and the first bytes of such a file."""
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -45,7 +45,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         CorpusError: the file is missing, damaged, a git-lfs pointer, in another encoding, or holds NUL characters.
     """
-    encoding = _find_encoding(path)
+    encoding = guess_encoding(read_head(path))
     number = 0
     try:
         with open_bytes(path) as file:
@@ -87,27 +87,17 @@ def open_bytes(path: Path) -> IO[bytes]:
         magic = file.read(len(_LFS))
     if magic == _LFS:
         raise CorpusError(f"{path} is a git-lfs pointer, not the file it stands for; fetch that with `git lfs pull`.")
-    return _opener(magic)(path, "rb")
-
-
-def _opener(magic: bytes) -> Callable[..., Any]:
-    for start, opener in (
-        (b"\x1f\x8b", gzip.open),
-        (b"\xfd7zXZ\x00", lzma.open),
-        (b"\x28\xb5\x2f\xfd", zstd_module().open),
-        (b"BZh", bz2.open),
-    ):
-        if magic.startswith(start):
-            return opener
-    return open
+    suffix = next((suffix for suffix, start in COMPRESSIONS.items() if magic.startswith(start)), "")
+    return _openers().get(suffix, open)(path, "rb")
 
 
 def open_for_writing(path: Path) -> IO[str]:
     """Open a text file for writing, compressed as its suffix says (`.gz`, `.xz`, `.zst`, `.bz2`)."""
-    openers: dict[str, Callable[..., Any]] = dict(
-        zip(COMPRESSIONS, (gzip.open, lzma.open, zstd_module().open, bz2.open), strict=True)
-    )
-    return openers.get(path.suffix, open)(path, "wt", encoding="utf-8", newline="\n")
+    return _openers().get(path.suffix, open)(path, "wt", encoding="utf-8", newline="\n")
+
+
+def _openers() -> dict[str, Callable[..., Any]]:
+    return dict(zip(COMPRESSIONS, (gzip.open, lzma.open, zstd_module().open, bz2.open), strict=True))
 
 
 def zstd_module() -> Any:
@@ -178,10 +168,6 @@ def decode_head(head: bytes) -> str:
     """Return the text of a file's first bytes, a character cut at their end left out."""
     encoding = guess_encoding(head)
     return codecs.getincrementaldecoder(encoding)("replace").decode(head).removeprefix("\ufeff")
-
-
-def _find_encoding(path: Path) -> str:
-    return guess_encoding(read_head(path))
 
 
 def guess_encoding(head: bytes) -> str:

@@ -27,7 +27,7 @@ _GOES_ON = re.compile(
 _PUNCTUATED = re.compile(r"[.!?]['\"”’»)\]]*(\s|$)")
 _BULLET = re.compile(r"([-*•–—+]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+\S")
 _HEADING = re.compile(r"=+ .* =+|#{1,6} \S.*")
-_TITLE = re.compile(r"= (?!= ).*(?<! =) =")
+TITLE = re.compile(r"= (?!= ).*(?<! =) =")
 _BETWEEN_DOCUMENTS = re.compile(r"<\|?endoftext\|?>|</s>")
 _KEPT_INVISIBLE = "\u200c\u200d"
 """Joiners: they change what Persian words and emoji are."""
@@ -72,7 +72,7 @@ def read_paragraphs(lines: Iterable[Line], notes: Counter[str], *, tokenised: bo
             yield from _flush(block, document, notes, wrapped=wrapped)
         if line.row is not None:
             document, row = line.row, line.row
-        elif splits or _TITLE.fullmatch(text):
+        elif splits or TITLE.fullmatch(text):
             document += 1
         if heading:
             notes["headings left out"] += 1

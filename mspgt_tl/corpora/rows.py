@@ -18,8 +18,9 @@ from typing import Any
 
 from mspgt_tl.corpora.formats import DATA_SUFFIXES, recognise
 from mspgt_tl.corpora.lines import COMPRESSIONS, decode_head, expand, find_kind, read_head, read_lines
-from mspgt_tl.corpora.paragraphs import PEEK, Line
+from mspgt_tl.corpora.paragraphs import PEEK, TITLE, Line
 from mspgt_tl.errors import CorpusError, closest
+from mspgt_tl.escape import describe_error
 
 PREFIX = "hf:"
 MAX_FILES = 10_000
@@ -35,7 +36,6 @@ _BUILDERS = {
     ".txt": "text",
     ".arrow": "arrow",
 }
-_TITLE = re.compile(r"\s*= (?!= ).*(?<! =) =\s*")
 _SEVERAL = re.compile(r"[.!?]['\"”’)]*\s+\S|\n")
 
 
@@ -104,15 +104,15 @@ def parse_reference(reference: str) -> Reference:
         rest, _, column = rest.rpartition("#")
     if find_kind(expand(rest)) == "nothing" and "@" in rest.rpartition("/")[2]:
         rest, _, split = rest.rpartition("@")
-    path = expand(rest)
+    path: Path | None = expand(rest)
     if find_kind(path) == "nothing":
         if _looks_local(rest):
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             where = "" if path.parent.is_dir() else f" Neither is the folder {path.parent}."
             raise CorpusError(f"hf:{reference}: file or folder needed, but {path} is not there."
                               f"{where}{closest(path.name, beside)}")  # fmt: skip
-        return Reference(rest, split or None, column or None, None)
-    if path.is_dir():
+        path = None
+    elif path.is_dir():
         _check_folder(path)
     return Reference(rest, split or None, column or None, path)
 
@@ -198,11 +198,10 @@ def _find_format(path: Path) -> str:
 
 
 def _explain(error: BaseException) -> str:
-    """Return type and first line of an error, and of what lies under it where that says more."""
+    """Return type and first line of an error, and the first line of what lies under it where that says more."""
     under = error.__cause__ or error.__context__
-    reason = str(error).strip().split("\n")[0]
     below = str(under).strip().split("\n")[0] if under is not None and str(under) != str(error) else ""
-    return f"{type(error).__name__}: {reason}{f' ({below})' if below else ''}"
+    return describe_error(error) + (f" ({below})" if below else "")
 
 
 def _choose_column(reference: str, column: str | None, head: list[Any]) -> str:
@@ -224,7 +223,7 @@ def _choose_column(reference: str, column: str | None, head: list[Any]) -> str:
 
 def _lines(reference: str, column: str, head: list[Any], rows: Iterator[Any], notes: Counter[str]) -> Iterator[Line]:
     texts = [row[column] for row in head if isinstance(row[column], str)]
-    titled = any(_TITLE.fullmatch(text) for text in texts)
+    titled = any(TITLE.fullmatch(text.strip()) for text in texts)
     # A row of one sentence may be any line of something longer: then nothing is known of documents.
     are_documents = not titled and sum(bool(_SEVERAL.search(text.strip())) for text in texts) > len(texts) / 2
     for number, row in enumerate(itertools.chain(head, rows)):

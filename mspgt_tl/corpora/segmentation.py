@@ -20,23 +20,24 @@ MAX_SENTENCE = 2 * PIECE
 
 
 @cache
-def _segmenter() -> Any:
+def segmenter(*, char_span: bool) -> Any:
+    """Return `pysbd`'s segmenter of English, which gives sentences, or their spans in the text."""
     import pysbd
 
-    return pysbd.Segmenter(language="en", clean=False, char_span=True)
+    return pysbd.Segmenter(language="en", clean=False, char_span=char_span)
 
 
 def cut_sentences(paragraph: str) -> Iterator[str | None]:
     """Yield the sentences of a paragraph, and None for each stretch too long to be one; lazily, in linear time."""
     if len(paragraph) <= WHOLE:
-        yield from (span.sent.strip() for span in _segmenter().segment(paragraph))
+        yield from (span.sent.strip() for span in segmenter(char_span=True).segment(paragraph))
         return
     start, endless = 0, False
     waiting = ""
     while start < len(paragraph):
         stop = _cut_near(paragraph, start + PIECE)
         text, start = waiting + paragraph[start:stop], stop
-        spans = _segmenter().segment(text)
+        spans = segmenter(char_span=True).segment(text)
         kept = spans if start >= len(paragraph) else spans[:-1]
         for span in kept:
             yield None if endless else span.sent.strip()

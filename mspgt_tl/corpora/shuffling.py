@@ -27,20 +27,15 @@ def shuffle_labels(treebank: Treebank, *, seed: int) -> Treebank:
         words = [word for tree in trees for word in tree.words]
         decks = {name: iter(_shuffled([getattr(w, name) for w in words], rng)) for name in ("upos", "deprel", "ner")}
         roles = iter(_shuffled([a.role for tree in trees for a in tree.arguments or ()], rng))
-        return tuple(
-            replace(
-                tree,
-                words=tuple(replace(w, **{name: next(deck) for name, deck in decks.items()}) for w in tree.words),
-                arguments=None
-                if tree.arguments is None
-                else tuple(replace(a, role=next(roles)) for a in tree.arguments),
-            )
-            for tree in trees
-        )
+        dealt = []
+        for tree in trees:
+            words = tuple(replace(w, **{name: next(deck) for name, deck in decks.items()}) for w in tree.words)
+            arguments = tree.arguments and tuple(replace(a, role=next(roles)) for a in tree.arguments)
+            dealt.append(replace(tree, words=words, arguments=arguments))
+        return tuple(dealt)
 
-    return replace(
-        treebank, name=f"{treebank.name} (shuffled labels)", train=deal(treebank.train), dev=deal(treebank.dev)
-    )
+    name = f"{treebank.name} (shuffled labels)"
+    return replace(treebank, name=name, train=deal(treebank.train), dev=deal(treebank.dev))
 
 
 def _shuffled(values: list[Any], rng: np.random.Generator) -> list[Any]:

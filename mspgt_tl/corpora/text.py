@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mspgt_tl.contracts import TextCorpus
-from mspgt_tl.corpora.formats import Format, recognise
+from mspgt_tl.corpora.formats import recognise
 from mspgt_tl.corpora.lines import expand, read_head, read_lines
 from mspgt_tl.corpora.paragraphs import Line, peek, read_paragraphs
 from mspgt_tl.corpora.rows import is_dataset_name, open_rows
 from mspgt_tl.corpora.segmentation import cut_sentences
 from mspgt_tl.errors import CorpusError
+from mspgt_tl.files import hash_file
 
 MIN_WORDS = 4
 """Shorter pieces are headings, list items and splitting errors, and show attention too few keys."""
@@ -78,32 +79,20 @@ def read_text_corpus(source: str | Path, *, limit: int | None = 10_000) -> TextC
     else:
         path = expand(source)
         reader = next((one for one in READERS.values() if path.is_file() and one.recognises(path)), None)
-        if reader is None:
-            refuse_formats(path)
+        if reader is None and (found := recognise(read_head(path))):
+            raise found.refusal(path, "prose")
         lines = reader.read(path) if reader else (Line(text) for _, text in read_lines(path))
         name = path.name
-    found = tuple(itertools.islice(split_sentences(lines, notes), limit))
-    if not found:
+    kept = tuple(itertools.islice(split_sentences(lines, notes), limit))
+    if not kept:
         raise CorpusError(
             f"{source}: prose needed, but no sentence of {MIN_WORDS} to {MAX_WORDS} words came"
             f"{f' ({count_up(notes)})' if notes else ''}."
         )
-    sentences, documents = zip(*found, strict=True)
+    sentences, documents = zip(*kept, strict=True)
     sha256 = _hash_texts(sentences) if path is None else hash_path(path)
     known = any(documents)  # 0 until something begins a document
     return TextCorpus(name, sentences, sha256, documents=documents if known else None, notes=dict(notes))
-
-
-def refuse_formats(path: Path, *, wanted: str = "prose") -> None:
-    """Raise where a file holds something else than prose, or is not there.
-
-    Raises:
-        CorpusError: with what it holds and the option that reads that.
-    """
-    found: Format | None = recognise(read_head(path))
-    if found is not None:
-        advice = found.advice.format(path=path)
-        raise CorpusError(f"{path}: {wanted} needed, but this is {found.name}; {advice}.")
 
 
 def count_up(notes: dict[str, int] | Counter[str]) -> str:
@@ -176,8 +165,7 @@ def _is_date(tokens: list[str]) -> bool:
 def hash_path(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, or of a folder's file names and bytes in sorted order."""
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     files = sorted(p for p in path.rglob("*") if p.is_file())
     return _hash_texts(f"{p.relative_to(path).as_posix()} {hash_path(p)}" for p in files)
 

@@ -120,28 +120,19 @@ def _read_split(path: Path, notes: Counter[str], *, skip_bad: bool) -> tuple[Tre
 def _check_format(path: Path) -> None:
     found = recognise(read_head(path))
     # Tables of words that no sign of CoNLL-U marks, with few columns, for one, are told by their rows.
-    foreign = found is not None and found.advice != AS_TREEBANK and found.name not in ("TSV", "mostly digits and signs")
-    if found is not None and foreign:
-        advice = found.advice.format(path=path).replace("hf:", "--corpus hf:")
-        raise CorpusError(f"{path}: CoNLL-U or CoNLL-U Plus needed, but this is {found.name}; {advice}.")
+    if found and found.advice != AS_TREEBANK and found.name not in ("TSV", "mostly digits and signs"):
+        raise found.refusal(path, "CoNLL-U or CoNLL-U Plus", option="--corpus ")
 
 
 def _fill_outside(tree: Tree) -> Tree:
     return replace(tree, words=tuple(replace(word, ner=word.ner or "O") for word in tree.words))
 
 
-def _find_layers(trees: Iterable[Tree]) -> set[str]:
-    found = set[str]()
-    for tree in trees:
-        if tree.predicates:
-            found.add("srl")
-        for word in tree.words:
-            found.update(
-                task
-                for task, label in (("pos", word.upos), ("deprel", word.deprel), ("ner", word.ner))
-                if label is not None
-            )
-    return found
+def _find_layers(trees: Sequence[Tree]) -> set[str]:
+    words = [word for tree in trees for word in tree.words]
+    labels = {"pos": "upos", "deprel": "deprel", "ner": "ner"}
+    found = {task for task, name in labels.items() if any(getattr(word, name) is not None for word in words)}
+    return found | {"srl"} if any(tree.predicates for tree in trees) else found
 
 
 def _strip_suffixes(path: Path) -> str:
@@ -218,16 +209,8 @@ def _build_tree(sentence: _Sentence, notes: Counter[str]) -> Tree:
     heads = [_parse_head(row, len(words)) for row in words]
     entities = _parse_entities(words, ranges, sentence.ner_column, told)
     built = tuple(
-        Word(
-            form=row.fields["FORM"],
-            start=start,
-            end=end,
-            upos=_nullable(row, "UPOS"),
-            head=head - 1 if head else None,
-            deprel=_nullable(row, "DEPREL"),
-            ner=entity,
-        )
-        for row, (start, end), head, entity in zip(words, spans, heads, entities, strict=True)
+        Word(row.fields["FORM"], *span, _nullable(row, "UPOS"), head, _nullable(row, "DEPREL"), ner)
+        for row, span, head, ner in zip(words, spans, heads, entities, strict=True)
     )
     roles = (None, None)
     if PREDICATE in sentence.columns and ARGUMENTS in sentence.columns:
@@ -369,6 +352,7 @@ def _misc(row: _Row) -> dict[str, str]:
 
 
 def _parse_head(row: _Row, n_words: int) -> int | None:
+    """Return the index of a word's head; None for the root, and where there is none."""
     from conllu.parser import parse_int_value
 
     if "HEAD" not in row.fields:
@@ -376,7 +360,7 @@ def _parse_head(row: _Row, n_words: int) -> int | None:
     head = _parse_field(parse_int_value, row, "HEAD")
     if head is not None and (not 0 <= head <= n_words or str(head) == row.fields["ID"]):
         raise _MalformedError(row.line, f"HEAD of another word in 0 to {n_words} needed, but {head} came.")
-    return head
+    return head - 1 if head else None
 
 
 def _parse_entities(

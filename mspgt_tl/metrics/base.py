@@ -21,7 +21,6 @@ import numpy as np
 from mspgt_tl.config import MetricConfig
 from mspgt_tl.contracts import CausalModel, Registry
 from mspgt_tl.errors import DataError
-from mspgt_tl.escape import without_secrets
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -92,16 +91,18 @@ METRICS: Registry[TextMetric] = Registry("text metric")
 
 
 def summarise(
-    per_sample: Float[np.ndarray, "sample"], *, undefined: str, details: Mapping[str, Any] | None = None
+    values: Sequence[float] | Float[np.ndarray, "sample"], *, undefined: str, details: Mapping[str, Any] | None = None
 ) -> MetricResult:
     """Return the mean of the values that are defined.
 
     Args:
+        values: one a sample, `nan` where it is undefined.
         undefined: what is wrong with a sample without a value, after "N of M samples …".
 
-    >>> summarise(np.array([1.0, float("nan"), 2.0]), undefined="are too short")
+    >>> summarise([1.0, float("nan"), 2.0], undefined="are too short")
     MetricResult(value=1.5, per_sample=array([ 1., nan,  2.]), n=2, reason='1 of 3 samples are too short.', details={})
     """
+    per_sample = np.asarray(values, dtype=np.float64)
     defined = per_sample[np.isfinite(per_sample)]
     n, missing = len(defined), len(per_sample) - len(defined)
     reason = f"{missing} of {len(per_sample)} samples {undefined}." if missing else None
@@ -113,13 +114,3 @@ def summarise(
 def missing_result(samples: Sequence[Sample], reason: str, details: Mapping[str, Any] | None = None) -> MetricResult:
     """Return the result of a metric that could not be computed for any sample."""
     return MetricResult(NAN, np.full(len(samples), NAN), 0, reason, details or {})
-
-
-def describe_error(error: BaseException) -> str:
-    """Return an error's type and the first line of its message, for a `reason`.
-
-    >>> describe_error(OSError("no route\\nto host"))
-    'OSError: no route'
-    """
-    first = without_secrets(str(error).strip().split("\n")[0])
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -22,23 +22,14 @@ import numpy as np
 
 from mspgt_tl.config import MetricConfig
 from mspgt_tl.contracts import CausalModel
-from mspgt_tl.metrics.base import (
-    METRICS,
-    NAN,
-    Better,
-    MetricResult,
-    Sample,
-    TextMetric,
-    describe_error,
-    missing_result,
-    summarise,
-)
+from mspgt_tl.escape import describe_error
+from mspgt_tl.metrics.base import METRICS, NAN, Better, MetricResult, Sample, TextMetric, missing_result, summarise
 from mspgt_tl.metrics.segmentation import find_sentences, find_words
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_MODEL = MetricConfig.sbert
 _PACKAGE = "package:"
 
 
@@ -71,12 +62,8 @@ def load_encoder(name: str, device: str) -> Encoder:
             return Encoder(None, f"The embedding model '{name}' is no sentence encoder: {why}.", {})
     except Exception as error:  # the hub's clients, file systems and torch fail in many ways
         return Encoder(None, f"The embedding model '{name}' could not be loaded: {describe_error(error)}", {})
-    details = {
-        "model": name,
-        "sentence_transformers": sentence_transformers.__version__,
-        "max_tokens": model.max_seq_length,
-    }
-    return Encoder(model, None, details)
+    version, max_tokens = sentence_transformers.__version__, model.max_seq_length
+    return Encoder(model, None, {"model": name, "sentence_transformers": version, "max_tokens": max_tokens})
 
 
 def _package_folder(package: str) -> str:
@@ -111,29 +98,35 @@ def _cosine(a: Float[np.ndarray, "d"], b: Float[np.ndarray, "d"]) -> float:
     return float(np.clip(a @ b, -1, 1))
 
 
-@METRICS.register
 @dataclass(frozen=True)
-class PromptCoherence(TextMetric):
-    """Cosine of the embeddings of prompt and continuation.
-
-    A continuation that repeats its prompt scores 1: read it beside the repetition rate.
-    """
+class Coherence(TextMetric):
+    """A metric on cosines of embeddings."""
 
     model: str = DEFAULT_MODEL
     """Name on the hub, folder, or `package:NAME`; see `load_encoder`."""
     device: str = "cpu"
 
-    name: ClassVar[str] = "prompt_coherence"
-    title: ClassVar[str] = "Coherence with the prompt"
     unit: ClassVar[str] = "cosine"
     better: ClassVar[Better] = "higher"
-    meaning: ClassVar[str] = "Higher: the continuation stays nearer to the prompt's subject."
     bounds: ClassVar[tuple[float, float]] = (-1, 1)
-    source: ClassVar[str] = "section 4.2.1, five behavioural metrics (P)"
 
     @classmethod
     def from_config(cls, config: MetricConfig, model: CausalModel) -> Self:
         return cls(model=config.sbert)
+
+
+@METRICS.register
+@dataclass(frozen=True)
+class PromptCoherence(Coherence):
+    """Cosine of the embeddings of prompt and continuation.
+
+    A continuation that repeats its prompt scores 1: read it beside the repetition rate.
+    """
+
+    name: ClassVar[str] = "prompt_coherence"
+    title: ClassVar[str] = "Coherence with the prompt"
+    meaning: ClassVar[str] = "Higher: the continuation stays nearer to the prompt's subject."
+    source: ClassVar[str] = "section 4.2.1, five behavioural metrics (P)"
 
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
         usable = [find_words(s.prompt) != [] and find_words(s.text) != [] for s in samples]
@@ -147,29 +140,18 @@ class PromptCoherence(TextMetric):
             for sample, keep in zip(samples, usable, strict=True)
         ]
         details = load_encoder(self.model, self.device).details
-        return summarise(np.array(found, dtype=np.float64), undefined="lack a prompt or a text", details=details)
+        return summarise(found, undefined="lack a prompt or a text", details=details)
 
 
 @METRICS.register
 @dataclass(frozen=True)
-class SentenceCoherence(TextMetric):
+class SentenceCoherence(Coherence):
     """Mean cosine of the embeddings of neighbouring sentences of a continuation."""
-
-    model: str = DEFAULT_MODEL
-    """Name on the hub, folder, or `package:NAME`; see `load_encoder`."""
-    device: str = "cpu"
 
     name: ClassVar[str] = "sentence_coherence"
     title: ClassVar[str] = "Coherence of neighbouring sentences"
-    unit: ClassVar[str] = "cosine"
-    better: ClassVar[Better] = "higher"
     meaning: ClassVar[str] = "Higher: sentences follow each other more closely; loops score 1."
-    bounds: ClassVar[tuple[float, float]] = (-1, 1)
     source: ClassVar[str] = "cosine of neighbouring sentences (N)"
-
-    @classmethod
-    def from_config(cls, config: MetricConfig, model: CausalModel) -> Self:
-        return cls(model=config.sbert)
 
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
         rows = [find_sentences(sample.text) for sample in samples]
@@ -182,4 +164,4 @@ class SentenceCoherence(TextMetric):
             for row in rows
         ]
         details = load_encoder(self.model, self.device).details
-        return summarise(np.array(found, dtype=np.float64), undefined="have fewer than two sentences", details=details)
+        return summarise(found, undefined="have fewer than two sentences", details=details)

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from mspgt_tl.errors import ConfigError, DataError
 from mspgt_tl.metrics.base import METRICS, NAN, Better, MetricResult, Sample, TextMetric, missing_result, summarise
-from mspgt_tl.metrics.segmentation import find_sentences, find_words, split_tokens
+from mspgt_tl.metrics.segmentation import find_sentences, find_words
 
 ORDER = 4
 """Longest n-grams of BLEU-4, and the n-grams whose repetition is counted."""
@@ -43,7 +43,7 @@ def self_bleu(texts: Sequence[str] | Sequence[Sequence[str]]) -> Float[np.ndarra
     """
     if isinstance(texts, str):
         raise DataError("A sequence of texts is needed, not one string.")
-    tokens = [split_tokens(text) if isinstance(text, str) else list(text) for text in texts]
+    tokens = [text.split() if isinstance(text, str) else list(text) for text in texts]
     if len(tokens) < 2:
         return np.full(len(tokens), NAN)
     lengths = np.array([len(row) for row in tokens])
@@ -178,7 +178,7 @@ class SelfBleu(TextMetric):
         if len(samples) == 1:
             return missing_result(samples, "Self-BLEU compares texts with each other, and there is only one.")
         scores = self_bleu([sample.text for sample in samples])
-        empty = np.array([not split_tokens(sample.text) for sample in samples], dtype=bool)
+        empty = np.array([not sample.text.split() for sample in samples], dtype=bool)
         details = {"tokens": "whitespace", "texts": len(samples)}
         return summarise(np.where(empty, NAN, scores), undefined="have no tokens", details=details)
 
@@ -200,11 +200,11 @@ class SentenceLengthVariance(TextMetric):
     source: ClassVar[str] = "section 4.2.1, five behavioural metrics (P); within a sample (R)"
 
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
-        per_sample = np.array([sentence_length_variance(sample.text) for sample in samples], dtype=np.float64)
         lengths = sorted(len(find_words(s)) for sample in samples for s in find_sentences(sample.text))
         pooled = float(np.var(lengths)) if len(lengths) > 1 else NAN
         details = {"pooled": pooled, "sentences": len(lengths)}
-        return summarise(per_sample, undefined="have fewer than two sentences", details=details)
+        found = [sentence_length_variance(sample.text) for sample in samples]
+        return summarise(found, undefined="have fewer than two sentences", details=details)
 
 
 @METRICS.register
@@ -221,8 +221,7 @@ class TypeTokenRatio(TextMetric):
     source: ClassVar[str] = "section 4.2.1, five behavioural metrics (P)"
 
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
-        per_sample = np.array([type_token_ratio(_folded_words(s.text)) for s in samples], dtype=np.float64)
-        return summarise(per_sample, undefined="have no words")
+        return summarise([type_token_ratio(_folded_words(s.text)) for s in samples], undefined="have no words")
 
 
 @METRICS.register
@@ -250,8 +249,7 @@ class MovingTypeTokenRatio(TextMetric):
 
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
         found = [moving_type_token_ratio(_folded_words(s.text), window=self.window) for s in samples]
-        undefined = f"have fewer than {self.window} words"
-        return summarise(np.array(found, dtype=np.float64), undefined=undefined, details={"window": self.window})
+        return summarise(found, undefined=f"have fewer than {self.window} words", details={"window": self.window})
 
 
 @METRICS.register
@@ -268,8 +266,8 @@ class RepetitionRate(TextMetric):
     source: ClassVar[str] = "seq-rep-4, Welleck et al. 2020 (N)"
 
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
-        per_sample = np.array([repetition_rate(split_tokens(sample.text)) for sample in samples], dtype=np.float64)
-        return summarise(per_sample, undefined=f"have fewer than {ORDER} tokens")
+        found = [repetition_rate(sample.text.split()) for sample in samples]
+        return summarise(found, undefined=f"have fewer than {ORDER} tokens")
 
 
 def _folded_words(text: str) -> list[str]:

@@ -7,49 +7,28 @@ on are not like the others; the values of those it did check remain per sample.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from typing import Any, ClassVar, Self
-
-import numpy as np
 
 from mspgt_tl.config import MetricConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError
-from mspgt_tl.metrics.base import (
-    METRICS,
-    NAN,
-    Better,
-    MetricResult,
-    Sample,
-    TextMetric,
-    describe_error,
-    missing_result,
-    summarise,
-)
+from mspgt_tl.escape import describe_error
+from mspgt_tl.metrics.base import METRICS, NAN, Better, MetricResult, Sample, TextMetric, missing_result, summarise
 from mspgt_tl.metrics.languagetool import Checker, Service
 from mspgt_tl.metrics.segmentation import find_words
 
 
 @METRICS.register
 @dataclass(frozen=True)
-class LanguageToolMistakes(TextMetric):
+class LanguageToolMistakes(Service, TextMetric):
     """LanguageTool's matches per 100 words of a continuation, spelling and style rules of its default set included.
 
     Metrics with equal parameters share one server, started at the first measurement, and one memory of checked texts.
     """
-
-    language: str = "en-US"
-    remote_server: str | None = None
-    """URL of a running server; None starts a local one, which needs Java 17 and an installed LanguageTool."""
-    download: bool = False
-    """Whether a local LanguageTool that is not installed may be downloaded (about 250 MB)."""
-    timeout_s: float = 30
-    """Seconds a server may take for one text."""
-    batch: int = 8
-    """Texts sent at the same time."""
 
     name: ClassVar[str] = "languagetool"
     title: ClassVar[str] = "Mistakes (LanguageTool)"
@@ -69,27 +48,23 @@ class LanguageToolMistakes(TextMetric):
 
     def measure(self, samples: Sequence[Sample]) -> MetricResult:
         texts = [sample.text for sample in samples if find_words(sample.text)]
-        checker = self._checker()
+        checker = _checker(self)
         counts, reason = checker.count(texts)
         details = {
             "tool": checker.software,
-            "client": f"language-tool-python {_version('language-tool-python')}",
+            "client": f"language-tool-python {version('language-tool-python')}",
             "language": self.language,
             "server": "local" if self.remote_server is None else "remote",
         }
         result = _summarise_counts(samples, dict(zip(texts, counts, strict=True)), details)
-        failed = counts.count(None)
-        if not failed:
-            return result
-        why = f"LanguageTool did not check {failed} of {len(texts)} texts: {reason}"
-        return replace(result, value=NAN, reason=why)
+        if failed := counts.count(None):
+            why = f"LanguageTool did not check {failed} of {len(texts)} texts: {reason}"
+            return replace(result, value=NAN, reason=why)
+        return result
 
     def close(self) -> None:
         """End the local server, if there is one; the next measurement would start it again."""
-        self._checker().close()
-
-    def _checker(self) -> Checker:
-        return _checker(Service(self.language, self.remote_server, self.download, self.timeout_s, self.batch))
+        _checker(self).close()
 
 
 @cache
@@ -123,7 +98,7 @@ class HarperMistakes(TextMetric):
             }
         except Exception as error:  # an optional extra, and a binary one
             return missing_result(samples, f"Harper could not be used (extra 'harper'): {describe_error(error)}")
-        return _summarise_counts(samples, counts, {"tool": f"harper-py {_version('harper-py')}"})
+        return _summarise_counts(samples, counts, {"tool": f"harper-py {version('harper-py')}"})
 
 
 def _summarise_counts(
@@ -134,11 +109,4 @@ def _summarise_counts(
     for sample in samples:
         count = counts.get(sample.text)
         found.append(NAN if count is None else 100 * count / len(find_words(sample.text)))
-    return summarise(np.array(found, dtype=np.float64), undefined="have no words", details=details)
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+    return summarise(found, undefined="have no words", details=details)

@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from mspgt_tl.metrics.base import describe_error
+from mspgt_tl.escape import describe_error
 
 START_LIMIT_S = 60
 """A local server starts in 2 to 10 s; a loaded machine may take longer."""
@@ -36,14 +36,14 @@ _FAILURES = (Exception, SystemExit)
 class Service:
     """Which server is asked, and how."""
 
-    language: str
-    remote_server: str | None
-    """URL of a running server; None starts a local one."""
-    download: bool
-    """Whether a local server that is not installed may be downloaded."""
-    timeout_s: float
-    """Per text."""
-    batch: int
+    language: str = "en-US"
+    remote_server: str | None = None
+    """URL of a running server; None starts a local one, which needs Java 17 and an installed LanguageTool."""
+    download: bool = False
+    """Whether a local LanguageTool that is not installed may be downloaded (about 250 MB)."""
+    timeout_s: float = 30
+    """Seconds a server may take for one text."""
+    batch: int = 8
     """Texts sent at the same time."""
 
 
@@ -184,10 +184,7 @@ def _start_server(*, download: bool) -> tuple[str, subprocess.Popen[bytes]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        local.get_server_cmd(port),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        local.get_server_cmd(port), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     return f"http://127.0.0.1:{port}", process
 

@@ -59,18 +59,14 @@ def continuation_losses(
 def _sum_losses(model: CausalModel, batch: Padded, spans: Sequence[tuple[int, int]]) -> list[float]:
     import torch
 
+    found = []
     with torch.inference_mode():
         logits = model.forward(batch.tokens, return_type="logits")
-        return [
-            float(
-                torch.nn.functional.cross_entropy(
-                    logits[row, start - 1 : end - 1].float(), batch.tokens[row, start:end], reduction="none"
-                )
-                .double()
-                .sum()
-            )
-            for row, (start, end) in enumerate(spans)
-        ]
+        for row, (start, end) in enumerate(spans):
+            given, following = logits[row, start - 1 : end - 1].float(), batch.tokens[row, start:end]
+            losses = torch.nn.functional.cross_entropy(given, following, reduction="none")
+            found.append(float(losses.double().sum()))
+    return found
 
 
 @METRICS.register

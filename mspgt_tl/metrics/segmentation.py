@@ -10,21 +10,13 @@ Text in a script without spaces has few tokens and words by these rules; the met
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
-from typing import Any
+from functools import lru_cache
+
+from mspgt_tl.corpora.segmentation import segmenter
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _CACHED_TEXTS = 8192
 """Several metrics split the same continuations; `pysbd` takes 1.5 ms each."""
-
-
-def split_tokens(text: str) -> list[str]:
-    """Return what whitespace separates.
-
-    >>> split_tokens("It's late, isn't it?")
-    ["It's", 'late,', "isn't", 'it?']
-    """
-    return text.split()
 
 
 def find_words(text: str) -> list[str]:
@@ -45,12 +37,5 @@ def find_sentences(text: str) -> tuple[str, ...]:
     >>> find_sentences("Dr. Smith left. He came back! ...")
     ('Dr. Smith left.', 'He came back!')
     """
-    pieces = (str(piece).strip() for piece in _segmenter().segment(text))
+    pieces = (str(piece).strip() for piece in segmenter(char_span=False).segment(text))
     return tuple(piece for piece in pieces if _WORD.search(piece))
-
-
-@cache
-def _segmenter() -> Any:
-    import pysbd
-
-    return pysbd.Segmenter(language="en", clean=False)

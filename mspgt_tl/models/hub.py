@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mspgt_tl.errors import ModelError
+from mspgt_tl.escape import describe_error
 from mspgt_tl.models.names import HubName, Source, unknown_model
 from mspgt_tl.models.tokenizer_files import FILES
 from mspgt_tl.models.weight_files import INDICES
@@ -70,9 +71,8 @@ def _download(wanted: HubName, revision: str | None, patterns: list[str]) -> Pat
     except RepositoryNotFoundError as error:
         raise unknown_model(wanted.name) from error
     except Exception as error:  # the hub's client fails in many ways: no network, rate limited, a full disk
-        reason = " ".join(str(error).split("\n")[0].split())
         raise ModelError(
             f"No folder '{wanted.name}' is here, and {wanted.repo} could not be fetched from the Hugging Face hub: "
-            f"{type(error).__name__}: {reason} Run it again to go on where it stopped; without a network, download it "
-            "elsewhere and give its folder."
+            f"{describe_error(error)} Run it again to go on where it stopped; without a network, download it elsewhere "
+            "and give its folder."
         ) from error

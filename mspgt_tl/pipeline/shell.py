@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from mspgt_tl.errors import ConfigError, MspgtError, StoreError, unknown_name
-from mspgt_tl.metrics.base import describe_error
+from mspgt_tl.escape import describe_error
 from mspgt_tl.progress import Told
 from mspgt_tl.store import MANIFEST, QUICK, Run
 

@@ -15,7 +15,8 @@ import pytest
 
 from mspgt_tl.corpora.grammar import generated_corpus
 from mspgt_tl.errors import ConfigError, DataError
-from mspgt_tl.metrics.base import METRICS, MetricResult, Sample, TextMetric, describe_error, summarise
+from mspgt_tl.escape import describe_error
+from mspgt_tl.metrics.base import METRICS, MetricResult, Sample, TextMetric, summarise
 from mspgt_tl.metrics.coherence import PromptCoherence, SentenceCoherence
 from mspgt_tl.metrics.grammar import LanguageToolMistakes
 from mspgt_tl.metrics.perplexity import ReferencePerplexity
