@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError, ModelError
 from mspgt_tl.models.families import FAMILIES, find_family
 from mspgt_tl.models.parity import check_parity, observe
-from mspgt_tl.models.placement import is_out_of_memory
+from mspgt_tl.models.placement import choose_dtype, is_out_of_memory
 from mspgt_tl.models.tokenizer_files import settle_bos
 from mspgt_tl.models.tokens import adds_bos
 
@@ -106,21 +106,10 @@ def hooked_types() -> tuple[Any, Any]:
 def _build_hooked(
     hf_model: PreTrainedModel, _tokenizer: Any, name: str, device: torch.device, dtype: torch.dtype
 ) -> Any:
-    HookedTransformer, HookedTransformerConfig = hooked_types()
-
     family = find_family(hf_model.config)
-    cfg = HookedTransformerConfig(
-        **family.settings(hf_model.config),
-        model_name=name,
-        original_architecture=family.architecture,
-        device=str(device),
-        dtype=dtype,
-        init_weights=False,
-    )
-    with no_deprecation():
-        # Without a tokenizer: TransformerLens would reload it with a BOS that the model was not trained with.
-        model = HookedTransformer(cfg)
-    state = family.convert(hf_model, cfg)
+    settings = family.settings(hf_model.config) | {"original_architecture": family.architecture}
+    model = _without_weights(settings, model_name=name, device=str(device), dtype=dtype)
+    state = family.convert(hf_model, model.cfg)
     # TransformerLens leaves what a conversion forgot at its initial value; that is right for biases only (zero).
     forgotten = [key for key, _ in model.named_parameters() if key not in state and ".b_" not in key]
     if forgotten:
@@ -128,6 +117,16 @@ def _build_hooked(
     # TransformerLens's own loading, without any of its processing, gives the same but walks all modules once a key.
     model.load_state_dict(state, strict=False)
     return lay_out(model)
+
+
+def _without_weights(settings: Mapping[str, Any], **more: Any) -> Any:
+    """Return a `HookedTransformer`, silent on what TransformerLens 3.9 says of every one: that 4.0 is without it."""
+    HookedTransformer, HookedTransformerConfig = hooked_types()
+    cfg = HookedTransformerConfig(**settings, **more, init_weights=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"HookedTransformer", category=DeprecationWarning)
+        # Without a tokenizer: TransformerLens would reload it with a BOS that the model was not trained with.
+        return HookedTransformer(cfg)
 
 
 def lay_out(model: Any) -> Any:
@@ -156,11 +155,7 @@ def from_state(
     Raises:
         ModelError: weights are missing, or there are too many.
     """
-    HookedTransformer, HookedTransformerConfig = hooked_types()
-
-    cfg = HookedTransformerConfig(**settings, model_name=name, device="cpu", init_weights=False)
-    with no_deprecation():
-        model = HookedTransformer(cfg)
+    model = _without_weights(settings, model_name=name, device="cpu")
     missing = model.load_state_dict(dict(state), strict=False)
     if missing.unexpected_keys:
         raise ModelError(f"'{name}' has no weights {', '.join(missing.unexpected_keys[:3])}.")
@@ -175,13 +170,8 @@ def _build_bridge(hf_model: Any, tokenizer: Any, name: str, device: torch.device
 
     hf_model.set_attn_implementation("eager")  # the only one that shows attention patterns
     boot: Any = TransformerBridge.boot_transformers
-    model = boot(
-        name,
-        hf_model=hf_model.to(device=device, dtype=dtype),
-        tokenizer=_stand_in(tokenizer, name),
-        device=device,
-        dtype=dtype,
-    )
+    place: dict[str, Any] = {"device": device, "dtype": dtype}
+    model = boot(name, hf_model=hf_model.to(**place), tokenizer=_stand_in(tokenizer, name), **place)
     _pass_the_cache_on(model)
     return model
 
@@ -257,6 +247,48 @@ def guess_bos(model: Any) -> bool:
     return kind == FAMILIES["gpt2"].architecture or adds_bos(tokenizer)
 
 
+def adopt(given: Any, device: Any, dtype: Any) -> CausalModel:
+    """Take over a TransformerLens model as it is.
+
+    A LayerNorm model whose embedding is centred is refused, since centring moves the residual stream; folding alone
+    does not, and RMSNorm models are never centred.
+    """
+    import torch
+    from transformer_lens.model_bridge import TransformerBridge
+
+    known: tuple[type, ...] = (TransformerBridge,)
+    with contextlib.suppress(ConfigError):
+        known = (TransformerBridge, hooked_types()[0])
+    if hasattr(given, "peft_config"):
+        raise ModelError("A peft model is a base with an adapter. Merge it first: load(model.merge_and_unload()).")
+    if not isinstance(given, known):
+        raise ConfigError(
+            f"A name, a folder, a transformers model or a TransformerLens model is needed, not {type(given).__name__}."
+        )
+    model: Any = given
+    cfg, name = model.cfg, model.cfg.model_name
+    if device is not None and torch.device(device).type != torch.device(str(cfg.device)).type:
+        raise ConfigError(f"'{name}' is already loaded on {cfg.device}; move it there before, or give its name.")
+    if dtype is not None and choose_dtype(dtype, torch.device("cpu")) != cfg.dtype:
+        raise ConfigError(f"'{name}' is already loaded as {cfg.dtype}; give its name to load it in another dtype.")
+    folded = str(cfg.normalization_type).endswith("Pre") or getattr(model, "compatibility_mode", False)
+    if str(cfg.normalization_type).startswith("LN") and _is_centred(model.W_E):
+        raise ModelError(
+            f"The weights of '{name}' are centred, which moves its residual stream. Load it by "
+            "HookedTransformer.from_pretrained_no_processing, or give its name instead of the object."
+        )
+    if model not in PROVENANCE:
+        PROVENANCE[model] = Provenance(name, guess_bos(model), weight_processing="folded" if folded else "none")
+    model.eval().requires_grad_(False)
+    return model
+
+
+def _is_centred(embedding: Tensor) -> bool:
+    """Return whether every row has mean zero up to rounding; trained rows are off by orders of magnitude more."""
+    rows = embedding.detach().float()
+    return bool(rows.mean(-1).abs().max() < 1e-2 * rows.std() / rows.shape[-1] ** 0.5)
+
+
 def architecture(cfg: Any) -> str:
     """Return the class name in transformers of what a TransformerLens config describes."""
     return getattr(cfg, "original_architecture", None) or getattr(cfg, "architecture", None) or "custom"
@@ -267,11 +299,3 @@ def provenance(model: CausalModel) -> Provenance:
     if model not in PROVENANCE:
         PROVENANCE[model] = Provenance(str(model.cfg.model_name), guess_bos(model), weight_processing="unknown")
     return PROVENANCE[model]
-
-
-@contextlib.contextmanager
-def no_deprecation() -> Iterator[None]:
-    """Silence what TransformerLens 3.9 says of every `HookedTransformer`: that 4.0 is without it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"HookedTransformer", category=DeprecationWarning)
-        yield

@@ -17,7 +17,7 @@ from mspgt_tl.errors import ModelError
 from mspgt_tl.models.embedded import ZOO, folder_name
 from mspgt_tl.models.packed import mean_loss
 from mspgt_tl.models.recipes import TrainingPlan, TrainingRun
-from mspgt_tl.models.weight_files import hash_weights
+from mspgt_tl.models.weight_files import find_weights, hash_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -50,7 +50,7 @@ def add_to_zoo(folder: Path, *, zoo: Path | None = None) -> Path:
             f"{folder} was trained with another tokenizer than the embedded models; pass --tokenizer {shared}."
         )
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    card["sha256"] = hash_weights(folder)
+    card["sha256"] = hash_files(find_weights(folder))
     step = None if card.get("finished", True) else card["steps"]
     home = zoo / folder_name(card["name"], card["seed"], step)
     home.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def render_card(card: dict[str, Any]) -> str:
     """Return a card as Markdown for a reader."""
     shape, plan, data = card["architecture"], card["training"], card["data"]
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
-    when = "" if card.get("finished", True) else f", after {card['steps']:,} of {_all_steps(plan):,} steps"
+    when = "" if card.get("finished", True) else f", after {card['steps']:,} of {TrainingPlan(**plan).steps:,} steps"
     bits = card.get("bits_per_byte")
     samples = "\n".join(
         f"- {sample['prompt']} **{sample['continuation']}**" for sample in map(_one_line, card["samples"])
@@ -112,10 +112,6 @@ def _render_curve(points: list[list[float]]) -> str:
 | nats/token | {" | ".join(f"{loss:.2f}" for loss in curve.values())} |
 
 """
-
-
-def _all_steps(plan: dict[str, Any]) -> int:
-    return math.ceil(plan["tokens"] / (plan["sequence_length"] * plan["batch_sequences"]))
 
 
 def _one_line(sample: dict[str, str]) -> dict[str, str]:
@@ -192,29 +188,17 @@ def sample_continuations(
     starts = np.flatnonzero(np.asarray(tokens) == tokenizer.bos_token_id)
     starts = starts[starts + PROMPT_TOKENS < len(tokens)]
     chosen = starts[np.linspace(0, len(starts) - 1, CONTINUATIONS).astype(int)] if len(starts) else []
+    generate: Any = cast(Any, model).generate
+    sampling = {"do_sample": True, "temperature": 0.8, "top_k": 50, "pad_token_id": tokenizer.pad_token_id}
     samples = []
     for start in chosen:
         prompt = torch.from_numpy(np.asarray(tokens[start : start + PROMPT_TOKENS], dtype=np.int64))[None]
+        prompt = prompt.to(model.device)
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(seed)
-            ids = (
-                cast(Any, model)
-                .generate(
-                    prompt.to(model.device),
-                    attention_mask=torch.ones_like(prompt).to(model.device),
-                    max_new_tokens=CONTINUATION_TOKENS,
-                    do_sample=True,
-                    temperature=0.8,
-                    top_k=50,
-                    pad_token_id=tokenizer.pad_token_id,
-                )[0]
-                .tolist()
+            found = generate(
+                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=CONTINUATION_TOKENS, **sampling
             )
-        decode = tokenizer.decode
-        samples.append(
-            {
-                "prompt": str(decode(ids[:PROMPT_TOKENS], skip_special_tokens=True)),
-                "continuation": str(decode(ids[PROMPT_TOKENS:], skip_special_tokens=True)),
-            }
-        )
+        parts = {"prompt": found[0][:PROMPT_TOKENS], "continuation": found[0][PROMPT_TOKENS:]}
+        samples.append({name: str(tokenizer.decode(ids, skip_special_tokens=True)) for name, ids in parts.items()})
     return samples

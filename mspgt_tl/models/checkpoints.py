@@ -7,7 +7,7 @@ is an error. No code from the folder is run unless that is asked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,18 +75,12 @@ def read_weights(
     check_folder(folder)
     if not find_weights(folder):
         raise ModelError(f"{folder} holds no weights: {' or '.join(WHOLE)} is needed.")
+    # Asked for so that misshapen tensors are reported like the others; they are refused below.
+    reporting: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    place: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
         with no_chatter():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                local_files_only=True,
-                trust_remote_code=trust_remote_code,
-                output_loading_info=True,
-                # Asked for so that misshapen tensors are reported like the others; they are refused below.
-                ignore_mismatched_sizes=True,
-            )
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **place, **reporting)
     except Exception as error:  # safetensors and pickle fail in many ways on damaged files
         if is_out_of_memory(error):
             raise
@@ -98,17 +92,15 @@ def read_weights(
 
 def judge_report(report: Mapping[str, Any], where: str) -> None:
     """Raise a `ModelError` if transformers' loading report names a tensor that did not find its place."""
-    problems = [
-        f"{len(names)} {kind} (such as {min(str(name) for name in names)})"
-        for kind, names in (
-            ("missing", report["missing_keys"]),
-            ("not of this architecture", report["unexpected_keys"]),
-            ("misshapen", report["mismatched_keys"]),
-        )
-        if names
-    ]
-    if problems or report["error_msgs"]:
-        raise ModelError(f"The weights in {where}. Tensors: {'; '.join([*problems, *report['error_msgs']])}.")
+    kinds = {"missing_keys": "missing", "unexpected_keys": "not of this architecture", "mismatched_keys": "misshapen"}
+    problems = [*_count({kind: report[key] for key, kind in kinds.items()}), *report["error_msgs"]]
+    if problems:
+        raise ModelError(f"The weights in {where}. Tensors: {'; '.join(problems)}.")
+
+
+def _count(kinds: Mapping[str, Collection[Any]]) -> list[str]:
+    """Return, for every kind of which there are any, how many names there are and the first of them."""
+    return [f"{len(names)} {kind}, such as {min(map(str, names))}" for kind, names in kinds.items() if names]
 
 
 def draw_weights(config: PretrainedConfig, *, seed: int, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -145,16 +137,8 @@ def refuse_changed(model: PreTrainedModel, name: str) -> None:
             f"'{name}' carries an adapter ({added[0]}), and the bare base is another model. Merge it first "
             "(merge_and_unload())."
         )
-    problems = [
-        f"{len(keys)} {kind}, such as {keys[0]}"
-        for kind, keys in (
-            ("too many", added),
-            ("missing", missing),
-            ("of another shape", sorted(key for key in found.keys() & described if found[key] != described[key])),
-        )
-        if keys
-    ]
-    if problems:
+    reshaped = [key for key in found.keys() & described if found[key] != described[key]]
+    if problems := _count({"too many": added, "missing": missing, "of another shape": reshaped}):
         raise ModelError(
             f"The parameters of '{name}' are not those of its configuration ({'; '.join(problems)}). Where layers or "
             "tokens were cut or added, say so in its config (num_hidden_layers, layer_types, vocab_size)."

@@ -17,17 +17,12 @@ from mspgt_tl.errors import ModelError
 
 ZOO = Path(__file__).parent / "zoo"
 _WEIGHTS = "model.safetensors"
-_CARD_FIELDS = {
-    "architecture": "name",
-    "namesake": "namesake",
-    "seed": "seed",
-    "tokens": "tokens_seen",
-    "validation_loss": "validation_loss",
-    "bigram_loss": "bigram_loss",
-    "unigram_loss": "unigram_loss",
-    "bits_per_byte": "bits_per_byte",
-    "parameters": "parameters",
-}
+_FIELDS = (
+    *("architecture", "namesake", "seed", "tokens", "validation_loss"),
+    *("bigram_loss", "unigram_loss", "bits_per_byte", "parameters"),
+)
+_ON_CARDS = {"architecture": "name", "tokens": "tokens_seen"}
+"""What cards call a field otherwise."""
 
 
 def find_embedded(name: str) -> tuple[Path, Path, dict[str, Any]] | None:
@@ -65,7 +60,7 @@ def list_embedded() -> list[dict[str, Any]]:
     for weights in ZOO.glob(f"*/{_WEIGHTS}"):
         card = _read_card(weights.parent)
         name = re.sub(r"@(seed|step)-", r"@\1:", weights.parent.name)
-        row = {"name": name, **{key: card.get(field) for key, field in _CARD_FIELDS.items()}}
+        row = {"name": name, **{field: card.get(_ON_CARDS.get(field, field)) for field in _FIELDS}}
         rows.append(row | {"bytes": weights.stat().st_size})
     return sorted(rows, key=lambda row: row["name"])
 

@@ -80,18 +80,18 @@ def _rope_type(parameters: dict[str, Any]) -> str:
     return parameters.get("rope_type") or parameters.get("type") or "default"
 
 
-def _rotary(config: PretrainedConfig, d_head: int, *, partial: bool = False) -> Settings:
-    """Return the rotary settings; `partial` says that the family rotates only a share of each head."""
+def _with_rotary(config: PretrainedConfig, settings: Settings, *, partial: bool = False) -> Settings:
+    """Return settings with those of the rotary embedding; a `partial` family rotates only a share of each head."""
     rope = config.rope_parameters
     kind, share = _rope_type(rope), rope.get("partial_rotary_factor") or 1.0
     if kind not in ("default", "llama3"):
         raise _refuse(config, f"Rotary scaling '{kind}'")
     if share != 1.0 and (not partial or kind != "default"):
         raise _refuse(config, f"A partial rotary embedding ({share} of each head)")
-    settings = {
+    settings = settings | {
         "positional_embedding_type": "rotary",
         "rotary_base": rope["rope_theta"],
-        "rotary_dim": int(d_head * share),
+        "rotary_dim": int(settings["d_head"] * share),
         "rotary_adjacent_pairs": False,
     }
     if kind == "llama3":
@@ -120,32 +120,32 @@ def _windows(config: PretrainedConfig, layer_types: list[str] | None) -> Setting
     }
 
 
-def _rms_gated(config: PretrainedConfig, activation: str) -> Settings:
-    """Return what Llama and its descendants share."""
-    d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+def _sizes(config: PretrainedConfig, activation: str) -> Settings:
+    """Return what all families share."""
     return {
         "n_layers": config.num_hidden_layers,
         "d_model": config.hidden_size,
         "n_heads": config.num_attention_heads,
-        "n_key_value_heads": config.num_key_value_heads,
-        "d_head": d_head,
-        "d_mlp": config.intermediate_size,
+        "d_head": config.hidden_size // config.num_attention_heads,
         "d_vocab": config.vocab_size,
         "n_ctx": config.max_position_embeddings,
-        "eps": config.rms_norm_eps,
         "act_fn": _activation(config, activation),
-        "normalization_type": "RMS",
-        "final_rms": True,
-        "gated_mlp": True,
     }
+
+
+def _rms_gated(config: PretrainedConfig, activation: str) -> Settings:
+    """Return what Llama and its descendants share."""
+    sizes = _sizes(config, activation) | {"n_key_value_heads": config.num_key_value_heads}
+    norm = {"eps": config.rms_norm_eps, "normalization_type": "RMS", "final_rms": True, "gated_mlp": True}
+    d_head = getattr(config, "head_dim", None) or sizes["d_head"]
+    return sizes | norm | {"d_head": d_head, "d_mlp": config.intermediate_size}
 
 
 def _llama(config: PretrainedConfig) -> Settings:
     if getattr(config, "mlp_bias", False):
         # TransformerLens adds the gated MLP's bias after the product, Llama before it.
         raise _refuse(config, "A bias in the gated MLP")
-    settings = _rms_gated(config, config.hidden_act)
-    return settings | _rotary(config, settings["d_head"])
+    return _with_rotary(config, _rms_gated(config, config.hidden_act))
 
 
 def _mistral(config: PretrainedConfig) -> Settings:
@@ -161,21 +161,22 @@ def _qwen3(config: PretrainedConfig) -> Settings:
 
 
 def _phi3(config: PretrainedConfig) -> Settings:
-    settings = _rms_gated(config, config.hidden_act)
-    return settings | _rotary(config, settings["d_head"], partial=True) | _windows(config, None)
+    return _with_rotary(config, _rms_gated(config, config.hidden_act), partial=True) | _windows(config, None)
+
+
+def _one_way(config: PretrainedConfig, activation: str) -> Settings:
+    """Return what the Gemmas share, which may also be built to look both ways."""
+    if getattr(config, "use_bidirectional_attention", None):
+        raise _refuse(config, "Bidirectional attention")
+    return _rms_gated(config, activation)
 
 
 def _gemma(config: PretrainedConfig) -> Settings:
-    if getattr(config, "use_bidirectional_attention", None):
-        raise _refuse(config, "Bidirectional attention")
-    settings = _rms_gated(config, config.hidden_act)
-    return settings | _rotary(config, settings["d_head"])
+    return _with_rotary(config, _one_way(config, config.hidden_act))
 
 
 def _gemma_2_and_3(config: PretrainedConfig) -> Settings:
-    if config.use_bidirectional_attention:
-        raise _refuse(config, "Bidirectional attention")
-    settings = _rms_gated(config, config.hidden_activation) | {
+    settings = _one_way(config, config.hidden_activation) | {
         "use_normalization_before_and_after": True,
         "attn_scale": config.query_pre_attn_scalar**0.5,
         # TransformerLens's mark for "no cap" is -1.
@@ -186,8 +187,7 @@ def _gemma_2_and_3(config: PretrainedConfig) -> Settings:
 
 
 def _gemma2(config: PretrainedConfig) -> Settings:
-    settings = _gemma_2_and_3(config)
-    return settings | _rotary(config, settings["d_head"])
+    return _with_rotary(config, _gemma_2_and_3(config))
 
 
 def _gemma3(config: PretrainedConfig) -> Settings:
@@ -207,18 +207,8 @@ def _gemma3(config: PretrainedConfig) -> Settings:
 
 def _layer_norm(config: PretrainedConfig, activation: str, eps: float, d_mlp: int | None) -> Settings:
     """Return what GPT-2 and its descendants share."""
-    return {
-        "n_layers": config.num_hidden_layers,
-        "d_model": config.hidden_size,
-        "n_heads": config.num_attention_heads,
-        "d_head": config.hidden_size // config.num_attention_heads,
-        "d_mlp": d_mlp or 4 * config.hidden_size,
-        "d_vocab": config.vocab_size,
-        "n_ctx": config.max_position_embeddings,
-        "eps": eps,
-        "act_fn": _activation(config, activation),
-        "normalization_type": "LN",
-    }
+    own = {"d_mlp": d_mlp or 4 * config.hidden_size, "eps": eps, "normalization_type": "LN"}
+    return _sizes(config, activation) | own
 
 
 def _gpt2(config: PretrainedConfig) -> Settings:
@@ -235,11 +225,7 @@ def _neox(config: PretrainedConfig) -> Settings:
     if not config.attention_bias:
         raise _refuse(config, "Attention without biases")
     settings = _layer_norm(config, config.hidden_act, config.layer_norm_eps, config.intermediate_size)
-    return (
-        settings
-        | _rotary(config, settings["d_head"], partial=True)
-        | {"parallel_attn_mlp": config.use_parallel_residual}
-    )
+    return _with_rotary(config, settings, partial=True) | {"parallel_attn_mlp": config.use_parallel_residual}
 
 
 def _phi(config: PretrainedConfig) -> Settings:
@@ -248,18 +234,14 @@ def _phi(config: PretrainedConfig) -> Settings:
     if config.num_key_value_heads != config.num_attention_heads:
         raise _refuse(config, "Grouped-query attention")
     settings = _layer_norm(config, config.hidden_act, config.layer_norm_eps, config.intermediate_size)
-    return settings | _rotary(config, settings["d_head"], partial=True) | {"parallel_attn_mlp": True}
+    return _with_rotary(config, settings, partial=True) | {"parallel_attn_mlp": True}
 
 
 def _restore_attention_biases(state: dict[str, Tensor], hf_model: PreTrainedModel, cfg: Any) -> None:
     """Put back the attention biases that TransformerLens's conversions of Llama-like models replace by zeros."""
     for layer, block in enumerate(hf_model.model.layers):
         attention, prefix = block.self_attn, f"blocks.{layer}.attn"
-        for projection, name in (
-            (attention.q_proj, "b_Q"),
-            (attention.k_proj, "_b_K"),
-            (attention.v_proj, "_b_V"),
-        ):
+        for projection, name in ((attention.q_proj, "b_Q"), (attention.k_proj, "_b_K"), (attention.v_proj, "_b_V")):
             if projection.bias is not None:
                 state[f"{prefix}.{name}"] = projection.bias.unflatten(0, (-1, cfg.d_head))
         if attention.o_proj.bias is not None:

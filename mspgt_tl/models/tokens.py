@@ -75,18 +75,15 @@ def pad(
         DataError: there is no row, or an empty one.
     """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     if not ids or not all(len(row) for row in ids):
         raise DataError("Rows of at least one id are needed to pad.")
     if side not in ("right", "left"):
         raise ConfigError(unknown_name("padding side", side, ("left", "right")))
-    width = max(len(row) for row in ids)
-    tokens = torch.full((len(ids), width), pad_id, dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for index, row in enumerate(ids):
-        span = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
-        tokens[index, span] = torch.tensor(row)
-        mask[index, span] = 1
+    rows = [torch.as_tensor(row, dtype=torch.long) for row in ids]
+    tokens = pad_sequence(rows, batch_first=True, padding_value=pad_id, padding_side=side)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
     return tokens, mask
 
 

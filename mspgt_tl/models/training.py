@@ -120,11 +120,7 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, seed: int
 
 
 def train(
-    run: TrainingRun,
-    *,
-    save_every: int = 100,
-    evaluate_every: int = 500,
-    progress: Progress | None = None,
+    run: TrainingRun, *, save_every: int = 100, evaluate_every: int = 500, progress: Progress | None = None
 ) -> Path:
     """Train `run.recipe` in `run.out`, resuming from the newest whole checkpoint there; write the model and its card.
 

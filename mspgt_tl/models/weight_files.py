@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from mspgt_tl.errors import ModelError
+from mspgt_tl.files import hash_file
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -60,20 +61,9 @@ def _find_shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def hash_weights(folder: Path) -> str:
-    """Return the sha256 of a checkpoint's weights.
-
-    For a single file it is the file's own; for shards, the hash of their hashes in the order of their names.
-    """
-    return hash_files(find_weights(folder))
-
-
 def hash_files(files: list[Path]) -> str:
-    """Return the sha256 of a file, or of several files' hashes."""
-    digests = []
-    for path in files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    """Return the sha256 of a file, or that of the hashes of several, such as shards, in their order."""
+    digests = [hash_file(path) for path in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
