@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
     import xarray as xr
 
 T = TypeVar("T")
-AXES, NAME, LONG_NAME = "axes", "name", "long_name"
+AXES, NAME, TOLD = "axes", "name", "told"
 
 
-def stored(*axes: str, name: str = "", long_name: str = "") -> dict[str, Any]:
-    """Return the metadata of a field that is stored as an array over these axes, by default under its own name."""
-    return {AXES: axes, NAME: name, LONG_NAME: long_name}
+def stored(*axes: str, name: str = "", **told: str) -> dict[str, Any]:
+    """Return the metadata of a field that is stored as an array over these axes, by default under its own name.
+
+    Args:
+        told: what the array says of itself: `long_name`, `units`.
+    """
+    return {AXES: axes, NAME: name, TOLD: told}
 
 
 def pack(value: Any) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any]]:
@@ -31,9 +36,17 @@ def pack(value: Any) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any]]:
         if AXES not in field.metadata:
             attributes[name] = json.dumps(found) if isinstance(found, tuple) else found
             continue
-        told = {LONG_NAME: field.metadata[LONG_NAME]} if field.metadata[LONG_NAME] else {}
-        variables[name] = (field.metadata[AXES], _as_array(found, str(field.type)), told)
+        variables[name] = (field.metadata[AXES], _as_array(found, str(field.type)), dict(field.metadata[TOLD]))
     return variables, attributes
+
+
+def pack_all(axis: str, values: Iterable[Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the variables of several values of one kind, stacked over an axis of their own."""
+    packed = [pack(value)[0] for value in values]
+    return {
+        name: ((axis, *axes), np.stack([one[name][1] for one in packed]), told)
+        for name, (axes, _, told) in packed[0].items()
+    }
 
 
 def unpack(kind: type[T], dataset: xr.Dataset, **given: Any) -> T:

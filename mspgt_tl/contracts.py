@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LAYER, GAP, FOLD, RESAMPLE, SIGNAL, TASK = "layer", "gap", "fold", "resample", "signal", "task"
-"""Axis names of every labelled array."""
+BOUND, SCALE, SET, SIGMA, CURVE, STEP, BETA = "bound", "scale_name", "set", "sigma", "curve", "step", "beta"
+"""Axis names of every labelled array; the second line's are the theory's."""
 
 TASKS = ("pos", "deprel", "ner", "srl")
 """Probe tasks: part of speech, dependency relation, named entities, semantic roles."""

@@ -23,15 +23,16 @@ Cost: one forward pass for the streams; a fit is `steps` × `batch` unembeddings
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mspgt_tl.codec import stored
 from mspgt_tl.config import HVibConfig
-from mspgt_tl.contracts import FROM_ABOVE, Progress
+from mspgt_tl.contracts import BETA, BOUND, FROM_ABOVE, SCALE, STEP, Progress
 from mspgt_tl.errors import ConfigError, DataError
 from mspgt_tl.stats import TAILS, bootstrap_counts
 from mspgt_tl.theory.streams import Split, split_texts, sum_by_text
@@ -144,18 +145,18 @@ class UnembeddingDecoder(nn.Module):
 class Bottleneck:
     """H-VIB at several weights, on held-out texts. Nats per token."""
 
-    betas: Float[np.ndarray, "weight"]
-    reconstruction: Float[np.ndarray, "weight"]
+    betas: Float[np.ndarray, "weight"] = field(metadata=stored(BETA, name=BETA))
+    reconstruction: Float[np.ndarray, "weight"] = field(metadata=stored(BETA, units="nats per token"))
     """Mean log p(y | z)."""
-    rates: Float[np.ndarray, "weight 3"]
+    rates: Float[np.ndarray, "weight 3"] = field(metadata=stored(BETA, SCALE, name="rate", units="nats per token"))
     """Mean KL of the global, intermediate and local scale."""
-    elbo: Float[np.ndarray, "weight"]
+    elbo: Float[np.ndarray, "weight"] = field(metadata=stored(BETA, units="nats per token"))
     """Reconstruction less all rates, whatever weight the fit used."""
-    elbo_interval: Float[np.ndarray, "2 weight"]
-    rate_interval: Float[np.ndarray, "2 weight 3"]
-    effective_beta: Float[np.ndarray, "step"]
+    elbo_interval: Float[np.ndarray, "2 weight"] = field(metadata=stored(BOUND, BETA))
+    rate_interval: Float[np.ndarray, "2 weight 3"] = field(metadata=stored(BOUND, BETA, SCALE))
+    effective_beta: Float[np.ndarray, "step"] = field(metadata=stored(STEP))
     """−ΔD/ΔR between neighbouring weights (eq. 22); nan where the rate did not fall."""
-    effective_interval: Float[np.ndarray, "2 step"]
+    effective_interval: Float[np.ndarray, "2 step"] = field(metadata=stored(BOUND, STEP))
     n: int
     """Tokens measured on."""
     reasons: tuple[str, ...]

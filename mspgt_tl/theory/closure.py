@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mspgt_tl.contracts import CausalModel, Progress
+from mspgt_tl.codec import stored
+from mspgt_tl.config import TheoryConfig
+from mspgt_tl.contracts import SET, SIGMA, CausalModel, Progress
 from mspgt_tl.errors import ConfigError, DataError
 from mspgt_tl.models.building import is_bridge
 from mspgt_tl.passes.batches import POSITIONS
@@ -25,7 +27,7 @@ from mspgt_tl.theory.texts import read_texts
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-SIGMAS = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.5, 1.0)
+SIGMAS = TheoryConfig.closure_sigmas
 TOLERANCE = 0.1
 """The expansion holds while measured over predicted KL is within so much of 1."""
 
@@ -34,29 +36,24 @@ TOLERANCE = 0.1
 class Closure:
     """Measured over predicted KL for sets of layers over σ."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = field(metadata=stored(SET, name=SET))
     layers: tuple[tuple[int, ...], ...]
-    sigmas: Float[np.ndarray, "sigma"]
-    measured: Float[np.ndarray, "set sigma"]
+    sigmas: Float[np.ndarray, "sigma"] = field(metadata=stored(SIGMA, name=SIGMA))
+    measured: Float[np.ndarray, "set sigma"] = field(metadata=stored(SET, SIGMA, units="nats per token"))
     """Mean KL, nats per data token."""
-    predicted: Float[np.ndarray, "set sigma"]
+    predicted: Float[np.ndarray, "set sigma"] = field(metadata=stored(SET, SIGMA, units="nats per token"))
     """½ σ² Σ s_l² tr F_l, nats per data token."""
-    error: Float[np.ndarray, "set sigma"]
+    ratio: Float[np.ndarray, "set sigma"] = field(metadata=stored(SET, SIGMA))
+    """Measured over predicted; nan where nothing is predicted."""
+    error: Float[np.ndarray, "set sigma"] = field(metadata=stored(SET, SIGMA))
     """Standard error of the ratio from the draws of noise and labels."""
-    exit_sigma: Float[np.ndarray, "set"]
+    exit_sigma: Float[np.ndarray, "set"] = field(metadata=stored(SET))
     """Where the ratio leaves 1 ± 0.1, interpolated in log σ; nan where `reasons` says why."""
     reasons: tuple[str, ...]
     """One for each set; empty where the exit is known."""
     dtype: str
     n_tokens: int
     seed: int
-
-    @property
-    def ratio(self) -> Float[np.ndarray, "set sigma"]:
-        """Measured over predicted; nan where nothing is predicted."""
-        return np.divide(
-            self.measured, self.predicted, out=np.full_like(self.measured, np.nan), where=self.predicted > 0
-        )
 
 
 def measure_closure(
@@ -93,19 +90,9 @@ def measure_closure(
     texts = read_texts(model, tokens)
     alone = range(int(model.cfg.n_layers)) if layers is None else layers
     every = {f"layer {layer}": (layer,) for layer in alone} | dict(sets or {})
-    effects = measure_noise(
-        model,
-        texts,
-        every,
-        sigmas,
-        units,
-        seed=seed,
-        draws=draws,
-        batch_positions=batch_positions,
-        progress=progress,
-        stage=stage,
-    )
-    fisher = measure_fisher(model, texts, seed=seed, samples=samples, batch_positions=batch_positions)
+    both: dict[str, Any] = {"seed": seed, "batch_positions": batch_positions}
+    effects = measure_noise(model, texts, every, sigmas, units, draws=draws, progress=progress, stage=stage, **both)
+    fisher = measure_fisher(model, texts, samples=samples, **both)
     return compare(effects, fisher, units, dtype=str(model.cfg.dtype).removeprefix("torch."))
 
 
@@ -132,6 +119,7 @@ def compare(effects: NoiseEffects, fisher: Fisher, units: Mapping[int, float], *
         sigmas=effects.sigmas,
         measured=measured,
         predicted=predicted,
+        ratio=ratio,
         error=error,
         exit_sigma=np.array([place for place, _ in found]),
         reasons=tuple(reason for _, reason in found),

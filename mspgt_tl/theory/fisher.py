@@ -22,14 +22,15 @@ Cost: one forward and `samples` backward passes to the first block's output, wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from einops import reduce
 
-from mspgt_tl.contracts import CausalModel, Progress, check_seed
+from mspgt_tl.codec import stored
+from mspgt_tl.contracts import BOUND, RESAMPLE, CausalModel, Progress, check_seed
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
 from mspgt_tl.passes.batches import POSITIONS
@@ -103,10 +104,10 @@ class Fisher:
 class Sensitivity:
     """A scale's summed sensitivity Σ_{l∈scale} s_l² tr F_l, in nats per token: twice its KL over σ²."""
 
-    value: float
-    interval: tuple[float, float]
+    value: float = field(metadata=stored(name="scale_sensitivity"))
+    interval: tuple[float, float] = field(metadata=stored(BOUND, name="scale_interval"))
     """95 % bootstrap interval over texts."""
-    resampled: Float[np.ndarray, "resample"]
+    resampled: Float[np.ndarray, "resample"] = field(metadata=stored(RESAMPLE, name="scale_resampled"))
 
 
 def fisher_trace(
@@ -207,11 +208,7 @@ def _keep(resid: Tensor, hook: Any, *, layer: int, into: dict[int, Tensor]) -> T
 
 
 def _draw_labels(
-    logits: Float[Tensor, "token vocab"],
-    batch: TokenBatch,
-    chosen: tuple[Tensor, ...],
-    seed: int,
-    first_id: int,
+    logits: Float[Tensor, "token vocab"], batch: TokenBatch, chosen: tuple[Tensor, ...], seed: int, first_id: int
 ) -> Int[Tensor, "token"]:
     """Draw one label a position from the model's own distribution, by counter-based uniforms and the inverse CDF."""
     import torch

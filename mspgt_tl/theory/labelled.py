@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mspgt_tl.contracts import FROM_ABOVE, GAP, LAYER, RESAMPLE
+from mspgt_tl.codec import pack, pack_all
+from mspgt_tl.contracts import BOUND, CURVE, FROM_ABOVE, GAP, LAYER, SCALE, SET, SIGMA
 from mspgt_tl.theory.closure import Closure
 from mspgt_tl.theory.fisher import Fisher, scale_sensitivity
 from mspgt_tl.theory.mutual_information import Information, slope_test
@@ -20,32 +21,29 @@ if TYPE_CHECKING:
 
     from mspgt_tl.theory.bottleneck import Bottleneck
 
-BOUND, SCALE, SET, SIGMA, CURVE, STEP, BETA = "bound", "scale_name", "set", "sigma", "curve", "step", "beta"
-"""Axis names beside those of the contracts."""
 ENDS = {BOUND: ["low", "high"]}
+
+
+def _dataset(variables: Mapping[str, Any], coords: Mapping[str, Any], **attributes: Any) -> xr.Dataset:
+    import xarray as xr
+
+    return xr.Dataset(variables, coords=coords, attrs=attributes)
 
 
 def label_scales(norms: Mapping[int, float], texts: Texts) -> xr.Dataset:
     """Return the activation unit of every layer."""
-    import xarray as xr
-
-    return xr.Dataset(
-        {"scale": (LAYER, np.array(list(norms.values())), {"long_name": "median of |h| / sqrt(d_model)"})},
-        coords={LAYER: list(norms)},
-        attrs={"tokens": int(texts.counts.sum()), "texts": len(texts)},
-    )
+    found = (LAYER, np.array(list(norms.values())), {"long_name": "median of |h| / sqrt(d_model)"})
+    return _dataset({"scale": found}, {LAYER: list(norms)}, tokens=int(texts.counts.sum()), texts=len(texts))
 
 
 def label_fisher(
     fisher: Fisher, norms: Mapping[int, float], blocks: Mapping[str, range], *, resamples: int
 ) -> xr.Dataset:
     """Return traces, sensitivities s² tr F by layer, and their sums by scale, with intervals."""
-    import xarray as xr
-
     squares = np.array([norms[layer] ** 2 for layer in range(len(norms))])
     interval = fisher.interval(resamples=resamples)
-    sums = {name: scale_sensitivity(fisher, list(b), norms, resamples=resamples) for name, b in blocks.items()}
-    return xr.Dataset(
+    sums = [scale_sensitivity(fisher, list(part), norms, resamples=resamples) for part in blocks.values()]
+    return _dataset(
         {
             "trace": (LAYER, fisher.trace, {"units": "nats per token and squared unit of the stream"}),
             "trace_interval": ((BOUND, LAYER), interval),
@@ -53,61 +51,41 @@ def label_fisher(
             "sensitivity_interval": ((BOUND, LAYER), squares * interval),
             "label_error": (LAYER, fisher.label_error),
             "left_out_trace": (LAYER, fisher.left_out.sum(axis=0) / fisher.counts.sum()),
-            "scale_sensitivity": (SCALE, np.array([found.value for found in sums.values()])),
-            "scale_interval": ((SCALE, BOUND), np.array([found.interval for found in sums.values()])),
-            "scale_resampled": ((SCALE, RESAMPLE), np.stack([found.resampled for found in sums.values()])),
+            **pack_all(SCALE, sums),
         },
-        coords={LAYER: np.arange(len(norms)), SCALE: list(sums), **ENDS},
-        attrs={
-            "tokens": int(fisher.counts.sum()),
-            "texts": len(fisher.counts),
-            "samples": len(fisher.sums),
-            "seed": fisher.seed,
-        },
+        {LAYER: np.arange(len(norms)), SCALE: list(blocks), **ENDS},
+        tokens=int(fisher.counts.sum()),
+        texts=len(fisher.counts),
+        samples=len(fisher.sums),
+        seed=fisher.seed,
     )
 
 
 def label_unmeasured(names: Sequence[str], sigmas: Sequence[float], dtype: str, reason: str) -> xr.Dataset:
     """Label a closure that was not measured: nan everywhere, and why."""
-    import xarray as xr
-
     empty = np.full((len(names), len(sigmas)), np.nan)
-    return xr.Dataset(
+    return _dataset(
         {
             **{name: ((SET, SIGMA), empty.copy()) for name in ("measured", "predicted", "ratio", "error")},
             "exit_sigma": (SET, empty[:, 0].copy()),
         },
-        coords={SET: list(names), SIGMA: list(sigmas)},
-        attrs={"dtype": dtype, "reasons": json.dumps([reason])},
+        {SET: list(names), SIGMA: list(sigmas)},
+        dtype=dtype,
+        reasons=json.dumps([reason]),
     )
 
 
 def label_closure(closure: Closure) -> xr.Dataset:
     """Return measured over predicted KL by set of layers and sigma."""
-    import xarray as xr
-
     # With one sigma there is no exit to look for.
     found = zip(closure.names, closure.reasons, strict=True) if len(closure.sigmas) > 1 else ()
     grouped: dict[str, list[str]] = {}
     for name, why in found:
         if why:
             grouped.setdefault(why, []).append(name)
-    return xr.Dataset(
-        {
-            "measured": ((SET, SIGMA), closure.measured, {"units": "nats per token"}),
-            "predicted": ((SET, SIGMA), closure.predicted, {"units": "nats per token"}),
-            "ratio": ((SET, SIGMA), closure.ratio),
-            "error": ((SET, SIGMA), closure.error),
-            "exit_sigma": (SET, closure.exit_sigma),
-        },
-        coords={SET: list(closure.names), SIGMA: closure.sigmas},
-        attrs={
-            "dtype": closure.dtype,
-            "tokens": closure.n_tokens,
-            "seed": closure.seed,
-            "reasons": json.dumps([f"No exit from closure for {', '.join(n)}: {why}." for why, n in grouped.items()]),
-        },
-    )
+    reasons = [f"No exit from closure for {', '.join(names)}: {why}." for why, names in grouped.items()]
+    told = {"dtype": closure.dtype, "tokens": closure.n_tokens, "seed": closure.seed, "reasons": json.dumps(reasons)}
+    return _dataset(pack(closure)[0], {}, **told)
 
 
 def label_information(
@@ -123,9 +101,8 @@ def label_information(
         found: V-information by readout.
         channel: the Gaussian channel's information by noise, with reasons for what is nan.
     """
-    import xarray as xr
-
-    unknown = np.full((2, len(next(iter(found.values())).value)), np.nan)
+    one = next(iter(found.values()))
+    unknown = np.full((2, len(one.value)), np.nan)
     curves: dict[str, tuple[np.ndarray, np.ndarray, Sequence[str]]] = {
         f"next token, {name} readout": (info.value, info.interval, info.reasons) for name, info in found.items()
     }
@@ -140,73 +117,34 @@ def label_information(
     reasons = [reason for _, _, parts in curves.values() for reason in parts]
     known = [name for name, (values, _, _) in curves.items() if np.isfinite(values).any()]
     reasons += dict.fromkeys(reason for name in known for reason in tests[name].reasons)
-    one = next(iter(found.values()))
-    return xr.Dataset(
+    return _dataset(
         {
             "information": ((CURVE, LAYER), np.stack([v for v, _, _ in curves.values()]), {"units": "nats per token"}),
             "interval": ((CURVE, BOUND, LAYER), np.stack([i for _, i, _ in curves.values()])),
-            "slope": ((CURVE, GAP), np.stack([t.slope for t in tests.values()])),
-            "jump": ((CURVE, GAP), np.stack([t.jump for t in tests.values()])),
-            "statistic": (CURVE, np.array([t.statistic for t in tests.values()])),
-            "elsewhere": (CURVE, np.array([t.elsewhere for t in tests.values()])),
-            "excess_interval": ((CURVE, BOUND), np.array([t.excess_interval for t in tests.values()])),
-            "p_value": (CURVE, np.array([t.p_value for t in tests.values()])),
-            "smallest_p": (CURVE, np.array([t.smallest_p for t in tests.values()])),
+            **pack_all(CURVE, tests.values()),
         },
-        coords={
-            CURVE: list(curves),
-            LAYER: np.arange(len(one.value)),
-            GAP: np.arange(1, len(one.value)),
-            **ENDS,
-        },
-        attrs={
-            "entropy": one.entropy,
-            "tokens": one.n,
-            "boundaries": list(boundaries) or "none",
-            "seed": seed,
-            "reasons": json.dumps(reasons),
-        },
+        {CURVE: list(curves), LAYER: np.arange(len(one.value)), GAP: np.arange(1, len(one.value)), **ENDS},
+        entropy=one.entropy,
+        tokens=one.n,
+        boundaries=list(boundaries) or "none",
+        seed=seed,
+        reasons=json.dumps(reasons),
     )
 
 
 def label_rates(found: RateDistortion, conditional: np.ndarray, test: RankTest | None, why: str) -> xr.Dataset:
     """Return rates, distortions and beta by set of layers, and their comparison with eq. 23's entropies."""
-    import xarray as xr
-
-    return xr.Dataset(
-        {
-            "rate": ((SET, SIGMA), found.rate, {"units": "nats per token"}),
-            "distortion": ((SET, SIGMA), found.distortion, {"units": "nats per token"}),
-            "distortion_interval": ((BOUND, SET, SIGMA), found.distortion_interval),
-            "beta": ((SET, STEP), found.beta),
-            "beta_interval": ((BOUND, SET, STEP), found.beta_interval),
-            "beta_sigma": (STEP, found.beta_sigmas),
-            "conditional_rate": (LAYER, conditional, {"units": "nats per token"}),
-        },
-        coords={SET: list(found.names), SIGMA: found.sigmas, LAYER: np.arange(len(conditional)), **ENDS},
-        attrs={
-            "operating_step": found.operating_step,
-            "rank_correlation": np.nan if test is None else test.correlation,
-            "rank_p_value": np.nan if test is None else test.p_value,
-            "reasons": json.dumps([why] if why else []),
-        },
+    return _dataset(
+        {**pack(found)[0], "conditional_rate": (LAYER, conditional, {"units": "nats per token"})},
+        {LAYER: np.arange(len(conditional)), **ENDS},
+        operating_step=found.operating_step,
+        rank_correlation=np.nan if test is None else test.correlation,
+        rank_p_value=np.nan if test is None else test.p_value,
+        reasons=json.dumps([why] if why else []),
     )
 
 
 def label_bottleneck(found: Bottleneck, width: int) -> xr.Dataset:
     """Return the H-VIB sweep."""
-    import xarray as xr
-
-    return xr.Dataset(
-        {
-            "reconstruction": (BETA, found.reconstruction, {"units": "nats per token"}),
-            "rate": ((BETA, SCALE), found.rates, {"units": "nats per token"}),
-            "rate_interval": ((BOUND, BETA, SCALE), found.rate_interval),
-            "elbo": (BETA, found.elbo, {"units": "nats per token"}),
-            "elbo_interval": ((BOUND, BETA), found.elbo_interval),
-            "effective_beta": (STEP, found.effective_beta),
-            "effective_interval": ((BOUND, STEP), found.effective_interval),
-        },
-        coords={BETA: found.betas, SCALE: list(FROM_ABOVE), **ENDS},
-        attrs={"tokens": found.n, "width": width, "seed": found.seed, "reasons": json.dumps(found.reasons)},
-    )
+    told = {"tokens": found.n, "width": width, "seed": found.seed, "reasons": json.dumps(found.reasons)}
+    return _dataset(pack(found)[0], {SCALE: list(FROM_ABOVE), **ENDS}, **told)

@@ -25,12 +25,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from mspgt_tl.contracts import Progress
+from mspgt_tl.codec import stored
+from mspgt_tl.contracts import BOUND, GAP, Progress
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
 from mspgt_tl.stats import TAILS, bootstrap_counts
 from mspgt_tl.theory.streams import Split, split_texts, sum_by_text
@@ -197,9 +198,8 @@ def _softmax(
             part = torch.from_numpy(order[start : start + batch])
             with torch.enable_grad():
                 logits = torch.baddbmm(bias, inputs[:, part], weight)
-                loss = torch.nn.functional.cross_entropy(
-                    logits.flatten(0, 1), targets[part].repeat(n_layers), reduction="sum"
-                )
+                wanted = targets[part].repeat(n_layers)
+                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum")
                 optimiser.zero_grad()
                 (loss / len(part)).backward()
             optimiser.step()
@@ -318,19 +318,19 @@ def spectrum(vectors: Float[np.ndarray, "token d_model"]) -> Float[np.ndarray, "
 class SlopeTest:
     """Whether information bends at boundaries more than elsewhere (prediction 1.2)."""
 
-    slope: Float[np.ndarray, "gap"]
+    slope: Float[np.ndarray, "gap"] = field(metadata=stored(GAP))
     """I(b) − I(b−1), nats per layer."""
-    jump: Float[np.ndarray, "gap"]
+    jump: Float[np.ndarray, "gap"] = field(metadata=stored(GAP))
     """|slope(b+1) − slope(b−1)|, nats per layer; nan at the first and the last gap, which lack a neighbour."""
-    statistic: float
+    statistic: float = field(metadata=stored())
     """Mean jump over the boundaries."""
-    elsewhere: float
+    elsewhere: float = field(metadata=stored())
     """Mean jump over the other gaps."""
-    excess_interval: tuple[float, float]
+    excess_interval: tuple[float, float] = field(metadata=stored(BOUND))
     """95 % bootstrap interval of `statistic - elsewhere`; nan without resamples. Noise lengthens jumps everywhere."""
-    p_value: float
+    p_value: float = field(metadata=stored())
     """Share of choices of as many gaps that jump as much; nan where `reasons` says why."""
-    smallest_p: float
+    smallest_p: float = field(metadata=stored())
     """The least that this test could give: 1 over the number of choices."""
     reasons: tuple[str, ...]
 

@@ -9,8 +9,9 @@ Cost: one forward pass from the disturbed block on, for every set of layers, σ 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,31 +103,16 @@ def measure_noise(
         with batches.fitting():
             runner, rows = _Batch(model, batch), batch.rows
             clean_loss[rows], predictions[rows] = runner.clean_loss, runner.predictions
-            for i, (layers, j, draw) in _conditions(sets, len(grid), draws):
-                hooks = noise_hooks(
-                    model,
-                    layers,
-                    float(grid[j]),
-                    seed=seed,
-                    sample_ids=(rows + draw * len(texts)).tolist(),
-                    positions=batch.positions(),
-                    unit=units,
-                )
+            for (i, layers), j, draw in product(enumerate(sets.values()), range(len(grid)), range(draws)):
+                ids = (rows + draw * len(texts)).tolist()
+                at: dict[str, Any] = {"sample_ids": ids, "positions": batch.positions(), "unit": units}
+                hooks = noise_hooks(model, layers, float(grid[j]), seed=seed, **at)
                 kl[i, j, draw, rows], loss[i, j, draw, rows] = runner.disturb(min(layers), hooks)
                 done += len(rows)
                 if progress:
                     progress(stage, min(done, work * len(texts)), work * len(texts))
     names, chosen = tuple(sets), tuple(tuple(layers) for layers in sets.values())
     return NoiseEffects(names, chosen, grid, kl, loss, clean_loss, texts.counts, predictions, seed)
-
-
-def _conditions(
-    sets: Mapping[str, Sequence[int]], n_sigmas: int, draws: int
-) -> Iterator[tuple[int, tuple[Sequence[int], int, int]]]:
-    for i, layers in enumerate(sets.values()):
-        for j in range(n_sigmas):
-            for draw in range(draws):
-                yield i, (layers, j, draw)
 
 
 class _Batch:

@@ -12,13 +12,15 @@ Cost: the rates, one forward pass for the covariances; the distortions, one for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import rankdata
 
+from mspgt_tl.codec import stored
+from mspgt_tl.contracts import BOUND, SET, SIGMA, STEP
 from mspgt_tl.errors import DataError
 from mspgt_tl.stats import TAILS, bootstrap_counts
 from mspgt_tl.theory.fisher import MIN_ROWS
@@ -36,18 +38,18 @@ OPERATING_SIGMA = 0.5
 class RateDistortion:
     """Rate, distortion and β of layers or sets of layers over σ."""
 
-    names: tuple[str, ...]
-    sigmas: Float[np.ndarray, "sigma"]
-    rate: Float[np.ndarray, "set sigma"]
+    names: tuple[str, ...] = field(metadata=stored(SET, name=SET))
+    sigmas: Float[np.ndarray, "sigma"] = field(metadata=stored(SIGMA, name=SIGMA))
+    rate: Float[np.ndarray, "set sigma"] = field(metadata=stored(SET, SIGMA, units="nats per token"))
     """Nats per token; falls with σ."""
-    distortion: Float[np.ndarray, "set sigma"]
+    distortion: Float[np.ndarray, "set sigma"] = field(metadata=stored(SET, SIGMA, units="nats per token"))
     """Loss increase, nats per scored token."""
-    distortion_interval: Float[np.ndarray, "2 set sigma"]
-    beta_sigmas: Float[np.ndarray, "step"]
+    distortion_interval: Float[np.ndarray, "2 set sigma"] = field(metadata=stored(BOUND, SET, SIGMA))
+    beta_sigmas: Float[np.ndarray, "step"] = field(metadata=stored(STEP, name="beta_sigma"))
     """Geometric mean of the two σ of each step."""
-    beta: Float[np.ndarray, "set step"]
+    beta: Float[np.ndarray, "set step"] = field(metadata=stored(SET, STEP))
     """−ΔD/ΔR, nats of loss per nat of rate."""
-    beta_interval: Float[np.ndarray, "2 set step"]
+    beta_interval: Float[np.ndarray, "2 set step"] = field(metadata=stored(BOUND, SET, STEP))
     """95 % bootstrap intervals over texts; the covariances are taken as known."""
 
     @property
@@ -77,15 +79,11 @@ def rate_distortion(
         raise DataError("β is a slope: noise of two sizes or more is needed.")
     if len(effects.counts) < MIN_ROWS:
         raise DataError(f"An interval needs {MIN_ROWS} texts or more, got {len(effects.counts)}.")
-    rates = np.array(
-        [
-            [
-                min(float(channel_information(eigenvalues[i], sigma * units[i])) for i in layers)
-                for sigma in effects.sigmas
-            ]
-            for layers in effects.layers
-        ]
-    )
+
+    def rate(layers: Sequence[int], sigma: float) -> float:
+        return min(float(channel_information(eigenvalues[i], sigma * units[i])) for i in layers)
+
+    rates = np.array([[rate(layers, sigma) for sigma in effects.sigmas] for layers in effects.layers])
     loss = effects.loss.mean(axis=2)
     weights = bootstrap_counts(loss.shape[-1], resamples, seed=effects.seed)
     scored = weights @ effects.predictions

@@ -30,10 +30,6 @@ class Streams:
     row: Int[np.ndarray, "token"]
     """Which text each token belongs to; rising."""
 
-    @property
-    def n_texts(self) -> int:
-        return int(self.row[-1]) + 1
-
 
 def collect_streams(
     model: CausalModel,
