@@ -62,28 +62,21 @@ __all__ = [
 _HOME = {
     "Boundaries": "boundaries",
     "DetectConfig": "config",
-    "Detection": "pipeline",
     "InterveneConfig": "config",
-    "Intervention": "pipeline",
     "MspgtError": "errors",
     "Positions": "interventions",
     "activation_units": "interventions",
-    "compare": "pipeline",
-    "detect": "pipeline",
     "disturbance_hooks": "interventions",
     "find_boundaries": "boundaries",
     "generate": "interventions",
-    "intervene": "pipeline",
     "list_embedded": "models.embedded",
     "load": "models.pretrained",
-    "load_intervention": "pipeline",
-    "load_run": "pipeline",
-    "measure": "pipeline",
     "measure_activations": "interventions",
     "next_token_effects": "interventions",
     "noise_hooks": "interventions",
     "sample_sentences": "corpora.grammar",
 }
+"""Where names are defined; the rest are the pipeline's."""
 
 
 _PARTS = (
@@ -111,9 +104,9 @@ def __getattr__(name: str) -> Any:
         return import_module(f"mspgt_tl.{name}")
     if name == "__version__":
         return version("mspgt-tl")
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'mspgt_tl' has no attribute '{name}'")
-    return getattr(import_module(f"mspgt_tl.{_HOME[name]}"), name)
+    return getattr(import_module(f"mspgt_tl.{_HOME.get(name, 'pipeline')}"), name)
 
 
 def __dir__() -> list[str]:

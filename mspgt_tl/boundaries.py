@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -314,9 +314,9 @@ def find_boundaries(
     p_values, contrast, threshold = _existence(shown, used, peaks, rule, seed, n_null, reasons)
     return Boundaries(
         boundaries=tuple(int(p) + 1 for p in peaks),
-        verdicts=tuple(_verdict(p, i, rule) for p, i in zip(p_values, place.intervals, strict=True)),
+        verdicts=tuple(_verdict(p, i, rule) for p, i in zip(p_values, place["intervals"], strict=True)),
         p_values=p_values,
-        **vars(place),
+        **place,
         fused=fused,
         normalised=shown,
         weights=used,
@@ -379,16 +379,6 @@ def _signals_left_out(
     return left_out
 
 
-@dataclass(frozen=True)
-class _Places:
-    intervals: np.ndarray
-    presence: np.ndarray
-    mode_mass: np.ndarray
-    near_ties: tuple[int | None, ...]
-    peak_counts: np.ndarray
-    peaks: np.ndarray
-
-
 def _bootstrap_places(
     peaks: np.ndarray,
     fused: np.ndarray,
@@ -398,19 +388,20 @@ def _bootstrap_places(
     rule: Rule,
     prominence: float,
     reasons: list[str],
-) -> _Places:
-    """Pick again in every resample and summarise where each boundary went.
+) -> dict[str, Any]:
+    """Pick again in every resample and return the fields of `Boundaries` that say where each boundary went.
 
     The interval asks where *this* boundary is: in each resample, the highest gap of its section. The published rule
     asks where the first and the second peak are, so its intervals also span rivals (docs/calibration.md).
     """
     n = len(peaks)
     intervals, presence, mode_mass = np.full((n, 2), np.nan), np.full(n, np.nan), np.full(n, np.nan)
+    told: dict[str, Any] = {"intervals": intervals, "presence": presence, "mode_mass": mode_mass}
     if resampled is None or not weights.any():
         if n:
             reasons.append("Intervals are nan: they need bootstrap resamples, and only curves were given.")
         none = np.full((0 if resampled is None else len(resampled), 2), np.nan)
-        return _Places(intervals, presence, mode_mass, (None,) * n, np.full(3, np.nan), none)
+        return told | {"near_ties": (None,) * n, "peak_counts": np.full(3, np.nan), "peaks": none}
     refused = np.einsum("s,rsg->rg", weights, scale_signals(resampled, gain))
     picked = pick_peaks_by_row(refused, prominence=prominence)
     counts = np.bincount(np.isfinite(picked).sum(axis=1), minlength=3) / len(picked)
@@ -432,7 +423,7 @@ def _bootstrap_places(
         else:
             drawn = found if rule == "paper" else local[:, i]
             intervals[i] = np.quantile(drawn, TAILS, method="inverted_cdf") + 1
-    return _Places(intervals, presence, mode_mass, tuple(rivals), counts, picked + 1)
+    return told | {"near_ties": tuple(rivals), "peak_counts": counts, "peaks": picked + 1}
 
 
 def _highest_by_section(peaks: np.ndarray, fused: np.ndarray, refused: np.ndarray) -> Int[np.ndarray, "resample peak"]:
@@ -466,13 +457,7 @@ def match_peaks(
 
 
 def _existence(
-    shown: np.ndarray,
-    weights: np.ndarray,
-    peaks: np.ndarray,
-    rule: Rule,
-    seed: int,
-    n_null: int,
-    reasons: list[str],
+    shown: np.ndarray, weights: np.ndarray, peaks: np.ndarray, rule: Rule, seed: int, n_null: int, reasons: list[str]
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return p-values, the contrast curve and its threshold; nan with a reason where the test has no ground."""
     n_gaps = shown.shape[1]

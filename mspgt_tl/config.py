@@ -75,11 +75,8 @@ class ProbeConfig:
     """Fixes starts, minibatches, the held-out trees, drawn non-arguments and control labels."""
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self,
-            *("hidden", "epochs", "max_steps", "batch", "patience", "min_items", "max_items", "repeats"),
-            "learning_rate",
-        )
+        _check_positive(self, "hidden", "epochs", "max_steps", "batch", "patience", "min_items", "max_items", "repeats")
+        _check_positive(self, "learning_rate")
         if self.weight_decay < 0:
             raise ConfigError(f"probe weight_decay must not be negative, got {self.weight_decay}.")
 
@@ -449,9 +446,9 @@ def full_names(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _current_names(settings: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     """Return settings of earlier versions, as stored plans hold them, under the names of today."""
-    names = (
-        {"sigmas": "levels", "scale": "unit", "scale_sentences": "unit_sentences"} if kind is InterveneConfig else {}
-    )
+    names: dict[str, str] = {}
+    if kind is InterveneConfig:
+        names = {"sigmas": "levels", "scale": "unit", "scale_sentences": "unit_sentences"}
     tables = {field.name: field.default_factory for field in dataclasses.fields(kind)}
     return {
         names.get(name, name): _current_names(value, tables[name])

@@ -1,15 +1,4 @@
-"""Every exception the package raises.
-
-MspgtError                     base: the command line prints it on one line and exits with code 2
-├── ConfigError                an option, a config file or an argument is not usable
-├── ModelError                 a model cannot be loaded, trained or run
-│   ├── UnknownModelError      the name is neither embedded, a folder, nor known to the hub
-│   └── ActivationError        a forward pass gave values that no statistic can use
-├── CorpusError                a text or treebank cannot be read or holds nothing usable
-├── StoreError                 a run folder is missing, damaged or belongs to another run
-├── WorkerError                a worker of a cluster died again and again
-└── DataError                  an array passed to a function has the wrong shape or values
-"""
+"""Every exception the package raises."""
 
 from __future__ import annotations
 
@@ -18,7 +7,7 @@ from collections.abc import Iterable
 
 
 class MspgtError(Exception):
-    """Base of every error the package raises on purpose.
+    """Base of every error the package raises on purpose: the command line prints it on one line and exits with code 2.
 
     Example:
         >>> import mspgt_tl

@@ -81,12 +81,7 @@ def weigh_evidence(
 
 
 def reweigh(
-    result: xr.Dataset,
-    *,
-    weights: Sequence[float | int] | None,
-    rule: Any,
-    prominence: float,
-    n_null: int = 2000,
+    result: xr.Dataset, *, weights: Sequence[float | int] | None, rule: Any, prominence: float, n_null: int = 2000
 ) -> xr.Dataset:
     """Return a labelled result with its signals fused anew; the audit belongs to the old boundaries and is left out.
 
@@ -153,12 +148,9 @@ def _found_variables(
     """Return every variable of the labelled result that follows from the boundaries."""
     fused = np.einsum("s,rsg->rg", found.weights, scale_signals(resampled, found.gain))
     simplex = weight_map(found.normalised, prominence=prominence)
-    active = found.weights > 0
-    band = (
-        null_band(found.normalised[active], found.weights[active], n_null=n_null, seed=found.seed)
-        if active.any()
-        else (np.nan,) * 2
-    )
+    active, band = found.weights > 0, (np.nan, np.nan)
+    if active.any():
+        band = null_band(found.normalised[active], found.weights[active], n_null=n_null, seed=found.seed)
     return {
         **pack(found)[0],
         **pack(simplex)[0],

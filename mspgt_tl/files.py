@@ -49,7 +49,9 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], Any]) -
     except OSError as error:
         raise refusal(path, error, needed=None if data is None else len(data)) from error
     finally:
-        _discard(partial)
+        # A folder that went read-only meanwhile cannot be tidied; the error that matters is on its way.
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return data
 
 
@@ -157,9 +159,3 @@ def _encode(content: bytes | str) -> bytes:
 def open_own(path: str, flags: int) -> int:
     """Open a file that is not a symbolic link."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-
-def _discard(partial: Path) -> None:
-    # A folder that went read-only meanwhile cannot be tidied; the error that matters is on its way.
-    with contextlib.suppress(OSError):
-        partial.unlink(missing_ok=True)

@@ -65,14 +65,9 @@ class _Accumulator:
         np.add.at(self.counts, batch.fold, counts.double().cpu().numpy())
         dropped = batch.is_token & ~batch.is_data
         early = torch.from_numpy(batch.fold < ENTROPY_FOLDS)
-        values = torch.stack(
-            [
-                torch.stack(_measures(resid, pattern, batch, dropped, early), dim=1)
-                for resid, pattern in zip(batch.resid, batch.pattern, strict=True)
-            ],
-            dim=1,
-        )
-        np.add.at(self.total, batch.fold, values.double().cpu().numpy())
+        layers = zip(batch.resid, batch.pattern, strict=True)
+        values = [torch.stack(_measures(*layer, batch, dropped, early), dim=1) for layer in layers]
+        np.add.at(self.total, batch.fold, torch.stack(values, dim=1).double().cpu().numpy())
 
     def sums(self) -> Mapping[str, np.ndarray]:
         return {"total": self.total, "counts": self.counts}

@@ -105,21 +105,21 @@ class PairedEffect:
     """Mean over those pairs."""
     value: float
     """Mean of the changed condition over the same pairs."""
-    change: float
+    change: float = NAN
     """Relative change of the mean, in per cent of the reference's size."""
-    change_low: float
-    change_high: float
+    change_low: float = NAN
+    change_high: float = NAN
     """95 % paired bootstrap interval of it."""
-    effect_size: float
+    effect_size: float = NAN
     """Cohen's d_z: the mean difference over the standard deviation of differences."""
-    effect_size_low: float
-    effect_size_high: float
-    t: float
-    t_p: float
+    effect_size_low: float = NAN
+    effect_size_high: float = NAN
+    t: float = NAN
+    t_p: float = NAN
     """Two-sided paired t-test (P)."""
-    permutation_p: float
+    permutation_p: float = NAN
     """Two-sided sign-flip permutation test of the mean difference (N)."""
-    reason: str | None
+    reason: str | None = None
     """Why something is missing; None when nothing is."""
 
 
@@ -144,15 +144,12 @@ def paired_effect(
     both = np.isfinite(reference) & np.isfinite(changed)
     before, after = reference[both], changed[both]
     difference, n = after - before, int(both.sum())
-    nothing = dict.fromkeys(
-        ("change", "change_low", "change_high", "effect_size", "effect_size_low", "effect_size_high"), NAN
-    ) | dict.fromkeys(("t", "t_p", "permutation_p"), NAN)
     if n < 2:
         mean = (float(before.mean()), float(after.mean())) if n else (NAN, NAN)
-        return PairedEffect(n, *mean, **nothing, reason=f"{n} pairs have both values; two are needed.")
+        return PairedEffect(n, *mean, reason=f"{n} pairs have both values; two are needed.")
     counts = bootstrap_counts(n, resamples, seed=seed)
     means = counts @ np.stack([before, after, difference, difference**2], axis=1) / n
-    found, reasons = dict(nothing), list[str]()
+    found, reasons = dict[str, float](), list[str]()
     middle = float(before.mean())
     if middle != 0:
         found["change"] = 100 * float(difference.mean()) / abs(middle)

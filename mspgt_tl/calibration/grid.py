@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -57,10 +57,6 @@ class Cell:
     """Fields of `Nuisances`; `"random"` as an onset, end or rival draws a gap, a name takes another field's value."""
     model: str = ""
     """Embedded model, or folder, of the real kinds and of spike-ins."""
-
-    def plain(self) -> dict[str, Any]:
-        """Return the cell as plain values."""
-        return asdict(self)
 
     @property
     def is_null(self) -> bool:
@@ -192,17 +188,8 @@ def _power_cells(cases: int) -> list[Cell]:
     }
     for label, options in conditions.items():
         cells += [Cell(f"{label}, strength {s:g}", "planted", cases, strength=s, **options) for s in (0.5, 1.0)]
-    cells.append(
-        Cell(
-            "3 gaps apart, 24 blocks, jitter 0.1",
-            "planted",
-            cases,
-            n_layers=24,
-            places="close",
-            nuisances={"jitter": 0.1},
-        )
-    )
-    return cells
+    near: dict[str, Any] = {"places": "close", "nuisances": {"jitter": 0.1}}
+    return [*cells, Cell("3 gaps apart, 24 blocks, jitter 0.1", "planted", cases, n_layers=24, **near)]
 
 
 def case_seed(seed: int, cell: Cell, index: int) -> int:

@@ -18,11 +18,12 @@ def render_tables(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     identity, effort = manifest["identity"], manifest["identity"]["effort"]
     cells = table.drop_duplicates("cell")
     whole = cells[cells["group"].isin(["no boundary", "planted"])]
-    states = [target.state for target in check_targets(table)]
+    targets = check_targets(table)
+    states = [target.state for target in targets]
     missed = [
         f"- {t.what}, {t.cell}: {100 * t.value:.1f} % [{100 * t.low:.0f}, {100 * t.high:.0f}], "
         f"limit {100 * t.limit:.0f} %"
-        for t in check_targets(table)
+        for t in targets
         if t.state == "missed"
     ]
     parts = [

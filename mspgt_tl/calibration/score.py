@@ -41,10 +41,8 @@ def judge(claims: Sequence[Claim], planted: Sequence[int], rivals: Sequence[int]
     for gap in planted:
         nearest = np.abs(places - gap).min() if len(places) else np.nan
         errors.append(float(nearest) if nearest <= WITHIN else np.nan)
-    known = [*planted, *rivals]
-    false = sum(all(abs(claim.gap - gap) > WITHIN for gap in known) for claim in claims)
-    tested = [c for c in claims if c.interval is not None and all(abs(c.gap - r) > WITHIN for r in rivals)]
-    intervals = [claim.interval for claim in tested if claim.interval is not None]
+    false = sum(all(abs(claim.gap - gap) > WITHIN for gap in (*planted, *rivals)) for claim in claims)
+    intervals = [c.interval for c in claims if c.interval and all(abs(c.gap - gap) > WITHIN for gap in rivals)]
     return Outcome(
         len(claims),
         false,

@@ -42,8 +42,7 @@ class Row:
 
     def plain(self) -> dict[str, Any]:
         """Return the row as one flat mapping."""
-        flat = {name: getattr(self, name) for name in ("cell", "group", "detector", "cases", "wanted", "strength")}
-        flat["n_layers"] = self.n_layers
+        flat = {name: value for name, value in vars(self).items() if name != "score"}
         for name in RATES:
             rate: Rate = getattr(self.score, name)
             flat |= {name: rate.value, f"{name}_error": rate.error, f"{name}_low": rate.low, f"{name}_high": rate.high}
@@ -111,10 +110,8 @@ def to_markdown(table: pd.DataFrame, group: str) -> str:
             cases = f"{rows['cases'].max()} of {rows['wanted'].max()}"
             lines.append(_line(str(cell), cases, *(_share(by.loc[name], "alarms") for name in detectors)))
         return "\n".join(lines) + "\n"
-    lines = [
-        _line("planted", "cases", "found ±1", "exact", "mean error", "any false", "coverage", "width", *detectors[1:])
-    ]
-    lines.append(_line(*["---"] * (8 + len(detectors) - 1)))
+    columns = ("planted", "cases", "found ±1", "exact", "mean error", "any false", "coverage", "width")
+    lines = [_line(*columns, *detectors[1:]), _line(*["---"] * (len(columns) + len(detectors) - 1))]
     for cell, rows in part.groupby("cell", sort=False):
         by = rows.set_index("detector")
         own: Any = by.loc[OURS]

@@ -252,7 +252,7 @@ def _turn(item: tuple[Cell, range]) -> float:
 
 def stage_name(cell: Cell, chunk: range) -> str:
     """Return the stage that holds these cases; it changes with anything in the cell but their number."""
-    plain = {name: value for name, value in cell.plain().items() if name != "cases"}
+    plain = {name: value for name, value in to_plain(cell).items() if name != "cases"}
     return f"cases-{hash_plain(plain)[:10]}-{chunk.start}-{chunk.stop}"
 
 
