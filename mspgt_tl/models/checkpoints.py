@@ -100,7 +100,7 @@ def judge_report(report: Mapping[str, Any], where: str) -> None:
 
 def _count(kinds: Mapping[str, Collection[Any]]) -> list[str]:
     """Return, for every kind of which there are any, how many names there are and the first of them."""
-    return [f"{len(names)} {kind}, such as {min(map(str, names))}" for kind, names in kinds.items() if names]
+    return [f"{len(names)} {kind} (such as {min(map(str, names))})" for kind, names in kinds.items() if names]
 
 
 def draw_weights(config: PretrainedConfig, *, seed: int, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -140,7 +140,7 @@ def refuse_changed(model: PreTrainedModel, name: str) -> None:
     reshaped = [key for key in found.keys() & described if found[key] != described[key]]
     if problems := _count({"too many": added, "missing": missing, "of another shape": reshaped}):
         raise ModelError(
-            f"The parameters of '{name}' are not those of its configuration ({'; '.join(problems)}). Where layers or "
+            f"The parameters of '{name}' are not those of its configuration: {'; '.join(problems)}. Where layers or "
             "tokens were cut or added, say so in its config (num_hidden_layers, layer_types, vocab_size)."
         )
 

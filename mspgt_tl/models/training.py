@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,18 +77,10 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
 def encode_corpus(run: Run, name: str, path: Path, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
     """Encode every paragraph as `<s> … </s>`, concatenated, kept in the run and read back from there next time."""
     if not run.has(name):
-        eos, chunks, batch = tokenizer.eos_token_id, [], []
-
-        def flush() -> None:
+        chunks, texts = [], read_paragraphs(path)
+        while batch := list(islice(texts, 2000)):
             for ids in tokenizer(batch, add_special_tokens=True)["input_ids"]:
-                chunks.append(np.array([*ids, eos], dtype=np.uint16))
-            batch.clear()
-
-        for text in read_paragraphs(path):
-            batch.append(text)
-            if len(batch) == 2000:
-                flush()
-        flush()
+                chunks.append(np.array([*ids, tokenizer.eos_token_id], dtype=np.uint16))
         file = BytesIO()
         np.save(file, np.concatenate(chunks))
         run.keep(name, file.getvalue())

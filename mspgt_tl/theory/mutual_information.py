@@ -369,12 +369,11 @@ def slope_test(
     statistic = jump[np.array(inside) - 1].mean()
     rest = [gap for gap in known if gap not in inside]
     interval = (np.nan, np.nan) if resampled is None else _excess_interval(resampled, inside, rest)
-    count = math.comb(len(known), len(inside))
-    choices = list(itertools.combinations(known, len(inside))) if count <= MAX_SUBSETS else None
-    if choices is None:
+    if math.comb(len(known), len(inside)) <= MAX_SUBSETS:
+        choices = list(itertools.combinations(known, len(inside)))
+    else:
         rng = np.random.default_rng([seed, 7])
-        choices = [tuple(rng.choice(known, len(inside), replace=False)) for _ in range(MAX_SUBSETS)]
-        choices.append(tuple(inside))
+        choices = [tuple(inside), *(tuple(rng.choice(known, len(inside), replace=False)) for _ in range(MAX_SUBSETS))]
     null = jump[np.array(choices) - 1].mean(axis=1)
     p_value = float((null >= statistic - 1e-12).mean())
     smallest = 1 / len(choices)
