@@ -8,6 +8,8 @@ and pre-tokenizers that it does not tell apart. A `tokenizer.json` beside the fi
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,7 +58,8 @@ def read_gguf_weights(path: Path, config: PretrainedConfig, dtype: torch.dtype) 
     from transformers import AutoModelForCausalLM
 
     def read() -> Any:
-        with no_chatter():
+        # Its bar over the tensors is no progress bar of transformers, which `no_chatter` keeps quiet.
+        with no_chatter(), redirect_stderr(StringIO()):
             return AutoModelForCausalLM.from_pretrained(
                 path.parent,
                 gguf_file=path.name,

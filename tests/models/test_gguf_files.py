@@ -128,6 +128,14 @@ def test_quantised_weights_are_dequantised(tiny_folder, tmp_path):
     assert 1e-4 < apart < 0.5
 
 
+def test_reading_says_nothing(tiny_folder, tmp_path, capsys):
+    """No bar of another library among our own lines."""
+    write_gguf(tmp_path / "model.gguf", "llama", tiny_folder)
+    capsys.readouterr()
+    load(tmp_path / "model.gguf")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_tokenizer_beside_the_file_goes_first(tiny_folder, tmp_path):
     write_gguf(tmp_path / "model.gguf", "llama", tiny_folder, pre="unheard-of")
     with pytest.raises(ModelError, match=r"splits text by 'unheard-of'.*tokenizer.json"):
