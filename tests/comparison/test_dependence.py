@@ -15,6 +15,8 @@ from scipy.stats import spearmanr
 from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.comparison.dependence import (
     Observed,
+    _place,
+    _resize,
     compare_corpora,
     read_boundary,
     recurrence_p,
@@ -301,3 +303,16 @@ def test_gaps_of_another_depth_go_to_the_nearest_one() -> None:
         )
         rows = found.recurrence
         assert rows[rows["model"] == "ada"]["near"].tolist() == [near]
+
+
+def test_curves_are_read_at_relative_depths() -> None:
+    """A curve that is its own relative depth stays that with fewer gaps; one of as many gaps is left alone."""
+    depth = np.arange(1, 30) / 30
+    np.testing.assert_allclose(_resize(np.stack([depth, 2 * depth]), 11), np.outer([1, 2], np.arange(1, 12) / 12))
+    np.testing.assert_array_equal(_resize(depth, 29), depth)
+
+
+@pytest.mark.parametrize(("gap", "place"), [(1, 1), (15, 6), (29, 11)])
+def test_places_in_another_model_are_gaps_of_it(gap: int, place: int) -> None:
+    """The nearest in relative depth, from the first gap to the last: 1, 15 and 29 of 30 blocks in 12."""
+    assert _place(gap, 30, 12) == place
