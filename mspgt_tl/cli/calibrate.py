@@ -11,8 +11,8 @@ import typer
 
 from mspgt_tl.cli.console import app, out, resumable
 from mspgt_tl.cli.format import make_table, number, span
-from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
-from mspgt_tl.cli.parallel import BackendOption, JobsOption, RayAddressOption, ShardOption, read_shard, read_workers
+from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder, grouped
+from mspgt_tl.cli.parallel import JobsOption, ParallelOptions
 from mspgt_tl.cli.results import Summary, prints, show
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     mspgt calibrate --grid quick --judge-only --json
     """,
 )
+@grouped
 def calibrate(
+    *,
     grid: Annotated[
         str, typer.Option(help="full, pretrained (models like pretrained ones and spike-ins), or quick.")
     ] = "full",
@@ -37,9 +39,7 @@ def calibrate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every case.")] = 0,
     jobs: JobsOption = 2,
-    backend: BackendOption = None,
-    ray_address: RayAddressOption = None,
-    shard: ShardOption = None,
+    parallel: ParallelOptions,
     model: Annotated[
         str, typer.Option(help="Embedded model: its shuffles and random twins are nulls.")
     ] = "llama2-mini",
@@ -59,7 +59,7 @@ def calibrate(
 
     if docs is not None and not docs.is_file():
         raise StoreError(f"{docs} is no page to put tables into.")
-    workers, part = read_workers(jobs, backend, ray_address), read_shard(shard, force=force)
+    workers, part = parallel.read(jobs, force=force)
     folder = choose_folder(out_folder, Path("runs") / f"calibration-{grid}", force=force)
     common: dict[str, Any] = {"out": folder, "seed": seed, "workers": workers, "model": model, "progress": True}
     with resumable(folder, given=folder):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mspgt_tl.cli.console import app, mark, out, parse_numbers
 from mspgt_tl.cli.format import MISSING, make_table, number, span
 from mspgt_tl.cli.options import (
@@ -20,6 +18,7 @@ from mspgt_tl.cli.options import (
     RunOptions,
     SentencesOption,
     grouped,
+    option,
 )
 from mspgt_tl.cli.results import Summary, prints, say, show
 
@@ -46,71 +45,36 @@ def detect(
     corpus: CorpusOption = None,
     treebank: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder with a train and a dev CoNLL-U file, or TRAIN,DEV.",
-            show_default="generated",
-            rich_help_panel=DATA,
+        option(
+            DATA, "Folder with a train and a dev CoNLL-U file, or TRAIN,DEV.", default="generated", metavar="FOLDER"
         ),
     ] = None,
     sentences: SentencesOption = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Keep the good rest of a malformed treebank.", rich_help_panel=DATA)
-    ] = False,
+    skip_bad: Annotated[bool, option(DATA, "Keep the good rest of a malformed treebank.", "--skip-bad")] = False,
     tasks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Probe tasks, separated by commas.",
-            show_default="pos,deprel,ner,srl",
-            rich_help_panel=DATA,
-        ),
+        str | None, option(DATA, "Probe tasks, separated by commas.", default="pos,deprel,ner,srl", metavar="NAMES")
     ] = None,
     run: RunOptions,
     weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBERS",
-            help="Fusion weights of cka,probe,attention_jsd.",
-            show_default="1,1,1",
-            rich_help_panel=WORK,
-        ),
+        str | None, option(WORK, "Fusion weights of cka,probe,attention_jsd.", default="1,1,1", metavar="NUMBERS")
     ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(help="mspgt, or paper for the published rule alone.", show_default="mspgt", rich_help_panel=WORK),
-    ] = None,
+    rule: Annotated[str | None, option(WORK, "mspgt, or paper for the published rule alone.", default="mspgt")] = None,
     null: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NULL",
-            help="Model null to run as well: random:SEED, labels, tokens. Repeatable.",
-            rich_help_panel=WORK,
-        ),
+        option(WORK, "Model null to run as well: random:SEED, labels, tokens. Repeatable.", metavar="NULL"),
     ] = None,
     rivals: Annotated[
-        bool,
-        typer.Option(
-            "--rivals",
-            help="Also say where other readings of depth put boundaries, on the same pass.",
-            rich_help_panel=WORK,
-        ),
+        bool, option(WORK, "Also say where other readings of depth put boundaries, on the same pass.", "--rivals")
     ] = False,
-    max_length: Annotated[
-        int | None,
-        typer.Option(min=4, help="Tokens a sentence is cut to.", show_default="128", rich_help_panel=WORK),
-    ] = None,
-    batch_positions: Annotated[
-        int | None,
-        typer.Option(min=1, help="Positions per forward pass.", show_default="2048", rich_help_panel=WORK),
-    ] = None,
+    max_length: Annotated[int | None, option(WORK, "Tokens a sentence is cut to.", default="128", min=4)] = None,
+    batch_positions: Annotated[int | None, option(WORK, "Positions per forward pass.", default="2048", min=1)] = None,
     memory: Annotated[
         str | None,
-        typer.Option(
+        option(
+            WORK,
+            "Memory for words' vectors and probes, such as 8GB; with less, vectors lie in a file meanwhile.",
+            default="a quarter of the machine's",
             metavar="SIZE",
-            help="Memory for words' vectors and probes, such as 8GB; with less, vectors lie in a file meanwhile.",
-            show_default="a quarter of the machine's",
-            rich_help_panel=WORK,
         ),
     ] = None,
     loading: LoadingOptions,

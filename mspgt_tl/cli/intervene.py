@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mspgt_tl.cli.console import app, out, parse_numbers
 from mspgt_tl.cli.format import MISSING, make_table, number, span
 from mspgt_tl.cli.options import (
@@ -19,6 +17,7 @@ from mspgt_tl.cli.options import (
     RunOptions,
     ScalesOption,
     grouped,
+    option,
 )
 from mspgt_tl.cli.results import Summary, prints, show
 
@@ -46,65 +45,45 @@ def intervene(
     scales: ScalesOption = None,
     run: RunOptions,
     dose: Annotated[
-        str | None,
-        typer.Option(
-            help="How a level becomes σ: per_layer, per_scale, exit_norm or kl.",
-            show_default="per_layer",
-            rich_help_panel=NOISE,
-        ),
+        str | None, option(NOISE, "How a level becomes σ: per_layer, per_scale, exit_norm or kl.", default="per_layer")
     ] = None,
     levels: Annotated[
         str | None,
-        typer.Option(
+        option(
+            NOISE,
+            "Levels of the dose: σ itself, or what exit_norm or kl is to reach.",
+            default="0.01,0.02,0.05,0.1,0.2,0.5",
             metavar="NUMBERS",
-            help="Levels of the dose: σ itself, or what exit_norm or kl is to reach.",
-            show_default="0.01,0.02,0.05,0.1,0.2,0.5",
-            rich_help_panel=NOISE,
         ),
     ] = None,
     level: Annotated[
         float | None,
-        typer.Option(
-            help="The one of them for other doses, controls and the confirmatory tests.",
-            show_default="0.1, or the middle one",
-            rich_help_panel=NOISE,
+        option(
+            NOISE,
+            "The one of them for other doses, controls and the confirmatory tests.",
+            default="0.1, or the middle one",
         ),
     ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(help="gaussian, covariance, resample or skip.", show_default="gaussian", rich_help_panel=NOISE),
-    ] = None,
+    kind: Annotated[str | None, option(NOISE, "gaussian, covariance, resample or skip.", default="gaussian")] = None,
     samples: Annotated[
-        int | None,
-        typer.Option(min=1, help="Prompts, each under all conditions.", show_default="1000", rich_help_panel=MEASURED),
+        int | None, option(MEASURED, "Prompts, each under all conditions.", default="1000", min=1)
     ] = None,
-    new_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tokens after each prompt.", show_default="80", rich_help_panel=MEASURED),
-    ] = None,
+    new_tokens: Annotated[int | None, option(MEASURED, "Tokens after each prompt.", default="80", min=1)] = None,
     metrics: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES", help="Text metrics, separated by commas.", show_default="all", rich_help_panel=MEASURED
-        ),
+        str | None, option(MEASURED, "Text metrics, separated by commas.", default="all", metavar="NAMES")
     ] = None,
     sbert: Annotated[
         str | None,
-        typer.Option(
+        option(
+            MEASURED,
+            "Embedding model: hub name, folder, or package:NAME for one in a package.",
+            default="sentence-transformers/all-MiniLM-L6-v2",
             metavar="MODEL",
-            help="Embedding model: hub name, folder, or package:NAME for one in a package.",
-            show_default="sentence-transformers/all-MiniLM-L6-v2",
-            rich_help_panel=MEASURED,
         ),
     ] = None,
     languagetool: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL",
-            help="A LanguageTool server.",
-            show_default="a local one, where it is installed",
-            rich_help_panel=MEASURED,
-        ),
+        option(MEASURED, "A LanguageTool server.", default="a local one, where it is installed", metavar="URL"),
     ] = None,
     loading: LoadingOptions,
     force: ForceFlag = False,

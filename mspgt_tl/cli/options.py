@@ -20,6 +20,12 @@ from mspgt_tl.store import MANIFEST, QUICK, allow_other_versions
 WORK, DATA, MODEL = "The run", "Text and trees", "Loading the model"
 """Panels that help groups options under."""
 
+
+def option(panel: str, told: str, *names: str, default: str | bool = True, **how: Any) -> Any:
+    """Return an option of a panel with its help; `default` is what help shows in place of None."""
+    return typer.Option(*names, help=told, show_default=default, rich_help_panel=panel, **how)
+
+
 ModelArgument = Annotated[
     str,
     typer.Argument(
@@ -32,35 +38,28 @@ ModelOrRunArgument = Annotated[
 ]
 CorpusOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="TEXT",
-        help="Text file, or a dataset: hf:NAME, hf:NAME@SPLIT#COLUMN.",
-        show_default="generated sentences",
-        rich_help_panel=DATA,
+    option(
+        DATA, "Text file, or a dataset: hf:NAME, hf:NAME@SPLIT#COLUMN.", default="generated sentences", metavar="TEXT"
     ),
 ]
-SentencesOption = Annotated[
-    int | None, typer.Option(min=1, help="Sentences of the text to use, in reading order.", rich_help_panel=DATA)
-]
+SentencesOption = Annotated[int | None, option(DATA, "Sentences of the text to use, in reading order.", min=1)]
 StudySetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. detect.sentences=1000. Repeatable."),
 ]
 ScalesOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        WORK,
+        "Blocks of each scale, such as 0-3,4-8,9-11; or thirds.",
+        default="cut at the detection's boundaries",
         metavar="RANGES",
-        help="Blocks of each scale, such as 0-3,4-8,9-11; or thirds.",
-        show_default="cut at the detection's boundaries",
-        rich_help_panel=WORK,
     ),
 ]
 ForceFlag = Annotated[
     bool,
-    typer.Option(
-        "--force",
-        help="Resume with other versions of the packages than the run began with; its manifest says so.",
-        rich_help_panel=WORK,
+    option(
+        WORK, "Resume with other versions of the packages than the run began with; its manifest says so.", "--force"
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON instead of tables.")]
@@ -72,36 +71,26 @@ class RunOptions:
 
     out_folder: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            WORK,
+            "Folder of the run; one that was stopped goes on there.",
             "--out",
+            default="runs/NAME-TIME",
             metavar="FOLDER",
-            help="Folder of the run; one that was stopped goes on there.",
-            show_default="runs/NAME-TIME",
-            rich_help_panel=WORK,
         ),
     ] = None
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file of settings.", rich_help_panel=WORK)
-    ] = None
+    config: Annotated[Path | None, option(WORK, "TOML file of settings.", metavar="FILE")] = None
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any other setting, such as epochs=5. Repeatable.",
-            rich_help_panel=WORK,
-        ),
+        option(WORK, "Any other setting, such as epochs=5. Repeatable.", "--set", metavar="NAME=VALUE"),
     ] = None
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of everything random.", show_default="0", rich_help_panel=WORK)
-    ] = None
+    seed: Annotated[int | None, option(WORK, "Seed of everything random.", default="0", min=0)] = None
     quick: Annotated[
         bool,
-        typer.Option(
+        option(
+            WORK,
+            "A first answer with little data, marked as such; the full run in the same --out takes over what it can.",
             "--quick",
-            help="A first answer with little data, marked as such; the full run in the same --out takes over what it "
-            "can.",
-            rich_help_panel=WORK,
         ),
     ] = False
 
@@ -125,29 +114,16 @@ class RunOptions:
 class LoadingOptions:
     """How a model is loaded."""
 
-    backend: Annotated[
-        str, typer.Option(help="hooked (HookedTransformer) or bridge (TransformerBridge).", rich_help_panel=MODEL)
-    ] = "hooked"
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu", rich_help_panel=MODEL)] = None
+    backend: Annotated[str, option(MODEL, "hooked (HookedTransformer) or bridge (TransformerBridge).")] = "hooked"
+    device: Annotated[str | None, option(MODEL, "cpu or cuda.", default="cpu")] = None
     dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32 or bfloat16.", show_default="float32 on the CPU, bfloat16 elsewhere", rich_help_panel=MODEL
-        ),
+        str | None, option(MODEL, "float32 or bfloat16.", default="float32 on the CPU, bfloat16 elsewhere")
     ] = None
     no_parity: Annotated[
-        bool,
-        typer.Option(
-            "--no-parity", help="Skip the comparison with the Hugging Face model after loading.", rich_help_panel=MODEL
-        ),
+        bool, option(MODEL, "Skip the comparison with the Hugging Face model after loading.", "--no-parity")
     ] = False
     trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code",
-            help="Run code that comes with the model; the manifest says so.",
-            rich_help_panel=MODEL,
-        ),
+        bool, option(MODEL, "Run code that comes with the model; the manifest says so.", "--trust-remote-code")
     ] = False
 
     def arguments(self) -> dict[str, Any]:
@@ -163,7 +139,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     options: list[inspect.Parameter] = []
     for name, one in said.items():
         inner = inspect.signature(groups[name], eval_str=True).parameters.values() if name in groups else [one]
-        options += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in inner]
+        options += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in inner]
 
     @wraps(command)
     def run(**given: Any) -> None:
@@ -173,7 +149,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     shown: Any = run
     shown.__signature__ = inspect.Signature(options)
-    shown.__annotations__ = {option.name: option.annotation for option in options}
+    shown.__annotations__ = {each.name: each.annotation for each in options}
     return run
 
 

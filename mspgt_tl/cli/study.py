@@ -10,8 +10,8 @@ import typer
 from mspgt_tl.cli.compare import read_pairs
 from mspgt_tl.cli.console import app, mark, out, parse_settings, resumable
 from mspgt_tl.cli.format import make_table, size
-from mspgt_tl.cli.options import ForceFlag, JsonFlag, StudySetOption, choose_folder
-from mspgt_tl.cli.parallel import BackendOption, JobsOption, RayAddressOption, ShardOption, read_shard, read_workers
+from mspgt_tl.cli.options import ForceFlag, JsonFlag, StudySetOption, choose_folder, grouped
+from mspgt_tl.cli.parallel import JobsOption, ParallelOptions
 from mspgt_tl.cli.results import print_json, say
 from mspgt_tl.progress import duration, telling
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     mspgt study study.toml --out runs/study --jobs 2
     """,
 )
+@grouped
 def study(
+    *,
     source: Annotated[
         str, typer.Argument(metavar="STUDY", help="A TOML file, or a study that comes along: miniature, paper, real.")
     ] = "miniature",
@@ -64,16 +66,14 @@ def study(
     ] = None,
     set_: StudySetOption = None,
     jobs: JobsOption = 1,
-    backend: BackendOption = None,
-    ray_address: RayAddressOption = None,
-    shard: ShardOption = None,
+    parallel: ParallelOptions,
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a whole study: all its models on all its corpora, noise, theory, predictions, and one report."""
     from mspgt_tl.study import estimate_study, load_study, read_study, run_study, write_study_report
 
-    workers, part = read_workers(jobs, backend, ray_address), read_shard(shard, force=force)
+    workers, part = parallel.read(jobs, force=force)
     default = Path("runs") / f"study-{Path(source).stem}{'-quick' if quick else ''}"
     folder = choose_folder(out_folder, default, force=force)
     if report_only:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from mspgt_tl.cli.console import app, out
 from mspgt_tl.cli.format import make_table
 from mspgt_tl.cli.options import (
@@ -20,6 +18,7 @@ from mspgt_tl.cli.options import (
     ScalesOption,
     SentencesOption,
     grouped,
+    option,
 )
 from mspgt_tl.cli.results import Summary, prints, say, show
 
@@ -45,11 +44,11 @@ def theory(
     loading: LoadingOptions,
     budget: Annotated[
         str | None,
-        typer.Option(
+        option(
+            WORK,
+            "Take fewer draws, layers and sentences, to finish in about this time, such as 10min.",
+            default="as the settings say",
             metavar="TIME",
-            help="Take fewer draws, layers and sentences, to finish in about this time, such as 10min.",
-            show_default="as the settings say",
-            rich_help_panel=WORK,
         ),
     ] = None,
     force: ForceFlag = False,

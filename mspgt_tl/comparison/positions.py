@@ -52,13 +52,13 @@ class Located:
     family: str
     architecture: str
     n_layers: int
-    gaps: Float[np.ndarray, "2"]
+    gaps: Float[np.ndarray, "2"] = field(default_factory=lambda: np.full(2, math.nan))
     """Absolute positions, in 1 … n_layers-1."""
-    intervals: Float[np.ndarray, "2 2"]
+    intervals: Float[np.ndarray, "2 2"] = field(default_factory=lambda: np.full((2, 2), math.nan))
     """95 % bootstrap intervals over text, in gaps."""
-    verdicts: tuple[str, str]
+    verdicts: tuple[str, str] = ("", "")
     """As the detection gave them; empty where there is no such boundary."""
-    draws: Float[np.ndarray, "resample 2"]
+    draws: Float[np.ndarray, "resample 2"] = field(default_factory=lambda: np.empty((0, 2)))
     """Gaps in every bootstrap resample, nan where it had no such peak; no rows where nothing was resampled."""
     reason: str | None = None
     random_weights: bool = False
@@ -81,13 +81,9 @@ class Located:
         """Return the model with its positions taken away unless they count."""
         if count == "found" or self.exists or self.reason:
             return self
-        return replace(
-            self,
-            gaps=np.full(2, math.nan),
-            intervals=np.full((2, 2), math.nan),
-            draws=np.empty((0, 2)),
-            reason=f"its boundaries are not supported by a test of existence ({'; '.join(self.verdicts)})",
-        )
+        why = f"its boundaries are not supported by a test of existence ({'; '.join(self.verdicts)})"
+        empty = Located(self.name, self.family, self.architecture, self.n_layers)
+        return replace(self, gaps=empty.gaps, intervals=empty.intervals, draws=empty.draws, reason=why)
 
 
 def locate(result: xr.Dataset, *, name: str, family: str, architecture: str) -> Located:
@@ -95,19 +91,10 @@ def locate(result: xr.Dataset, *, name: str, family: str, architecture: str) -> 
     found, n_layers = result["boundary"].to_numpy(), int(result.attrs["n_layers"])
     if len(found) != 2:
         few = "no boundary" if len(found) == 0 else f"one boundary, at gap {found[0]}, which may be either"
-        empty = np.full(2, math.nan), np.full((2, 2), math.nan), ("", ""), np.empty((0, 2))
-        return Located(name, family, architecture, n_layers, *empty, reason=few)
+        return Located(name, family, architecture, n_layers, reason=few)
     first, second = (str(verdict) for verdict in result["verdict"].to_numpy())
-    return Located(
-        name,
-        family,
-        architecture,
-        n_layers,
-        found.astype(np.float64),
-        result["interval"].to_numpy().astype(np.float64),
-        (first, second),
-        peak_draws(result),
-    )
+    gaps, intervals = found.astype(np.float64), result["interval"].to_numpy().astype(np.float64)
+    return Located(name, family, architecture, n_layers, gaps, intervals, (first, second), peak_draws(result))
 
 
 def read_runs(
@@ -203,16 +190,8 @@ def architecture_of(model: Mapping[str, Any]) -> str:
 
 def paper_models() -> tuple[Located, ...]:
     """Return Table 1 of the paper as located models; it has no draws and no interval by model."""
-    return tuple(
-        Located(
-            row["model"],
-            row["family"],
-            row["model"],
-            row["n_layers"],
-            np.array([row["b_LI"], row["b_IG"]], dtype=np.float64),
-            np.full((2, 2), math.nan),
-            (Published.ACCEPTED, Published.ACCEPTED),
-            np.empty((0, 2)),
-        )
-        for row in paper_tables()["boundaries"]
-    )
+    models = []
+    for row in paper_tables()["boundaries"]:
+        gaps, verdicts = np.array([row["b_LI"], row["b_IG"]], dtype=np.float64), (Published.ACCEPTED,) * 2
+        models.append(Located(row["model"], row["family"], row["model"], row["n_layers"], gaps, verdicts=verdicts))
+    return tuple(models)
