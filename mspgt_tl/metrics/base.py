@@ -14,16 +14,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from jaxtyping import Float
 
 from mspgt_tl.config import MetricConfig
 from mspgt_tl.contracts import CausalModel, Registry
 from mspgt_tl.errors import DataError
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 NAN = float("nan")
 Better = Literal["lower", "higher", "none"]

@@ -16,18 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from jaxtyping import Float
 
 from mspgt_tl.config import MetricConfig
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.escape import describe_error
 from mspgt_tl.metrics.base import METRICS, NAN, Better, MetricResult, Sample, TextMetric, missing_result, summarise
 from mspgt_tl.metrics.segmentation import find_sentences, find_words
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 DEFAULT_MODEL = MetricConfig.sbert
 _PACKAGE = "package:"

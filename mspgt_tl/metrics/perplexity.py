@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from mspgt_tl.config import MetricConfig
 from mspgt_tl.contracts import CausalModel
@@ -19,9 +20,6 @@ from mspgt_tl.errors import ConfigError
 from mspgt_tl.metrics.base import METRICS, NAN, Better, MetricResult, Sample, TextMetric, missing_result, summarise
 from mspgt_tl.models.pretrained import describe, encode
 from mspgt_tl.passes.batches import POSITIONS, Padded, padded_batches
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
 
 
 def continuation_losses(

@@ -24,10 +24,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mspgt_tl.codec import stored
@@ -36,9 +37,6 @@ from mspgt_tl.contracts import BETA, BOUND, FROM_ABOVE, SCALE, STEP, Progress
 from mspgt_tl.errors import ConfigError, DataError
 from mspgt_tl.stats import TAILS, bootstrap_counts
 from mspgt_tl.theory.streams import Split, split_texts, sum_by_text
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
 
 EVALUATION_DRAWS = 4
 LIMIT = 12.0

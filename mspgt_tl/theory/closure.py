@@ -10,9 +10,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from mspgt_tl.codec import stored
 from mspgt_tl.config import TheoryConfig
@@ -23,9 +24,6 @@ from mspgt_tl.passes.batches import POSITIONS
 from mspgt_tl.theory.fisher import Fisher, measure_fisher
 from mspgt_tl.theory.noise_effects import NoiseEffects, measure_noise
 from mspgt_tl.theory.texts import read_texts
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 SIGMAS = TheoryConfig.closure_sigmas
 TOLERANCE = 0.1

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import rankdata
 
 from mspgt_tl.codec import stored
@@ -26,9 +26,6 @@ from mspgt_tl.stats import TAILS, bootstrap_counts
 from mspgt_tl.theory.fisher import MIN_ROWS
 from mspgt_tl.theory.mutual_information import channel_information
 from mspgt_tl.theory.noise_effects import NoiseEffects
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 OPERATING_SIGMA = 0.5
 """Layers are compared at the step between two σ whose geometric mean is nearest to this."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from mspgt_tl.contracts import CausalModel, Progress
 from mspgt_tl.errors import DataError
@@ -14,9 +15,6 @@ from mspgt_tl.files import scratch_array
 from mspgt_tl.passes.batches import POSITIONS
 from mspgt_tl.passes.capture import capture
 from mspgt_tl.theory.texts import read_texts, text_batches
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
 
 
 @dataclass(frozen=True)
