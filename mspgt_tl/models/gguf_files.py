@@ -46,7 +46,7 @@ def read_gguf_config(path: Path) -> PretrainedConfig:
     from transformers import AutoConfig
 
     _inspect(path)
-    return _try(path, lambda: AutoConfig.from_pretrained(path.parent, gguf_file=path.name, **_LOCAL))
+    return _read(AutoConfig, path)
 
 
 def read_gguf_weights(path: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
@@ -57,22 +57,12 @@ def read_gguf_weights(path: Path, config: PretrainedConfig, dtype: torch.dtype) 
     """
     from transformers import AutoModelForCausalLM
 
-    def read() -> Any:
-        # Its bar over the tensors is no progress bar of transformers, which `no_chatter` keeps quiet.
-        with no_chatter(), redirect_stderr(StringIO()):
-            return AutoModelForCausalLM.from_pretrained(
-                path.parent,
-                gguf_file=path.name,
-                dtype=dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **_LOCAL,
-            )
-
-    model, report = _try(path, read)
+    options = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    # Its bar over the tensors is no progress bar of transformers, which `no_chatter` keeps quiet.
+    with no_chatter(), redirect_stderr(StringIO()):
+        model, report = _read(AutoModelForCausalLM, path, **options)
     judge_report(report, f"{path} do not fit its description")
-    tied = config.tie_word_embeddings
-    held, placed = len(_inspect(path).tensors), len(model.state_dict()) - tied
+    held, placed = len(_inspect(path).tensors), len(model.state_dict()) - config.tie_word_embeddings
     if held != placed:
         raise ModelError(f"{path} holds {held} tensors, of which transformers has a place for {placed}.")
     return model
@@ -96,7 +86,7 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
             f"{path} splits text by '{pre}', which is not known here ({', '.join(_PRE_TOKENIZERS)}). Put the model's "
             "tokenizer.json and tokenizer_config.json beside the file."
         )
-    tokenizer = _try(path, lambda: AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, **_LOCAL))
+    tokenizer = _read(AutoTokenizer, path)
     if kind == "gpt2":
         # transformers gives every byte-level tokenizer GPT-2's pattern.
         bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre not in _SPLITS)
@@ -105,9 +95,6 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         steps = [before[pre], bytewise] if pre in before else [bytewise]
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     return tokenizer
-
-
-_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def _inspect(path: Path) -> Any:
@@ -136,6 +123,12 @@ def _inspect(path: Path) -> Any:
 
 def _field(reader: Any, name: str) -> Any:
     return reader.fields[name].contents() if name in reader.fields else None
+
+
+def _read(kind: Any, path: Path, **options: Any) -> Any:
+    """Let a class of transformers read the file, and nothing beside it."""
+    local = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
+    return _try(path, lambda: kind.from_pretrained(path.parent, **local, **options))
 
 
 def _try(path: Path, read: Callable[[], T]) -> T:
