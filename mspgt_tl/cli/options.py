@@ -135,7 +135,7 @@ class LoadingOptions:
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take each field of a parameter that is a dataclass as an option, in the parameter's place."""
     said = inspect.signature(command, eval_str=True).parameters
-    groups = {name: one.annotation for name, one in said.items() if is_dataclass(one.annotation)}
+    groups: dict[str, Any] = {name: one.annotation for name, one in said.items() if is_dataclass(one.annotation)}
     options: list[inspect.Parameter] = []
     for name, one in said.items():
         inner = inspect.signature(groups[name], eval_str=True).parameters.values() if name in groups else [one]

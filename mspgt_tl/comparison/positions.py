@@ -192,6 +192,9 @@ def paper_models() -> tuple[Located, ...]:
     """Return Table 1 of the paper as located models; it has no draws and no interval by model."""
     models = []
     for row in paper_tables()["boundaries"]:
-        gaps, verdicts = np.array([row["b_LI"], row["b_IG"]], dtype=np.float64), (Published.ACCEPTED,) * 2
+        gaps, verdicts = (
+            np.array([row["b_LI"], row["b_IG"]], dtype=np.float64),
+            (Published.ACCEPTED, Published.ACCEPTED),
+        )
         models.append(Located(row["model"], row["family"], row["model"], row["n_layers"], gaps, verdicts=verdicts))
     return tuple(models)

@@ -158,7 +158,9 @@ class SentenceCoherence(Coherence):
         if isinstance(vectors, str):
             return missing_result(samples, vectors)
         found = [
-            np.mean([_cosine(vectors[a], vectors[b]) for a, b in itertools.pairwise(row)]) if len(row) > 1 else NAN
+            float(np.mean([_cosine(vectors[a], vectors[b]) for a, b in itertools.pairwise(row)]))
+            if len(row) > 1
+            else NAN
             for row in rows
         ]
         details = load_encoder(self.model, self.device).details

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SAMPLES, STATISTICS, TABLE_2, PARTS = "samples.parquet", "statistics.csv", "table2.csv", "parts"
+DOSES = "dose-effects"
+"""Stage of the next-token effects at the σ of other doses."""
 TOKENS, TOKEN_SAMPLES = "tokens", 12
 """Stage of the KL at every token, and the samples whose undisturbed texts it is measured on."""
 SEARCHED = 8
@@ -81,6 +83,8 @@ class Intervention:
     """One row a metric and condition: change against the clean one, intervals, tests, corrected p-values."""
     manifest: Mapping[str, Any]
     folder: Path | None
+    doses: xr.Dataset | None = None
+    """Next-token effects `[condition]` of every scale at the σ of other doses; None in folders of earlier versions."""
     tokens: xr.Dataset | None = None
     """KL at every token of a few undisturbed texts, `[condition, sample, pos]`; None in folders of earlier versions."""
 
@@ -257,7 +261,7 @@ def _read(run: Run) -> Intervention:
         read_csv(run.content(STATISTICS)),
         run.manifest,
         run.folder,
-        run.arrays(TOKENS) if TOKENS in run.manifest["stages"] else None,
+        *(run.arrays(name) if name in run.manifest["stages"] else None for name in (DOSES, TOKENS)),
     )
 
 
@@ -301,6 +305,7 @@ class _Stages:
         conditions = [read_condition(row) for row in table.to_dict("records")]
         self.ledger(conditions)
         self.effects()
+        self.dose_effects(conditions)
         usable = [c for c in conditions if math.isfinite(c.sigma)]
         self._decode(usable)
         texts = self._read_parts()
@@ -420,6 +425,27 @@ class _Stages:
         extra = {"group": ("target", group), "control_of": ("target", of), "blocks": ("target", spans)}
         extra |= {"level": list(config.levels)}
         return found.assign_coords(extra).assign_attrs(compared_level=level, dose=config.dose)
+
+    @stage(DOSES)
+    def dose_effects(self, conditions: Sequence[Condition]) -> xr.Dataset:
+        """Return the next-token effects of the scales at the σ that the other doses ask for."""
+        import xarray as xr
+
+        config = self.config
+        others = [c for c in conditions if c.blocks and not c.is_control and c.dose != config.dose]
+        if not others:
+            return xr.Dataset()
+        found = next_token_effects(
+            self.model,
+            self.sentences[: config.effect_sentences],
+            {c.name: c.blocks for c in others},
+            {c.name: [c.sigma] for c in others},
+            self.make_hooks,
+            seed=config.seed,
+            resamples=config.resamples,
+            progress=self.told,
+        )
+        return found.isel(level=0).rename(target="condition")
 
     def _decode(self, conditions: Sequence[Condition]) -> None:
         """Write one Parquet file for every few samples; files that are there are not made again."""

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.contracts import SIGNAL, Existence, Published
@@ -82,13 +81,15 @@ def _is_near(data: xr.Dataset, gap: int) -> bool:
 def dose_rows(model: str, sweep: Intervention) -> list[dict[str, Any]]:
     """Return the KL of the next token by scale for every dose: equal σ, equal power, equal exit norm, equal KL.
 
-    At a dose's σ the KL is read off the scale's own levels, on a line between logarithms; beyond them the line goes on,
-    for KL grows with σ² there. Controls, stretches of as many blocks elsewhere, have no σ for solved doses.
+    Measured at each dose's own σ. Folders of earlier versions hold the scale's levels alone: there it is read off
+    between them, and is nan beyond. Controls, stretches of as many blocks elsewhere, have no σ for solved doses.
     """
     effects, rows = sweep.effects, []
     scales = [str(n) for n in effects["target"].values[effects["group"].values == "scale"]]
     planned = sweep.conditions[~sweep.conditions["is_control"].astype(bool) & sweep.conditions["scale"].isin(scales)]
     level = float(sweep.manifest["notes"]["compared_level"])
+    doses = sweep.doses
+    names = [] if doses is None or not doses.sizes else doses["condition"].values.tolist()
     for condition in planned[planned["level"] == level].to_dict("records"):
         name, sigma = str(condition["scale"]), float(condition["sigma"])
         own = effects.sel(target=name)
@@ -96,30 +97,23 @@ def dose_rows(model: str, sweep: Intervention) -> list[dict[str, Any]]:
         same_sigma = condition["dose"] in ("per_layer", "per_scale")
         beside = [read_off(effects.sel(target=c), "kl", sigma) for c in controls] if same_sigma else []
         row = {"model": model, "dose": str(condition["dose"]), "level": level, "scale": name, "sigma": sigma}
-        row |= {"kl": read_off(own, "kl", sigma), "low": read_off(own, "kl_low", sigma)}
-        row |= {"high": read_off(own, "kl_high", sigma)}
+        at = None if doses is None or condition["name"] not in names else doses.sel(condition=condition["name"])
+        for column, measure in (("kl", "kl"), ("low", "kl_low"), ("high", "kl_high")):
+            row[column] = read_off(own, measure, sigma) if at is None else float(at[measure])
         row |= {"controls_low": min(beside, default=math.nan), "controls_high": max(beside, default=math.nan)}
         rows.append(row | {"blocks": str(own["blocks"].item())})
     return rows
 
 
 def read_off(effects: xr.Dataset, measure: str, sigma: float) -> float:
-    """Return a measure of one target at a σ between (or beyond) those it was measured at, on a log–log line."""
+    """Return a measure of one target at a σ between those it was measured at, on a log–log line; nan beyond them."""
     sigmas, values = effects["sigma"].values.astype(float), effects[measure].values.astype(float)
     known = np.isfinite(sigmas) & np.isfinite(values) & (sigmas > 0) & (values > 0)
     if not (math.isfinite(sigma) and sigma > 0 and known.any()):
         return math.nan
     order = np.argsort(sigmas[known])
     x, y = np.log(sigmas[known][order]), np.log(values[known][order])
-    return float(np.exp(_line(x, y, math.log(sigma))))
-
-
-def _line(x: Float[np.ndarray, "point"], y: Float[np.ndarray, "point"], at: float) -> float:
-    """Return a polygon's value, its first and last side going on; slope 2 where there is one point only."""
-    if len(x) == 1:
-        return float(y[0] + 2 * (at - x[0]))
-    side = int(np.clip(np.searchsorted(x, at) - 1, 0, len(x) - 2))
-    return float(y[side] + (y[side + 1] - y[side]) / (x[side + 1] - x[side]) * (at - x[side]))
+    return float(np.exp(np.interp(math.log(sigma), x, y, left=math.nan, right=math.nan)))
 
 
 def ratio_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

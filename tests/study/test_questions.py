@@ -86,7 +86,12 @@ def sweep(factors: dict[str, float]) -> Any:
             for dose, sigma in (("per_layer", 0.1), ("per_scale", 0.05), ("kl", 0.1 / np.sqrt(10 * factor)))
         ]
     )
-    return SimpleNamespace(effects=effects, conditions=conditions, manifest={"notes": {"compared_level": 0.1}})
+    conditions["name"] = conditions["scale"] + ", " + conditions["dose"]
+    solved = conditions[conditions["dose"] == "kl"]
+    kl = xr.DataArray(np.full(len(solved), 0.1), dims="condition")
+    doses = xr.Dataset({"kl": kl, "kl_low": 0.9 * kl, "kl_high": 1.1 * kl}, coords={"condition": list(solved["name"])})
+    notes = {"notes": {"compared_level": 0.1}}
+    return SimpleNamespace(effects=effects, conditions=conditions, doses=doses, manifest=notes)
 
 
 def test_ratios_follow_the_dose():
@@ -109,12 +114,21 @@ def test_between_models_each_scale_has_its_ratio():
     }
 
 
-def test_reading_off_beyond_the_levels_and_with_one():
-    """On a power law the line is exact everywhere; one level alone is taken to grow with σ²; no σ gives nan."""
-    effects = xr.Dataset({"kl": ("level", [0.01, 0.08]), "sigma": ("level", [0.1, 0.2])})
-    assert read_off(effects, "kl", 0.4) == pytest.approx(0.64)
-    assert read_off(effects.isel(level=[0]), "kl", 0.3) == pytest.approx(0.09)
-    assert np.isnan(read_off(effects, "kl", np.nan))
+def test_other_doses_are_measured_at_their_own_sigma():
+    """Where the folder holds them; a σ far below the levels is not guessed from there."""
+    found = sweep({"local": 8.0, "global": 1.0})
+    found.conditions.loc[found.conditions["dose"] == "kl", "sigma"] = 1e-3
+    rows = [row for row in dose_rows("m", found) if row["dose"] == "kl"]
+    assert [(row["kl"], row["low"], row["high"]) for row in rows] == [pytest.approx((0.1, 0.09, 0.11))] * 2
+    found.doses = None
+    assert all(np.isnan(row["kl"]) for row in dose_rows("m", found) if row["dose"] == "kl")
+
+
+def test_reading_off_lies_between_the_levels():
+    """On a power law the line is exact; beyond the levels, and without σ, there is nothing to read."""
+    effects = xr.Dataset({"kl": ("level", [0.01, 0.04, 0.16]), "sigma": ("level", [0.1, 0.2, 0.4])})
+    assert read_off(effects, "kl", 0.3) == pytest.approx(0.09)
+    assert np.isnan([read_off(effects, "kl", at) for at in (0.05, 0.5, np.nan)]).all()
 
 
 def test_the_pictures_hold_the_tables():
