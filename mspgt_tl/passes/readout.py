@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mspgt_tl.contracts import CausalModel
 from mspgt_tl.errors import ModelError
@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def unembed(model: CausalModel, resid: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any vocab"]:
-    """Return the logits of vectors taken as the last block's output, with the model's soft cap if it has one."""
+def unembed(
+    model: CausalModel, resid: Float[Tensor, "*any d_model"], ids: Int[Tensor, "id"] | None = None
+) -> Float[Tensor, "*any vocab"]:
+    """Return the logits of vectors taken as the last block's output, with the model's soft cap if it has one.
+
+    Args:
+        ids: of these tokens alone; all by default.
+    """
     parts: Any = model
     # Its modules take [batch, pos, d_model] alone.
     rows = resid.reshape(-1, 1, resid.shape[-1])
-    logits = parts.unembed(rows if _is_plain(model) else parts.ln_final(rows))
+    rows = rows if _is_plain(model) else parts.ln_final(rows)
+    logits = parts.unembed(rows) if ids is None else rows @ parts.unembed.W_U[:, ids] + parts.unembed.b_U[ids]
     return soft_cap(logits.reshape(*resid.shape[:-1], -1), float(getattr(model.cfg, "output_logits_soft_cap", 0) or 0))
 
 

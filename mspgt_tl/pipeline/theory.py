@@ -292,9 +292,23 @@ class _Stages:
                 progress=self.told,
             )
 
+    @cached_property
+    def alphabet(self) -> Any:
+        """Ids that readouts and bottleneck tell apart, `[id]`; None for all."""
+        return self.texts.alphabet(int(self.model.cfg.d_vocab))
+
+    @cached_property
+    def following(self) -> Any:
+        """What follows every token of the streams, as a place in the alphabet, `[token]`."""
+        ids = self.streams.following
+        return ids if self.alphabet is None else np.searchsorted(self.alphabet, ids)
+
     def _unembed(self, vectors: Any) -> Any:
+        import torch
+
         cfg = self.model.cfg
-        return unembed(self.model, vectors.to(device=cfg.device, dtype=cfg.dtype))
+        chosen = None if self.alphabet is None else torch.from_numpy(self.alphabet).to(cfg.device)
+        return unembed(self.model, vectors.to(device=cfg.device, dtype=cfg.dtype), chosen)
 
     @stage("scales")
     def activations(self) -> xr.Dataset:
@@ -369,12 +383,14 @@ class _Stages:
     def information(self) -> xr.Dataset:
         """Return what can be read from every layer about the next token, and the Gaussian channel's bound."""
         seed, streams = self.settings.seed, self.streams
-        common = {"n_classes": int(self.model.cfg.d_vocab), "seed": seed, "resamples": self.settings.resamples}
+        every, alphabet = int(self.model.cfg.d_vocab), self.alphabet
+        n_classes = every if alphabet is None else len(alphabet)
+        common = {"n_classes": n_classes, "seed": seed, "resamples": self.settings.resamples}
         found = {}
         for readout in ("ridge", "softmax"):
             found[readout] = v_information(
                 streams.vectors,
-                streams.following,
+                self.following,
                 streams.row,
                 readout=readout,
                 decode=self._unembed if readout == "ridge" else None,
@@ -384,7 +400,8 @@ class _Stages:
         channel = {sigma: self._channel(sigma) for sigma in self.settings.channel_sigmas}
         bounded = self.scales.origin != THIRDS
         boundaries = [part.start for part in self.blocks.values()][1:] if bounded else []
-        return labelled.label_information(found, channel, boundaries, seed=seed)
+        told = [] if alphabet is None else [_alphabet_words(n_classes, every, len(streams.following))]
+        return labelled.label_information(found, channel, boundaries, seed=seed, told=told)
 
     @cached_property
     def spectra(self) -> dict[int, Any]:
@@ -433,7 +450,7 @@ class _Stages:
         found = fit_bottleneck(
             {name: streams.vectors[self.blocks[name][-1]] for name in FROM_ABOVE},
             streams.vectors[-1],
-            streams.following,
+            self.following,
             streams.row,
             self._unembed,
             config,
@@ -442,6 +459,13 @@ class _Stages:
             progress=self.told,
         )
         return labelled.label_bottleneck(found, config.width)
+
+
+def _alphabet_words(n: int, every: int, tokens: int) -> str:
+    return (
+        f"Information about the next token, and the bottleneck, are of the {n:,} ids that follow in this text, for its "
+        f"{tokens:,} predictions cannot tell all {every:,} apart."
+    )
 
 
 def summarise(theory: Theory) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class TheoryCost:
     positions: float
     """Mean length of a text."""
     texts: int
+    alphabet: float = 1.0
+    """Share of the ids that readouts and bottleneck tell apart."""
 
     @classmethod
     def measure(cls, model: CausalModel, texts: Texts) -> TheoryCost:
@@ -76,7 +78,9 @@ class TheoryCost:
         unembedding = d_model * int(cfg.d_vocab)
         blocks = sum(part.numel() for part in anything.parameters()) - 2 * unembedding
         share = unembedding / (unembedding + max(blocks, unembedding / 10))
-        return cls(taken, share, n_layers, d_model, sum(map(len, texts.ids)) / len(texts), len(texts))
+        chosen = texts.alphabet(int(cfg.d_vocab))
+        apart = 1.0 if chosen is None else len(chosen) / int(cfg.d_vocab)
+        return cls(taken, share, n_layers, d_model, sum(map(len, texts.ids)) / len(texts), len(texts), apart)
 
     def stages(self, settings: TheoryConfig) -> dict[str, float]:
         """Return seconds by stage."""
@@ -87,9 +91,10 @@ class TheoryCost:
         alone = self.n_layers if settings.closure_layers is None else settings.closure_layers
         fisher = closed * FISHER * settings.closure_samples
         # A step of Adam is three products of every layer's readout, and 60 % of the tokens are fitted on.
-        readouts = self.n_layers * self.logits * (SOFTMAX_EPOCHS * 0.6 * 3 + RIDGE / 2)
+        logits = self.logits * self.alphabet
+        readouts = self.n_layers * logits * (SOFTMAX_EPOCHS * 0.6 * 3 + RIDGE / 2)
         hvib = settings.hvib
-        steps = len(hvib.betas) * hvib.steps * hvib.batch * self.seconds * self.logits
+        steps = len(hvib.betas) * hvib.steps * hvib.batch * self.seconds * logits
         every = (self.n_layers + 3) * disturbed
         found = {
             "scales": read * (1 - self.logits),

@@ -94,12 +94,14 @@ def label_information(
     boundaries: Sequence[int],
     *,
     seed: int,
+    told: Sequence[str] = (),
 ) -> xr.Dataset:
     """Return every curve of information over layers with its slope test.
 
     Args:
         found: V-information by readout.
         channel: the Gaussian channel's information by noise, with reasons for what is nan.
+        told: what else is to be said beside the reasons.
     """
     one = next(iter(found.values()))
     unknown = np.full((2, len(one.value)), np.nan)
@@ -114,7 +116,7 @@ def label_information(
         name: slope_test(values, boundaries, seed=seed, resampled=drawn.get(name))
         for name, (values, _, _) in curves.items()
     }
-    reasons = [reason for _, _, parts in curves.values() for reason in parts]
+    reasons = [*told, *(reason for _, _, parts in curves.values() for reason in parts)]
     known = [name for name, (values, _, _) in curves.items() if np.isfinite(values).any()]
     reasons += dict.fromkeys(reason for name in known for reason in tests[name].reasons)
     return _dataset(

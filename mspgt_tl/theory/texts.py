@@ -50,6 +50,17 @@ class Texts:
         """Data tokens of each row that another token follows."""
         return np.array([int(row[:-1].sum()) for row in self.is_data])
 
+    def alphabet(self, n_ids: int) -> Int[np.ndarray, "id"] | None:
+        """Return the ids that follow a data token, in order; None where texts are long enough to tell all ids apart.
+
+        A prediction that knows nothing gives every id half a count. With more ids than predictions that is mostly mass
+        on ids that never follow, which a readout need only take away: estimates are then of the next token among these.
+        """
+        if n_ids <= self.predictions.sum():
+            return None
+        following = [np.array(ids[1:])[data[:-1]] for ids, data in zip(self.ids, self.is_data, strict=True)]
+        return np.unique(np.concatenate(following))
+
 
 @dataclass(frozen=True)
 class TokenBatch(Padded):
