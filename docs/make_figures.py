@@ -399,15 +399,15 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, 120, break_long_words=False)
 
 
-def about_doses() -> str:
-    """KL by scale and dose of the committed sweep, its ratios, and the paper's Table 2."""
+def about_doses(name: str) -> str:
+    """KL by scale and dose of a committed sweep, its ratios, and the paper's Table 2 with every level and metric."""
     import pandas as pd
 
     from mspgt_tl.pipeline.intervention import load_intervention
     from mspgt_tl.study.conclusions import DOSE_WORDS
     from mspgt_tl.study.questions import dose_rows, ratio_rows
 
-    sweep = load_intervention(RUNS / "smollm2-sweep")
+    sweep = load_intervention(RUNS / name)
     table = pd.DataFrame(dose_rows(sweep.name, sweep))
     told = ["| held equal | scale | σ | KL, nats | controls of as many blocks |", "| --- | --- | --- | --- | --- |"]
     for row in table.to_dict("records"):
@@ -419,18 +419,18 @@ def about_doses() -> str:
     ratios = [f"{DOSE_WORDS[row['dose']]} {row['ratio']:.3g}" for row in ratio_rows(table)]
     told += ["", _wrapped(f"Largest over smallest KL: {', '.join(ratios)}."), ""]
     own = sweep.statistics[(sweep.statistics["dose"] == "per_layer") & ~sweep.statistics["is_control"].astype(bool)]
+    own = own[np.isfinite(own["change"])]
     scales = list(dict.fromkeys(own["scale"]))
-    told += ["| change in % | " + " | ".join(scales) + " |", "|" + " --- |" * (len(scales) + 1)]
-    for metric, rows in own.groupby("metric", sort=False):
-        told.append(f"| {metric} | " + " | ".join(_change(row) for row in rows.to_dict("records")) + " |")
+    told += ["| change in % | σ | " + " | ".join(scales) + " |", "|" + " --- |" * (len(scales) + 2)]
+    for (metric, level), rows in own.groupby(["metric", "level"], sort=False):
+        cells = {row["scale"]: _change(row) for row in rows.to_dict("records")}
+        told.append(f"| {metric} | {level:g} | " + " | ".join(cells.get(scale, "–") for scale in scales) + " |")
     return "\n".join(told)
 
 
 def _change(row: dict[Any, Any]) -> str:
-    if not np.isfinite(row["change"]):
-        return "–"
-    interval = f"[{row['change_low']:.1f}, {row['change_high']:.1f}]" if np.isfinite(row["change_low"]) else "[–]"
-    return f"{row['change']:+.1f} {interval}, p = {row['p_corrected']:.2g} ({row['n']:.0f} pairs)"
+    interval = f"[{row['change_low']:.0f}, {row['change_high']:.0f}]" if np.isfinite(row["change_low"]) else "[–]"
+    return f"{row['change']:+.0f} {interval}, p = {row['p_corrected']:.2g}"
 
 
 TEXTS: dict[str, Callable[[], str]] = {
@@ -442,7 +442,8 @@ TEXTS: dict[str, Callable[[], str]] = {
     "spikes": about_spikes,
     "smollm2-135m": lambda: about_detection("smollm2-135m"),
     "gemma3-270m": lambda: about_detection("gemma3-270m"),
-    "doses": about_doses,
+    "smollm2-sweep": lambda: about_doses("smollm2-sweep"),
+    "gemma3-sweep": lambda: about_doses("gemma3-sweep"),
 }
 PAGES = (HERE.parent / "README.md", HERE / "concepts.md", HERE / "real-models.md")
 
