@@ -41,6 +41,14 @@ def test_an_interval_covers_any_planted_gap() -> None:
     assert found.widths == (2, 1)
 
 
+def test_an_interval_beside_a_rival_is_no_interval_of_a_boundary() -> None:
+    """One layer from it is still its own; the mean width is that of the others."""
+    claims = [Claim(8, (7.0, 9.0)), Claim(4, (3.0, 4.0)), Claim(12, (9.0, 12.0))]
+    found = judge(claims, planted=(4,), rivals=(9,))
+    assert found.widths == (1, 3)
+    assert score([found, found]).width == 2
+
+
 @pytest.mark.parametrize("share", [0.02, 0.05, 0.5])
 def test_intervals_of_shares_hold_the_truth(share: float) -> None:
     """Clopper–Pearson intervals hold the true share in at least 95 % of 400 repetitions, within their own error."""

@@ -101,6 +101,16 @@ def test_cv_interval_covers(n, cv):
     assert share == pytest.approx(0.95, abs=0.015)
 
 
+def test_cv_interval_is_that_of_vangel():
+    """K / √[((u + 2) / n − 1) K² + u / (n − 1)], u the quantiles of chi squared with n − 1 degrees: eq. 3 of 1996."""
+    from scipy.stats import chi2
+
+    values = [0.3, 0.4, 0.35, 0.5, 0.25]
+    k, n = np.std(values, ddof=1) / np.mean(values), 5
+    expected = [k / np.sqrt(((u + 2) / n - 1) * k**2 + u / (n - 1)) for u in chi2.ppf([0.975, 0.025], n - 1)]
+    np.testing.assert_allclose(cv_interval(values), expected)
+
+
 def test_equal_gaps_do_not_prove_a_cv_of_zero():
     """A gap is known to one layer: two equal ones leave the CV open, more of them narrow it."""
     resolution = 1 / (32 * np.sqrt(12))
