@@ -529,7 +529,8 @@ def test_the_page_of_a_whole_detection_is_small() -> None:
 
 def test_a_sweep_of_one_level_shows_intervals_and_controls() -> None:
     """One point has neither a line nor a band: intervals are bars, controls are markers."""
-    sweep = mspgt_tl.load_intervention(Path(__file__).parents[1] / "docs/runs/smollm2-sweep")
+    whole = mspgt_tl.load_intervention(Path(__file__).parents[1] / "docs/runs/smollm2-sweep")
+    sweep = replace(whole, effects=whole.effects.sel(level=[0.1]))
     traces: Any = sweep.plot("kl").data
     assert sum(trace.error_y.array is not None for trace in traces) == 3
     controls = [trace for trace in traces if trace.meta["control"]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from mspgt_tl.pipeline.theory_cost import TheoryCost, read_duration
 from mspgt_tl.progress import Told, telling
 from mspgt_tl.store import MANIFEST, Run
 from mspgt_tl.theory import labelled
-from mspgt_tl.theory.closure import copy_as_float64, measure_closure
+from mspgt_tl.theory.closure import copy_as, measure_closure
 from mspgt_tl.theory.findings import findings
 from mspgt_tl.theory.fisher import MIN_ROWS, measure_fisher
 from mspgt_tl.theory.mutual_information import channel_information, refuse_beyond, spectrum, v_information
@@ -331,8 +331,12 @@ class _Stages:
 
     @stage("closure")
     def closure(self) -> xr.Dataset:
-        """Return how far noise does what its prediction says."""
-        return self._close(self.model, self.settings.closure_sigmas, self.settings.noise_draws, "closure")
+        """Return how far noise does what its prediction says, in float32 at least: bfloat16 rounds more than that."""
+        import torch
+
+        is_narrow = torch.finfo(self.model.cfg.dtype).bits < torch.finfo(torch.float32).bits
+        model = self._in("float32") if is_narrow else self.model
+        return self._close(model, self.settings.closure_sigmas, self.settings.noise_draws, "closure")
 
     @stage("closure-float64")
     def closure_float64(self) -> xr.Dataset:
@@ -341,19 +345,20 @@ class _Stages:
         if not draws:
             why = "Closure in float64 was not asked for: --set exact_draws=32 measures it."
             return labelled.label_unmeasured([*self._every_layer, *self.blocks], sigmas, "float64", why)
-        return self._close(self._wide_model(), sigmas, draws, "closure (float64)")
+        return self._close(self._in("float64"), sigmas, draws, "closure (float64)")
 
     @property
     def _every_layer(self) -> dict[str, int]:
         return {f"layer {layer}": layer for layer in range(int(self.model.cfg.n_layers))}
 
-    def _wide_model(self) -> CausalModel:
+    def _in(self, dtype: Literal["float32", "float64"]) -> CausalModel:
+        """Return the model in a wider dtype."""
         origin = self.run.manifest["identity"]["model"]
         if origin["backend"] == "bridge":
             trusted = origin.get("trust_remote_code", False)
-            place = {"device": origin["device"], "dtype": "float64"}
+            place = {"device": origin["device"], "dtype": dtype}
             return load(pinned_name(origin), backend="bridge", **place, trust_remote_code=trusted)
-        return copy_as_float64(self.model)
+        return copy_as(self.model, dtype)
 
     def _close(self, model: CausalModel, sigmas: Sequence[float], draws: int, stage: str) -> xr.Dataset:
         every, wanted = self._every_layer, self.settings.closure_layers

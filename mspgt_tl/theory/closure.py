@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -155,17 +155,17 @@ def find_exit(sigmas: Float[np.ndarray, "sigma"], ratio: Float[np.ndarray, "sigm
     return float(np.exp(logs[0] + share * (logs[1] - logs[0]))), ""
 
 
-def copy_as_float64(model: CausalModel) -> CausalModel:
-    """Return a copy of a model in float64; the model itself stays as it is.
+def copy_as(model: CausalModel, dtype: Literal["float32", "float64"]) -> CausalModel:
+    """Return a copy of a model in a wider dtype; the model itself stays as it is.
 
     Raises:
-        ConfigError: a TransformerBridge, whose wrapped model cannot be copied safely: load it with dtype="float64".
+        ConfigError: a TransformerBridge, whose wrapped model cannot be copied safely: load it with that dtype.
     """
     import torch
 
     if is_bridge(model):
-        raise ConfigError("A TransformerBridge is not copied; load the model again with dtype='float64'.")
+        raise ConfigError(f"A TransformerBridge is not copied; load the model again with dtype='{dtype}'.")
     wide: Any = copy.deepcopy(model)
-    wide.to(torch.float64, print_details=False)
-    wide.cfg.dtype = torch.float64
+    wide.to(getattr(torch, dtype), print_details=False)
+    wide.cfg.dtype = getattr(torch, dtype)
     return wide

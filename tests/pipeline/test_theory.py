@@ -76,7 +76,7 @@ def test_a_killed_run_resumes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "copy_as_float64", killed)
+        patch.setattr(stages, "copy_as", killed)
         with pytest.raises(KeyboardInterrupt):
             run_theory(tiny_folder, scales="0-2,3-4,5-7", out=tmp_path, config=QUICK)
     assert set(Run.read(tmp_path).manifest["stages"]) == {"scales", "fisher", "closure"}
@@ -104,6 +104,14 @@ def test_closure_of_some_layers_and_no_float64(tiny_folder: Path, tmp_path: Path
     assert found.manifest["identity"]["budget"] == 3 * 3600
     again = run_theory(tiny_folder, out=tmp_path / "run", config=config, budget="3h")
     assert again.parts["closure"].equals(found.parts["closure"])
+
+
+def test_closure_of_a_narrow_model_is_measured_in_float32(tiny_folder: Path) -> None:
+    """bfloat16 rounds more than the smallest noise moves: KL would be hundreds of times what is predicted."""
+    config = {**QUICK, "exact_draws": 0, "closure_layers": 2, "closure_samples": 8}
+    part = run_theory(tiny_folder, config=config, dtype="bfloat16", parity=False).parts["closure"]
+    assert part.attrs["dtype"] == "float32"
+    assert 0.2 < float(part["ratio"].sel(set="layer 0").values[0]) < 5
 
 
 def test_a_run_in_memory_leaves_nothing(tiny_folder: Path, finished: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from mspgt_tl.errors import ConfigError, DataError
 from mspgt_tl.models.pretrained import encode, load
-from mspgt_tl.theory.closure import compare, copy_as_float64, find_exit, measure_closure
+from mspgt_tl.theory.closure import compare, copy_as, find_exit, measure_closure
 from mspgt_tl.theory.fisher import Fisher, measure_fisher
 from mspgt_tl.theory.noise_effects import NoiseEffects, measure_noise
 from mspgt_tl.theory.texts import read_texts
@@ -64,7 +64,7 @@ def test_a_wrong_trace_does_not_close(three_blocks: Any) -> None:
 def test_float64_copy_closes_and_leaves_the_model_alone(tiny_folder: Any) -> None:
     """The copy computes in float64, agrees with the original up to its rounding, and the original keeps its dtype."""
     model = load(tiny_folder)
-    wide = copy_as_float64(model)
+    wide = copy_as(model, "float64")
     tokens = torch.tensor(encode(model, ["the old river"]).ids)
     assert wide.forward(tokens).dtype == torch.float64
     assert model.forward(tokens).dtype == torch.float32
