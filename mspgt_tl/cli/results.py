@@ -85,6 +85,6 @@ def reading(manifest: Mapping[str, Any]) -> list[str]:
 
     notes = manifest["notes"]
     parts = [part for part in ("corpus", "treebank") if f"reading_{part}" in notes]
-    units = [notes[name] for name in ("resampled", "trees_resampled") if name in notes]
     told = [f"{part}: {count_up(notes[f'reading_{part}'])}" for part in parts]
-    return told + [f"the bootstrap resamples {' and '.join(dict.fromkeys(units))}"] * bool(units)
+    units = {"corpus": notes.get("resampled"), "treebank": notes.get("trees_resampled")}
+    return told + [f"{part}: the bootstrap resamples {unit}" for part, unit in units.items() if unit]
