@@ -348,3 +348,10 @@ def test_peaks_of_resamples_stand_for_the_nearest_boundary() -> None:
     np.testing.assert_array_equal(one, [[6], [4], [7], [nan]])
     two = match_peaks(np.array([5, 9]), np.array([[1.0, 6.0], [6.0, nan], [8.0, nan], [nan, nan]]))
     np.testing.assert_array_equal(two, [[1, 6], [6, nan], [nan, 8], [nan, nan]])
+
+
+def test_shares_of_resamples_by_their_number_of_peaks() -> None:
+    """Half of the resamples with two peaks, half with one; together they are one."""
+    two, one = planted((4, 11), noise=0), planted((4,), noise=0)
+    found = find_boundaries(two, resampled=np.stack([two] * 60 + [one] * 60), seed=0)
+    np.testing.assert_allclose(found.peak_counts, [0, 0.5, 0.5])
