@@ -433,6 +433,28 @@ def _change(row: dict[Any, Any]) -> str:
     return f"{row['change']:+.0f} {interval}, p = {row['p_corrected']:.2g}"
 
 
+def about_theory() -> str:
+    """Sensitivity, closure, information and slope by thirds of the blocks of both committed theory runs."""
+    from mspgt_tl.pipeline.theory import load_theory, summarise
+
+    columns = ("model", "blocks", "sensitivity", "closure at σ = .001", "information, nats", "β")
+    told = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for name in ("smollm2", "gemma3"):
+        theory = load_theory(RUNS / f"{name}-theory")
+        rows = summarise(theory)["layers"]
+        for part in np.array_split(np.arange(len(rows)), 3):
+            of = [rows[i] for i in part]
+            ratios = [row["closure_float32"] for row in of if row["closure_float32"] is not None]
+            information = [row["information"] for row in of]
+            told.append(
+                f"| {Path(theory.manifest['identity']['model']['name']).name} | {part[0]}-{part[-1]} | "
+                f"{sum(row['sensitivity'] for row in of):,.0f} | {min(ratios):.2f} … {max(ratios):.2f} | "
+                f"{min(information):.2f} … {max(information):.2f} | "
+                f"{min(row['beta'] for row in of):.2g} … {max(row['beta'] for row in of):.2g} |"
+            )
+    return "\n".join(told)
+
+
 TEXTS: dict[str, Callable[[], str]] = {
     "smollm2": about_smollm2,
     "planted": lambda: boundary_table("planted"),
@@ -443,6 +465,7 @@ TEXTS: dict[str, Callable[[], str]] = {
     "smollm2-135m": lambda: about_detection("smollm2-135m"),
     "gemma3-270m": lambda: about_detection("gemma3-270m"),
     "smollm2-sweep": lambda: about_doses("smollm2-sweep"),
+    "theory": about_theory,
     "gemma3-sweep": lambda: about_doses("gemma3-sweep"),
 }
 PAGES = (HERE.parent / "README.md", HERE / "concepts.md", HERE / "real-models.md")
