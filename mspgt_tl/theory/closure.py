@@ -128,10 +128,9 @@ def compare(effects: NoiseEffects, fisher: Fisher, units: Mapping[int, float], *
 
 
 def _relative_error(draws: Float[np.ndarray, "*any draw"]) -> Float[np.ndarray, "*any"]:
-    """Standard error of the mean over draws, over the mean; nan with one draw."""
+    """Standard error of the mean over draws, of which there are two or more, over the mean."""
     n, mean = draws.shape[-1], draws.mean(axis=-1)
-    spread = draws.std(axis=-1, ddof=1) if n > 1 else np.full(mean.shape, np.nan)
-    return np.divide(spread / np.sqrt(n), mean, out=np.full_like(mean, np.nan), where=mean > 0)
+    return np.divide(draws.std(axis=-1, ddof=1) / np.sqrt(n), mean, out=np.full_like(mean, np.nan), where=mean > 0)
 
 
 def find_exit(sigmas: Float[np.ndarray, "sigma"], ratio: Float[np.ndarray, "sigma"]) -> tuple[float, str]:

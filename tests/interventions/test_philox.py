@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from itertools import pairwise
 
@@ -217,3 +218,23 @@ def test_a_normal_takes_well_under_a_microsecond():
         draw(1, rows, 0, rows, 192)
         times.append(time.perf_counter() - start)
     assert min(times) / (2000 * 192) < 500e-9
+
+
+@pytest.mark.parametrize("size", [7, 512, 1300])
+def test_the_cdf_of_many_ids_is_that_of_one_sum(size: int) -> None:
+    """Summed by stretches, it chooses as one float64 sum over all ids does; ids of no probability are never chosen."""
+    logits = 3 * torch.randn(6, size, generator=torch.Generator().manual_seed(2))
+    logits[1, -3:], logits[2, :-3], logits[3, 1:] = -math.inf, -math.inf, -math.inf
+    cdf = logits.softmax(-1).double().cumsum(-1)
+    for uniform in (0.0, 1e-12, 0.3, 0.77, 1 - 2.0**-53):
+        ids = philox.categorical(logits.softmax(-1), torch.full((6,), uniform, dtype=torch.float64))
+        wanted = uniform * cdf[:, -1:]
+        assert logits[range(6), ids].isfinite().all()
+        low = torch.cat([torch.zeros(6, 1, dtype=torch.float64), cdf], 1).gather(1, ids[:, None])
+        assert (low <= wanted + 1e-6).all() and (cdf.gather(1, ids[:, None]) >= wanted - 1e-6).all()
+
+
+def test_shares_of_nan_give_an_id_that_exists() -> None:
+    """Whoever decodes tells that they are damaged; until then the last id stands."""
+    shares = torch.full((2, 700), torch.nan)
+    assert philox.categorical(shares, torch.tensor([0.0, 0.9], dtype=torch.float64)).tolist() == [699, 699]
