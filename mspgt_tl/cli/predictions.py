@@ -66,9 +66,11 @@ def predictions(
     if not reference and not data:
         _list(chosen, as_json=as_json)
         return
+    from mspgt_tl.pipeline.detection import load_run
+
     families, architectures = read_pairs("--family", family), read_pairs("--architecture", architecture)
     counted = cast(Any, checked_count(count))
-    located = read_runs(runs or [], families=families, architectures=architectures)
+    located = read_runs([load_run(run) for run in runs or []], families=families, architectures=architectures)
     given = Evidence(
         tuple(model.counting(counted) for model in located),
         read_effects(effects) if effects else None,

@@ -113,7 +113,7 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[str | Path | Result | Located],
+    runs: Sequence[Result | Located],
     *,
     families: Mapping[str, str] | None = None,
     architectures: Mapping[str, str] | None = None,
@@ -124,7 +124,7 @@ def compare(
     """Compare the boundaries of two or more models, and the effects of noise in their scales if given.
 
     Args:
-        runs: folders of finished detections, the detections themselves, or located models.
+        runs: detections, or located models.
         families: family by model name or folder; see `read_runs`.
         effects: table of effects; see `read_effects`.
         count: `"supported"` takes only boundaries that passed the existence test.
@@ -139,8 +139,8 @@ def compare(
     runs = list(runs)
     if len(runs) < 2:
         raise DataError(f"A comparison needs two or more runs, got {len(runs)}. Detect another model first.")
-    folders = [run for run in runs if not isinstance(run, Located)]
-    read = iter(read_runs(folders, families=families, architectures=architectures)) if folders else iter(())
+    detections = [run for run in runs if not isinstance(run, Located)]
+    read = iter(read_runs(detections, families=families, architectures=architectures)) if detections else iter(())
     located = tuple((run if isinstance(run, Located) else next(read)).counting(count) for run in runs)
     return Comparison(
         located,

@@ -20,7 +20,6 @@ from mspgt_tl.comparison.reference import paper_tables
 from mspgt_tl.contracts import Existence, Published
 from mspgt_tl.errors import ConfigError, StoreError, unknown_name
 from mspgt_tl.evidence import peak_draws
-from mspgt_tl.store import Run
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -98,7 +97,7 @@ def locate(result: xr.Dataset, *, name: str, family: str, architecture: str) -> 
 
 
 def read_runs(
-    folders: Sequence[str | Path | Result],
+    runs: Sequence[Result],
     *,
     families: Mapping[str, str] | None = None,
     architectures: Mapping[str, str] | None = None,
@@ -106,56 +105,47 @@ def read_runs(
     """Return the boundaries of finished detections, run by run.
 
     Args:
-        folders: of the runs, or the detections themselves.
+        runs: detections, as `load_run` reads them from their folders.
         families: family by model name (or run folder); others go by the letters that their name begins with.
         architectures: architecture by model name (or run folder); others go by the name without `@…`, and models
             named by a folder by their dimensions.
 
     Raises:
-        StoreError: no run folder, or one that has not finished.
-        ConfigError: a name in `families` or `architectures` that no run has, or a run that is there twice.
+        StoreError: a detection of an older version, which lacks what is compared.
+        ConfigError: no detection, a name in `families` or `architectures` that no run has, or a run that is there
+            twice.
     """
-    places = [_place(run, i) for i, run in enumerate(folders, 1)]
+    places = [_check(run, i) for i, run in enumerate(runs, 1)]
     for i, place in enumerate(places):
         if Path(place).resolve() in [Path(other).resolve() for other in places[:i]]:
             raise ConfigError(f"The run {place} is there twice; it would count as two models. Name it once.")
-    runs = [(place, *_read(run)) for place, run in zip(places, folders, strict=True)]
-    names = _distinct([(folder, str(model["name"])) for folder, model, _ in runs])
+    models = [run.manifest["identity"]["model"] for run in runs]
+    names = _distinct([(place, str(model["name"])) for place, model in zip(places, models, strict=True)])
     for given in (families or {}, architectures or {}):
         for key in given:
-            known = {*names, *(folder for folder, _, _ in runs)}
-            if key not in known:
+            if key not in (known := {*names, *places}):
                 raise ConfigError(unknown_name("model", key, known))
     located = []
-    for name, (folder, model, result) in zip(names, runs, strict=True):
-        family = _given(families, name, folder) or family_of(str(model["name"]), model.get("random_seed"))
-        kind = _given(architectures, name, folder) or architecture_of(model)
-        found = locate(result, name=name, family=family, architecture=kind)
-        located.append(replace(found, random_weights=model.get("random_seed") is not None, result=result))
+    for name, place, model, run in zip(names, places, models, runs, strict=True):
+        family = _given(families, name, place) or family_of(str(model["name"]), model.get("random_seed"))
+        kind = _given(architectures, name, place) or architecture_of(model)
+        found = locate(run.data, name=name, family=family, architecture=kind)
+        located.append(replace(found, random_weights=model.get("random_seed") is not None, result=run.data))
     return tuple(located)
 
 
-def _place(run: str | Path | Result, number: int) -> str:
-    """Return a run's folder; a detection that has none goes by its number."""
-    if isinstance(run, str | Path):
-        return str(run)
-    return str(run.folder) if run.folder is not None else f"run {number}"
-
-
-def _read(given: str | Path | Result) -> tuple[dict[str, Any], xr.Dataset]:
-    if not isinstance(given, str | Path):
-        return given.manifest["identity"]["model"], given.data
-    folder = Path(given)
-    run = Run.read(folder)
-    if "result" not in run.manifest["stages"]:
-        raise StoreError(f"{folder} has not finished: run the same `mspgt detect` again to resume it.")
-    result = run.arrays("result")
-    if missing := [name for name in ("resampled", "weight", "gain", "boundary", "interval") if name not in result]:
+def _check(run: Result, number: int) -> str:
+    """Return a detection's folder, or its number if it has none; what is no detection is refused."""
+    command = run.manifest["identity"].get("command", "detect") if hasattr(run, "manifest") else repr(run)
+    if command != "detect":
+        raise ConfigError(f"A detection is needed, such as `load_run(FOLDER)` gives; run {number} is: {command}.")
+    place = f"run {number}" if run.folder is None else str(run.folder)
+    if missing := [name for name in ("resampled", "weight", "gain", "boundary", "interval") if name not in run.data]:
         raise StoreError(
-            f"{folder} was written by an older version: its result lacks {', '.join(missing)}. "
+            f"{place} was written by an older version: its result lacks {', '.join(missing)}. "
             "Run `mspgt detect` again in a new folder."
         )
-    return run.manifest["identity"]["model"], result
+    return place
 
 
 def _given(names: Mapping[str, str] | None, name: str, folder: str) -> str | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mspgt_tl import comparison
 from mspgt_tl.comparison.positions import Count, Located
 from mspgt_tl.errors import ConfigError, StoreError, unknown_name
-from mspgt_tl.pipeline.detection import Detection
+from mspgt_tl.pipeline.detection import Detection, load_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,10 @@ def compare(
     count: Count = "found",
     seed: int = 0,
 ) -> ModelComparison:
-    """Compare the boundaries of two or more detections; see `comparison.compare` for the arguments and errors.
+    """Compare the boundaries of two or more detections, or of those in these folders; see `comparison.compare`.
+
+    Raises:
+        StoreError: a folder holds no finished detection; else as `comparison.compare`.
 
     See Also:
         detect: makes what is compared.
@@ -78,5 +81,7 @@ def compare(
         [4, 9, 1, 29]
     """
     options: dict[str, Any] = {"families": families, "architectures": architectures, "effects": effects}
+    if isinstance(runs, Iterable) and not isinstance(runs, str) and len(runs := list(runs)) > 1:
+        runs = [load_run(run) if isinstance(run, str | Path) else run for run in runs]
     found = comparison.compare(runs, count=count, seed=seed, **options)
     return ModelComparison(**vars(found))

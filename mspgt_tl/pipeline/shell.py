@@ -129,7 +129,8 @@ class Kind(Generic[R]):
         command = run.manifest["identity"].get("command", "detect")
         if command != self.command:
             raise StoreError(
-                f"{folder} holds a run of `mspgt {command}`, no {self.noun}. `mspgt report {folder}` shows it."
+                f"{folder} holds a run of `mspgt {command}`, no {self.noun}: give the folder of a finished "
+                f"`mspgt {self.command}`. `mspgt report {folder}` shows what is there."
             )
         if not self.is_finished(run):
             raise StoreError(f"{folder} has not finished: run the same `mspgt {self.command}` again to resume it.")

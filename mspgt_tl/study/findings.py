@@ -109,13 +109,11 @@ class Findings:
     @cached_property
     def located(self) -> tuple[Located, ...]:
         """Boundaries of every model on the first corpus."""
-        folders = {model: folder for model, folder in self.finished("detect").items() if model in self.at_home}
-        if not folders:
-            return ()
-        kinds = {str(f): self._entry(model).architecture for model, f in folders.items()}
+        runs = self.at_home
+        kinds = {str(run.folder): self._entry(model).architecture for model, run in runs.items()}
         return read_runs(
-            list(folders.values()),
-            families={str(folder): self.family(model) for model, folder in folders.items()},
+            list(runs.values()),
+            families={str(run.folder): self.family(model) for model, run in runs.items()},
             architectures={folder: kind for folder, kind in kinds.items() if kind is not None},
         )
 

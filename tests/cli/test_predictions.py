@@ -116,6 +116,18 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     assert done.stderr.count("Error:") == 1
 
 
+@pytest.mark.parametrize("command", ["intervene", "theory", "calibrate", "study"])
+def test_runs_of_another_kind_are_named(command, runs, tmp_path, mspgt):
+    """The refusal says what the folder holds and what was needed, not to go on with what has finished."""
+    other = tmp_path / "other"
+    Run.create(other, {"command": command, "model": {"name": "m"}})
+    for arguments in (["compare", runs[0], str(other)], ["predictions", str(other)]):
+        done = mspgt(*arguments)
+        assert done.returncode == 2
+        told = f"{other} holds a run of `mspgt {command}`, no detection: give the folder of a finished `mspgt detect`."
+        assert told in " ".join(done.stderr.split())
+
+
 def test_listing_needs_neither_torch_nor_transformers():
     """It answers at once."""
     code = (

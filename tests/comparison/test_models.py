@@ -13,6 +13,7 @@ from mspgt_tl.comparison.models import compare, difference, drift
 from mspgt_tl.comparison.positions import paper_models
 from mspgt_tl.config import json_values
 from mspgt_tl.errors import DataError
+from mspgt_tl.pipeline.detection import load_run
 
 
 def test_the_paper_compared_is_table_3():
@@ -72,7 +73,7 @@ def test_drift_is_of_the_farthest_pair_and_its_interval_can_cross_zero(located):
 def test_runs_are_compared_from_their_folders(planted_run):
     """Planted gaps come back as positions, and different ones differ significantly."""
     runs = [planted_run("llama-a", (3, 8)), planted_run("llama-b", (3, 8), seed=1), planted_run("qwen-a", (2, 9))]
-    found = compare(runs)
+    found = compare(list(map(load_run, runs)))
     assert found.models["gap"].tolist() == [3, 8, 3, 8, 2, 9]
     assert found.families.set_index(["family", "boundary"]).loc[("llama", "LI"), "cv"] == 0
     pairs = found.pairs[found.pairs["boundary"] == "LI"].set_index(["first", "second"])
@@ -82,7 +83,7 @@ def test_runs_are_compared_from_their_folders(planted_run):
 
 def test_models_without_two_boundaries_are_left_out_with_the_reason(planted_run):
     """They stay in the table of models and leave n."""
-    found = compare([planted_run("llama-a", (3, 8)), planted_run("llama-b", (5,))])
+    found = compare([load_run(planted_run("llama-a", (3, 8))), load_run(planted_run("llama-b", (5,)))])
     assert found.families["n"].tolist() == [1, 1]
     assert found.models["reason"].tolist()[2:] == ["one boundary, at gap 5, which may be either"] * 2
     assert found.pairs.empty

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from mspgt_tl.comparison.positions import Located, architecture_of, locate, paper_models, read_runs
 from mspgt_tl.errors import ConfigError, StoreError
 from mspgt_tl.evidence import peak_draws
+from mspgt_tl.pipeline.detection import load_run
 from mspgt_tl.store import Run
+
+SWEEP = {"identity": {"command": "intervene"}}
 
 
 @pytest.mark.parametrize(("gaps", "noise"), [((3, 8), 0.05), ((3, 8), 0.4), ((5,), 0.4)])
@@ -66,7 +72,8 @@ def test_supported_boundaries_count(planted_result):
 def test_runs_are_read_with_family_and_architecture(planted_run):
     """By the model's name; seeds share an architecture, twins are families of their own, names can be given."""
     runs = [planted_run(n, (3, 8)) for n in ("llama2-mini", "llama2-mini@seed:1", "llama2-mini@random:0", "other")]
-    models = read_runs(runs, families={"other": "qwen"}, architectures={str(runs[3]): "x"})
+    read = list(map(load_run, runs))
+    models = read_runs(read, families={"other": "qwen"}, architectures={str(runs[3]): "x"})
     assert [m.family for m in models] == ["llama", "llama", "llama (random weights)", "qwen"]
     assert [m.architecture for m in models] == ["llama2-mini", "llama2-mini", "llama2-mini (random weights)", "x"]
 
@@ -81,32 +88,37 @@ def test_two_runs_of_one_model_keep_their_folders(planted_run, tmp_path):
     """Their names tell them apart."""
     first = planted_run("m", (3, 8))
     second = first.rename(tmp_path / "elsewhere")
-    names = [m.name for m in read_runs([planted_run("m", (3, 8)), second])]
+    names = [m.name for m in read_runs([load_run(planted_run("m", (3, 8))), load_run(second)])]
     assert len(set(names)) == 2 and all(name.startswith("m (") for name in names)
 
 
 def test_a_run_given_twice_is_refused(planted_run):
     """It would count as two models that agree."""
-    run = planted_run("m", (3, 8))
+    run = load_run(planted_run("m", (3, 8)))
     with pytest.raises(ConfigError, match="twice"):
-        read_runs([run, str(run)])
+        read_runs([run, run])
 
 
 def test_unknown_names_are_refused(planted_run):
     """With the closest known one."""
     with pytest.raises(ConfigError, match="Did you mean 'qwen-mini'"):
-        read_runs([planted_run("qwen-mini", (3, 8))], families={"qwen-mimi": "q"})
+        read_runs([load_run(planted_run("qwen-mini", (3, 8)))], families={"qwen-mimi": "q"})
 
 
-def test_unfinished_and_old_runs_are_refused(planted_run, planted_result, tmp_path):
-    """One has no result, the other lacks what draws are made from."""
-    Run.create(tmp_path / "begun", {"model": {"name": "m"}})
-    with pytest.raises(StoreError, match="has not finished"):
-        read_runs([tmp_path / "begun"])
+def test_old_runs_are_refused(planted_result, tmp_path):
+    """They lack what draws are made from."""
     old = Run.create(tmp_path / "old", {"model": {"name": "m"}})
     old.stage("result", lambda: planted_result((3, 8))[0].drop_vars("gain"))
     with pytest.raises(StoreError, match=r"older version.*gain"):
-        read_runs([tmp_path / "old"])
+        read_runs([load_run(tmp_path / "old")])
+
+
+def test_what_is_no_detection_is_refused(planted_run):
+    """A folder says how it is read, a result of another command which one it is."""
+    folder = planted_run("m", (3, 8))
+    for given, told in ((folder, re.escape(repr(folder))), (SimpleNamespace(manifest=SWEEP), "intervene")):
+        with pytest.raises(ConfigError, match=rf"load_run\(FOLDER\).*run 2 is: {told}"):
+            read_runs([load_run(folder), given])
 
 
 def test_the_paper_has_four_models_without_draws():

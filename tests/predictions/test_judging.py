@@ -11,6 +11,7 @@ import pytest
 from mspgt_tl.comparison.effects import read_effects
 from mspgt_tl.comparison.positions import read_runs
 from mspgt_tl.errors import DataError
+from mspgt_tl.pipeline.detection import load_run
 from mspgt_tl.predictions.judging import judge
 from mspgt_tl.predictions.measuring import Evidence, chance_rate, paper_evidence, read_measurements
 from mspgt_tl.predictions.registry import Prediction, load_set
@@ -169,7 +170,7 @@ def test_random_twins_are_no_evidence(planted_run):
     """They are read, compared, and never judged."""
     runs = [planted_run(name, (3, 8)) for name in ("llama", "llama@random:0", "llama@random:1")]
     p = prediction(statistic="existence", group="all", threshold=0.5)
-    assert one(p, models=read_runs(runs)).n == 1
+    assert one(p, models=read_runs([load_run(run) for run in runs])).n == 1
 
 
 def effects(**sizes: tuple[float, float, float]) -> pd.DataFrame:
