@@ -21,10 +21,11 @@ from mspgt_tl.cli.results import show
     """
 )
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished detection, sweep, calibration or theory run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run of any command, or of a study.")],
     as_json: JsonFlag = False,
 ) -> None:
     """Draw a run's page anew and print its result."""
+    import mspgt_tl.study.report  # noqa: F401 - makes studies known, which lie above the pipeline
     from mspgt_tl.pipeline.shell import kind_of
 
     kind = kind_of(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +13,11 @@ from mspgt_tl.cli.console import app, mark, out, parse_settings, resumable
 from mspgt_tl.cli.format import make_table, size
 from mspgt_tl.cli.options import ForceFlag, JsonFlag, StudySetOption, choose_folder, grouped
 from mspgt_tl.cli.parallel import JobsOption, ParallelOptions
-from mspgt_tl.cli.results import print_json, say
+from mspgt_tl.cli.results import Summary, print_json, prints, say, show
 from mspgt_tl.progress import duration, telling
 
 if TYPE_CHECKING:
-    from mspgt_tl.study import Cost, Estimate, Study
+    from mspgt_tl.study import Cost, Estimate, Findings, Study
     from mspgt_tl.workers import Shard
 
 
@@ -71,7 +72,8 @@ def study(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a whole study: all its models on all its corpora, noise, theory, predictions, and one report."""
-    from mspgt_tl.study import estimate_study, load_study, read_study, run_study, write_study_report
+    from mspgt_tl.study import Findings, estimate_study, load_study, read_study, run_study
+    from mspgt_tl.study.report import KIND
 
     workers, part = parallel.read(jobs, force=force)
     default = Path("runs") / f"study-{Path(source).stem}{'-quick' if quick else ''}"
@@ -103,8 +105,9 @@ def study(
         if part:
             _print_shard(done, part, folder, as_json=as_json)
             return
-    page, conclusions = write_study_report(done)
-    _print_study(done, page, conclusions, as_json=as_json)
+    found = Findings(done)
+    KIND.write_page(found)
+    show(found, as_json=as_json)
     if done.unfinished:
         raise typer.Exit(1)
 
@@ -114,7 +117,7 @@ def _print_shard(done: Study, part: Shard, folder: Path, *, as_json: bool) -> No
     if as_json:
         print_json({"steps": _plain_steps(done)})
     else:
-        _print_unfinished(done)
+        _print_unfinished(_plain_steps(done))
         out.print(f"Part {part.index} of {part.count} is done. When all are: --report --out {folder}", soft_wrap=True)
     if done.unfinished:
         raise typer.Exit(1)
@@ -172,17 +175,25 @@ def _plain_steps(done: Study) -> dict[str, dict[str, Any]]:
     return {name: vars(outcome) for name, outcome in done.outcomes.items()}
 
 
-def _print_unfinished(done: Study) -> None:
-    for outcome in done.unfinished:
-        out.print(mark("Not finished", "red", f"{outcome.step}: {outcome.reason}"), highlight=False)
+def _print_unfinished(steps: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, outcome in steps.items():
+        if outcome["reason"]:
+            out.print(mark("Not finished", "red", f"{name}: {outcome['reason']}"), highlight=False)
 
 
-def _print_study(done: Study, page: Path, told: list[str], *, as_json: bool) -> None:
-    if as_json:
-        print_json({"conclusions": told, "steps": _plain_steps(done), "report": str(page.resolve())})
-        return
-    for sentence in told:
+def _summarise(found: Findings) -> Summary:
+    from mspgt_tl.study import conclusions
+
+    return {
+        "conclusions": conclusions(found),
+        "steps": _plain_steps(found.study),
+        "tables": str(found.folder / "tables"),
+    }
+
+
+@prints("study", _summarise)
+def _print_study(summary: Summary) -> None:
+    for sentence in summary["conclusions"]:
         say(sentence)
-    _print_unfinished(done)
-    out.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
-    out.print(f"Tables: {page.resolve().parent / 'tables'} (CSV and LaTeX)", soft_wrap=True, highlight=False)
+    _print_unfinished(summary["steps"])
+    out.print(f"Tables: {summary['tables']} (CSV and LaTeX)", soft_wrap=True, highlight=False)

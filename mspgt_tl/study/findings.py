@@ -52,6 +52,16 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     """Runs that finished and cannot be read."""
 
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The study's."""
+        return self.study.manifest
+
+    @property
+    def folder(self) -> Path:
+        """The study's."""
+        return self.study.folder
+
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """All steps of the plan."""

@@ -153,17 +153,13 @@ def _read_outcomes(folder: Path, steps: Iterable[str]) -> dict[str, Outcome]:
     return {name: found[0] for name in steps if (found := read_outcome(folder, name))}
 
 
-def load_study(folder: str | Path) -> Study:
-    """Read a study from its folder, finished or not.
+def is_planned(run: Run) -> bool:
+    """Return whether a study got as far as its plan; one that was stopped before its first step did not."""
+    return "plan" in run.manifest["notes"]
 
-    Raises:
-        StoreError: no study is there.
-    """
-    run = Run.read(Path(folder))
-    if run.manifest["identity"].get("command") != "study":
-        raise StoreError(f"{folder} holds no study.")
-    if "plan" not in run.manifest["notes"]:
-        raise StoreError(f"{folder} holds a study that was stopped before its first step: run it again.")
+
+def open_study(run: Run) -> Study:
+    """Return the study of a run, finished or not."""
     config = make_config(run.manifest["notes"]["plan"], StudyConfig)
     steps = (step.name for step in make_steps(config))
     return Study(config, _read_outcomes(run.folder, steps), run.manifest, run.folder)

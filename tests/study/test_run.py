@@ -20,6 +20,7 @@ import pytest
 from mspgt_tl.cli import main
 from mspgt_tl.errors import ConfigError, CorpusError, ModelError, StoreError
 from mspgt_tl.pipeline.detection import load_run
+from mspgt_tl.store import Run
 from mspgt_tl.study import Findings, conclusions, load_study, read_study, run_study, write_study_report
 from mspgt_tl.study.run import run_step, scales_for
 from mspgt_tl.workers import Workers
@@ -298,6 +299,35 @@ def test_a_report_of_nothing_says_so(file: Path, tmp_path: Path, monkeypatch: py
     assert told[0] == "No detection has finished yet."
     assert "No probe task can be scored." in page.read_text()
     assert "boundaries.csv" not in {path.name for path in (tmp_path / "out" / "tables").iterdir()}
+
+
+def test_a_study_is_reported_like_any_run(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mspgt: Any
+) -> None:
+    """`mspgt report` draws its page and tables anew, as `load_run` advises."""
+    from mspgt_tl.study import run as module
+
+    def fail(*_: object) -> None:
+        raise CorpusError("No probe task can be scored.")
+
+    monkeypatch.setattr(module, "_run", fail)
+    done = run_study(read_study(file), out=tmp_path / "out")
+    with pytest.raises(StoreError, match=f"no detection.*`mspgt report {done.folder}` shows"):
+        load_run(done.folder)
+    told = mspgt("report", str(done.folder), "--json")
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout)
+    assert (found["conclusions"], found["steps"].keys()) == (conclusions(Findings(done)), done.outcomes.keys())
+    assert "No probe task can be scored." in Path(found["report"]).read_text()
+    assert (Path(found["tables"]) / "steps.csv").is_file()
+    assert "No detection has finished yet." in mspgt("report", str(done.folder)).stdout
+
+
+def test_a_study_without_a_plan_is_run_again(tmp_path: Path) -> None:
+    """It was stopped before its first step, so nothing can be told of it."""
+    Run.create(tmp_path, {"command": "study"})
+    with pytest.raises(StoreError, match="run the same `mspgt study` again"):
+        load_study(tmp_path)
 
 
 def test_wrong_names_are_told_before_anything_runs(file: Path, tmp_path: Path) -> None:
