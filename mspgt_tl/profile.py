@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PROFILE = "profile"
 """Name of the stage."""
-MASSIVE = 100.0
+MASSIVE_OVER = 100.0
 """A channel is massive at a block where it exceeds so many times the block's median magnitude (Sun et al. 2024)."""
 JUMP = 2.0
 """The first token's norm over the median that changes by this factor from block to block is an onset or an end."""
@@ -96,7 +96,7 @@ def _measures(
     return [
         norms[:, 0] / median_norm.clamp(min=tiny),
         mass / queries.sum(dim=1).clamp(min=1),
-        (top > MASSIVE * median[:, None]).float().sum(dim=1),
+        (top > MASSIVE_OVER * median[:, None]).float().sum(dim=1),
         top.amax(dim=1) / median.clamp(min=tiny),
         entropy,
     ]
@@ -130,7 +130,7 @@ def label_profile(sums: Mapping[str, np.ndarray], boundaries: Int[np.ndarray, "f
 
     Variables over `layer`: those of `PER_LAYER`. Over `gap`: `onset`, 1 where a massive activation or a sink starts, −1
     where one ends, else 0 (the first token's norm or the mean massive size moves by a factor of `JUMP` and exceeds
-    `SINK_NORM` or `MASSIVE` on one side, or the sinks' mass moves by `SHARE_JUMP`). Over `found`: `near_onset`,
+    `SINK_NORM` or `MASSIVE_OVER` on one side, or the sinks' mass moves by `SHARE_JUMP`). Over `found`: `near_onset`,
     whether one lies within `WITHIN` gaps. Scalar: `onset_chance`, the share of all gaps within `WITHIN` of one, which
     is how often a boundary at a random gap would coincide. Over `kind_of_token`: `token_count` (`COUNTS`).
     """
@@ -167,7 +167,7 @@ def find_onsets(
     [0, 1, 0, -1]
     """
     found = np.zeros(len(first_norm) - 1, dtype=np.int64)
-    for values, floor in ((first_norm, SINK_NORM), (massive_size, MASSIVE)):
+    for values, floor in ((first_norm, SINK_NORM), (massive_size, MASSIVE_OVER)):
         step = np.diff(np.log(np.maximum(values, np.finfo(float).tiny)))
         is_massive = np.maximum(values[1:], values[:-1]) > floor
         found = np.where((found == 0) & is_massive & (np.abs(step) > np.log(JUMP)), np.sign(step), found)

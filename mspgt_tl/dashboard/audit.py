@@ -19,16 +19,17 @@ from mspgt_tl.dashboard.drawing import (
 )
 from mspgt_tl.dashboard.sheet import Plot, Section, Table
 from mspgt_tl.dashboard.words import MISSING, number, p_text, percent
+from mspgt_tl.signals.cka_variants import MASKED_OVER
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
 RULE = (
-    "artefact: more than two thirds of the boundary's 1 − CKA goes with the massive channels (100 times the layer's "
-    "median and more), and with them masked no significant boundary is left within one layer. fragile: under one of "
-    "the choices, or without one of the signals, no boundary is left within one layer, or more than a third of all "
-    "fusion weights lose it. robust: neither. N."
+    "artefact: more than two thirds of the boundary's 1 − CKA goes with the massive channels "
+    f"({MASKED_OVER:.0f} times the layer's median and more), and with them masked no significant boundary is left "
+    "within one layer. fragile: under one of the choices, or without one of the signals, no boundary is left within "
+    "one layer, or more than a third of all fusion weights lose it. robust: neither. N."
 )
 MEANING = {
     ROBUST: "stays within one layer whatever is chosen",

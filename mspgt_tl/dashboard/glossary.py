@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from mspgt_tl.signals.cka_variants import MASKED_OVER
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -22,7 +24,7 @@ GLOSSARY = {
     "JSD": "Jensen–Shannon divergence: how far two distributions are apart, in nats.",
     "KL": "Kullback–Leibler divergence from the undisturbed next-token distribution to the disturbed one, in nats.",
     "macro-F1": "Mean over labels of the harmonic mean of precision and recall.",
-    "massive channels": "Channels whose magnitude exceeds 100 times the layer's median.",
+    "massive channels": f"Channels whose magnitude exceeds {MASKED_OVER:.0f} times the layer's median.",
     "dose": "What a level of noise means: σ itself, or σ solved so that its effect is the same everywhere.",
     "relative depth": "The gap's number over the number of blocks.",
     "supported": "More than chance (p < 0.05), and the 95 % interval is narrower than five layers.",

@@ -53,7 +53,7 @@ DELIVERED_FIRST = 0.15
 """Share of the stems whose labels can be read from block 0 on, so that probes never start from nothing."""
 SPREAD = 0.6
 """Standard deviation of the logarithm of background steps."""
-MASSIVE = 100.0
+MASSIVE_SIZE = 100.0
 """Usual size of a massive activation, in units of a content channel."""
 MASSIVE_SHARE = 1 / 12
 """Share of the tokens that carry it where words do. Debiased CKA does not see one such row a block, only pairs."""
@@ -109,7 +109,7 @@ class Nuisances:
     massive_on: Literal["words", "delimiters"] = "words"
     """What carries them: a random twelfth of the words, or the first two positions and delimiters, as in pretrained
     models; sinks are then the same tokens."""
-    massive_size: float = MASSIVE
+    massive_size: float = MASSIVE_SIZE
     """Their size, in units of a content channel."""
     massive_channels: int = 1
     """How many channels they are in, 1 … 3; each is half the size of the one before."""

@@ -20,8 +20,8 @@ from mspgt_tl.signals.rows import FoldRows
 if TYPE_CHECKING:
     from torch import Tensor
 
-MASSIVE = 20.0
-"""A channel is massive where a row exceeds so many times the layer's median magnitude. Sun et al. (2024) say 100 of
+MASKED_OVER = 20.0
+"""A channel is masked where a row exceeds so many times the layer's median magnitude. Sun et al. (2024) say 100 of
 raw activations, sinks among them; among data tokens, as blocks read them, 20 masks what they mask and more."""
 OF_DRAWN = ("massive masked", "whitened", "raw rows")
 """Variants of the rows that `cka` itself reads."""
@@ -38,7 +38,7 @@ def massive_channels(rows: Float[Tensor, "layer row d"]) -> Bool[Tensor, "d"]:
     """
     size = rows.abs()
     median = size.flatten(1).median(dim=1).values
-    return (size.amax(dim=1) > MASSIVE * median[:, None]).any(dim=0)
+    return (size.amax(dim=1) > MASKED_OVER * median[:, None]).any(dim=0)
 
 
 def whiten(rows: Float[Tensor, "layer row d"]) -> Float[Tensor, "layer row row"]:
