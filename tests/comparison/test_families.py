@@ -119,6 +119,14 @@ def test_equal_gaps_do_not_prove_a_cv_of_zero():
     assert cv_interval([13 / 32] * 6, resolution=resolution)[1] < 0.2
 
 
+def test_a_spread_of_just_the_resolution_is_a_spread():
+    """It can be told, so the lower limit is that of Vangel and not 0."""
+    apart = cv_interval([0.25, 0.75], resolution=0.25)
+    assert apart == cv_interval([0.25, 0.75])
+    assert apart[0] > 0
+    assert cv_interval([0.25, 0.75], resolution=0.26)[0] == 0
+
+
 def test_intervals_of_one_model_are_unknown():
     """nan, for CV and mean."""
     assert np.isnan([*cv_interval([0.4]), *mean_interval([0.4])]).all()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mspgt_tl.comparison.positions import Located, architecture_of, locate, paper_models, read_runs
+from mspgt_tl.contracts import Existence
 from mspgt_tl.errors import ConfigError, StoreError
 from mspgt_tl.evidence import peak_draws
 from mspgt_tl.pipeline.detection import load_run
@@ -61,6 +63,14 @@ def test_the_published_rule_tests_no_existence(planted_result):
     assert model.counting("found") is model
     assert is_lost(model.counting("supported"))
     assert "accepted" in (model.counting("supported").reason or "")
+
+
+def test_one_supported_boundary_of_two_does_not_count(planted_result):
+    """Both must pass the test of existence."""
+    model = locate(planted_result((3, 8))[0], name="m", family="f", architecture="a")
+    half = replace(model, verdicts=(Existence.SUPPORTED, Existence.LOCALISED))
+    assert half.exists is False
+    assert is_lost(half.counting("supported"))
 
 
 def test_supported_boundaries_count(planted_result):

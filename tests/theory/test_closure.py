@@ -119,9 +119,10 @@ def test_the_first_token_is_left_alone(tiny_folder: Any) -> None:
 
 
 def test_exit_is_told_or_explained() -> None:
-    """A crossing is interpolated; staying inside, failing at once, and nothing predicted are told apart."""
+    """Crossings above and below are interpolated; staying inside, failing at once and no prediction are told apart."""
     sigmas = np.array([1e-3, 1e-2, 1e-1])
     assert find_exit(sigmas, np.array([1.0, 1.0, 1.2]))[0] == pytest.approx(10**-1.5)
+    assert find_exit(sigmas, np.array([1.0, 1.0, 0.8]))[0] == pytest.approx(10**-1.5)
     assert "stays within" in find_exit(sigmas, np.ones(3))[1]
     assert "not closed" in find_exit(sigmas, np.array([0.8, 1.0, 1.0]))[1]
     assert "trace is zero" in find_exit(sigmas, np.full(3, np.nan))[1]

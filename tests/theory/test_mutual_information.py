@@ -238,6 +238,19 @@ def test_nothing_to_predict_is_refused(two_blocks: Any) -> None:
         collect_streams(two_blocks, [[1, 2], [2, 3]])
 
 
+def test_layers_are_read_out_many_tokens_at_once() -> None:
+    """The readout is called once a layer and part of the text; token by token it would take hours."""
+    vectors, following, row = planted((0.6, 0.8), n=1200)
+    calls: list[int] = []
+
+    def decode(x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return x.float()
+
+    v_information(vectors, following, row, n_classes=CLASSES, seed=0, readout="ridge", decode=decode)
+    assert min(calls) >= 100
+
+
 def test_a_misleading_readout_is_mixed_away() -> None:
     """Where a layer tells nothing and the model's own readout is biased, the constant prediction takes over."""
     rng = np.random.default_rng(0)
