@@ -2,9 +2,10 @@
 
     python benchmarks/spike_ins.py MODEL OUT.csv [--cases 1] [--sentences 300] [--dtype bfloat16]
 
-Strengths 0, 0.25, 0.5 and 1 (`mspgt_tl.models.spike_in`) at gaps a quarter, a half and three quarters of the way down;
-each case is a draw of text, trees, half of the vocabulary and map. Boundaries are judged as `mspgt calibrate` judges
-them. Rows are added to OUT.csv as they come; cases that are there are not measured again. Prints the table.
+Strengths 0, 0.1, 0.25, 0.5 and 1 (`mspgt_tl.models.spike_in`) at gaps a quarter, a half and three quarters of the way
+down; each case is a draw of text, trees, half of the vocabulary and map. `size` is what every signal is at the planted
+gap, `inside` its highest at any other inner gap. Boundaries are judged as `mspgt calibrate` judges them. Rows are added
+to OUT.csv as they come; cases that are there are not measured again. Prints the table.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import csv
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -23,8 +25,11 @@ from mspgt_tl.calibration.score import judge
 from mspgt_tl.models.pretrained import load
 from mspgt_tl.models.spike_in import spiked
 
-STRENGTHS, DEPTHS = (1.0, 0.0, 0.5, 0.25), (0.25, 0.5, 0.75)
-COLUMNS = ("case", "depth", "strength", "gap", "candidates", "p", "mspgt", "found", "false", "paper", "paper_found")
+STRENGTHS, DEPTHS = (0.0, 1.0, 0.5, 0.25, 0.1), (0.25, 0.5, 0.75)
+COLUMNS = (
+    *("case", "depth", "strength", "gap", "candidates", "p", "mspgt", "found", "false", "paper", "paper_found"),
+    *(f"{signal} {what}" for signal in NAMES for what in ("size", "inside")),
+)
 
 
 def measure_case(model: object, effort: Effort, case: int, depth: float, strength: float) -> dict[str, object]:
@@ -36,6 +41,9 @@ def measure_case(model: object, effort: Effort, case: int, depth: float, strengt
     seed = 1000 * case + round(100 * depth)
     with spiked(hooked, gap, strength, seed=seed):
         measured = measure_model(hooked, effort, seed=seed)
+    inner = np.delete(measured.curves, [0, gap - 1, measured.curves.shape[1] - 1], axis=1).max(axis=1)
+    sizes = {f"{name} size": f"{size:.4f}" for name, size in zip(NAMES, measured.curves[:, gap - 1], strict=True)}
+    sizes |= {f"{name} inside": f"{size:.4f}" for name, size in zip(NAMES, inner, strict=True)}
     found = find_boundaries(measured.curves, resampled=measured.resampled, names=NAMES, seed=seed)
     planted = (gap,) if strength else ()
     ours, paper = (judge(DETECTORS[name](measured, seed), planted) for name in ("mspgt", "paper"))
@@ -51,6 +59,7 @@ def measure_case(model: object, effort: Effort, case: int, depth: float, strengt
         "false": ours.false_claims,
         "paper": paper.claims,
         "paper_found": int(any(error == error for error in paper.errors)),
+        **sizes,
     }
 
 

@@ -102,7 +102,7 @@ def reweigh(
     )
     changed = _found_variables(found, resampled, prominence, n_null=n_null)
     kept = result.drop_dims(["found", "variant", "told_gap"], errors="ignore")
-    kept = kept.drop_vars([*changed, "p_grid"], errors="ignore")
+    kept = kept.drop_vars([*changed, "p_grid", "power"], errors="ignore")
     return kept.assign(changed).assign_attrs(pack(found)[1] | {"prominence": prominence})
 
 

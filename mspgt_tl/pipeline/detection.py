@@ -37,6 +37,7 @@ from mspgt_tl.pipeline.inputs import (
 from mspgt_tl.pipeline.sentences import strongest_sentences
 from mspgt_tl.pipeline.shell import Kind, quick_folder, register, stage
 from mspgt_tl.pipeline.shown import Shown
+from mspgt_tl.power import power_of
 from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
 from mspgt_tl.progress import Told, telling
 from mspgt_tl.rivals import make_rivals, weigh_rivals
@@ -427,7 +428,7 @@ class _Stages:
             config=config.stream,
         )
         whole = audited_result.merge(profile, combine_attrs="override").merge(strongest, combine_attrs="override")
-        return with_p_grid(whole, config.boundaries.weights)
+        return with_p_grid(whole.assign(power=power_of(result)), config.boundaries.weights)
 
     @cached_property
     def _usable(self) -> tuple[TextCorpus, Folds]:
