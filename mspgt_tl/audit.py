@@ -16,10 +16,11 @@ from jaxtyping import Float
 
 from mspgt_tl.boundaries import ALPHA, Boundaries, WeightMap, find_boundaries
 from mspgt_tl.config import BoundaryConfig, SignalConfig
-from mspgt_tl.contracts import GAP, Existence, StreamSignal
+from mspgt_tl.contracts import GAP, SIGNAL, Existence, StreamSignal
+from mspgt_tl.evidence import resample_curves
 from mspgt_tl.signals.attention_jsd import AttentionDrift
+from mspgt_tl.signals.cka import CkaChange
 from mspgt_tl.signals.cka_variants import OF_DRAWN, OF_OTHERS, CkaVariants
-from mspgt_tl.stats import bootstrap_counts
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -149,7 +150,7 @@ def _massive_share(
     result: xr.Dataset, sums: Mapping[str, Mapping[str, np.ndarray]], boundaries: Sequence[int]
 ) -> Float[np.ndarray, "found"]:
     """Return the share of 1 − CKA that masking takes away at each boundary: 0 if it grows, nan if it cannot be told."""
-    plain = result["curve"].sel(signal="cka").values
+    plain = result["curve"].sel({SIGNAL: CkaChange.name}).values
     masked, _ = _redone(CkaVariants(variant=MASKED), sums["audit-cka"], 1, 0)
     share = 1 - np.divide(masked, plain, out=np.full_like(plain, np.nan), where=plain > 0)
     return share.clip(min=0)[[gap - 1 for gap in boundaries]]
@@ -158,7 +159,7 @@ def _massive_share(
 def _variants(
     result: xr.Dataset, sums: Mapping[str, Mapping[str, np.ndarray]], signals: SignalConfig, config: BoundaryConfig
 ) -> Iterator[Variant]:
-    names = [str(name) for name in result["signal"].values]
+    names = [str(name) for name in result[SIGNAL].values]
     curves, resampled = result["curve"].values, result["resampled"].values[:RESAMPLES].astype(np.float64)
     weights = config.weights or (1.0,) * len(names)
     seed = int(result.attrs["seed"])
@@ -167,15 +168,17 @@ def _variants(
         options: dict[str, Any] = {"rule": config.rule, "seed": seed, "names": names, "n_null": NULL_CURVES}
         return find_boundaries(curves, resampled=resampled, weights=weights, **options)
 
+    def replaced(variant: str, name: str, signal: StreamSignal, stage: str) -> Variant:
+        changed, redrawn = curves.copy(), resampled.copy()
+        other = _redone(signal, sums[stage], len(resampled), seed)
+        changed[names.index(name)], redrawn[:, names.index(name)] = other
+        return Variant(variant, find(changed, redrawn, weights), name, *other)
+
     for variant in (v for v in (*OF_DRAWN, *OF_OTHERS) if v in sums["audit-cka"]):
-        other = _redone(CkaVariants(variant=variant), sums["audit-cka"], len(resampled), seed)
-        yield Variant(variant, find(*_replaced(curves, resampled, names.index("cka"), other), weights), "cka", *other)
-    raw = audit_signals(signals)["audit-attention"]
-    other = _redone(raw, sums["audit-attention"], len(resampled), seed)
+        yield replaced(variant, CkaChange.name, CkaVariants(variant=variant), "audit-cka")
     kept = "sinks dropped" if signals.attention_sinks else "sinks kept"
-    found = find(*_replaced(curves, resampled, names.index("attention_jsd"), other), weights)
-    yield Variant(kept, found, "attention_jsd", *other)
-    missing = np.full_like(other[0], np.nan), np.full_like(other[1], np.nan)
+    yield replaced(kept, AttentionDrift.name, audit_signals(signals)["audit-attention"], "audit-attention")
+    missing = np.full_like(curves[0], np.nan), np.full_like(resampled[:, 0], np.nan)
     for i, name in enumerate(names):
         rest = [0.0 if j == i else float(w) for j, w in enumerate(weights)]
         if sum(rest) > 0:
@@ -186,14 +189,5 @@ def _redone(
     signal: StreamSignal, sums: Mapping[str, np.ndarray], resamples: int, seed: int
 ) -> tuple[Float[np.ndarray, "gap"], Float[np.ndarray, "resample gap"]]:
     """Return a variant's curve and resamples, drawn as the detection draws those of signals over the text."""
-    n_folds = len(next(iter(sums.values())))
-    counts = bootstrap_counts(n_folds, resamples, seed=2 * seed)
-    return signal.curves(sums, np.ones((1, n_folds)))[0], signal.curves(sums, counts)
-
-
-def _replaced(
-    curves: np.ndarray, resampled: np.ndarray, index: int, other: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    curves, resampled = curves.copy(), resampled.copy()
-    curves[index], resampled[:, index] = other
-    return curves, resampled
+    curves, resampled = resample_curves({"": signal}, {"": sums}, resamples=resamples, seed=seed)
+    return curves[0], resampled[:, 0]

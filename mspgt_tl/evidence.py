@@ -25,8 +25,8 @@ from mspgt_tl.codec import pack, unpack
 from mspgt_tl.config import BoundaryConfig, SignalConfig
 from mspgt_tl.contracts import GAP, LAYER, RESAMPLE, SIGNAL, TASK, TASKS, Signal, signals_of
 from mspgt_tl.nulls import null_band
-from mspgt_tl.signals.cka import cka_matrix
-from mspgt_tl.signals.probe import KINDS, f1_table
+from mspgt_tl.signals.cka import CkaChange, cka_matrix
+from mspgt_tl.signals.probe import KINDS, ProbeSignal, f1_table
 from mspgt_tl.stats import TAILS, bootstrap_counts
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ def label_result(
             "definition": (SIGNAL, [signal.definition or signal.source for signal in signals.values()]),
             "title": (SIGNAL, [signal.title for signal in signals.values()]),
             **_found_variables(found, resampled, n_null=n_null),
-            "f1": ((TASK, "kind", LAYER), f1_table(sums["probe"])),
-            "cka": ((LAYER, "other_layer"), cka_matrix(sums["cka"])),
+            "f1": ((TASK, "kind", LAYER), f1_table(sums[ProbeSignal.name])),
+            "cka": ((LAYER, "other_layer"), cka_matrix(sums[CkaChange.name])),
         },
         coords={
             SIGNAL: list(signals),

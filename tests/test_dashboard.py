@@ -14,10 +14,12 @@ import pytest
 import xarray as xr
 
 import mspgt_tl
-from mspgt_tl.boundaries import find_boundaries
+from mspgt_tl.boundaries import find_boundaries, weight_map
+from mspgt_tl.codec import pack
 from mspgt_tl.config import DetectConfig, SignalConfig, to_plain
 from mspgt_tl.dashboard import evidence_figure, render_report
 from mspgt_tl.dashboard.layers import weight_figure
+from mspgt_tl.dashboard.page import _weight_section
 from mspgt_tl.dashboard.sheet import static_text
 from mspgt_tl.dashboard.words import interval_text, number, p_text, percent, verdict_words
 from mspgt_tl.evidence import label_result, make_signals
@@ -268,6 +270,14 @@ def test_weight_map_has_every_choice_once() -> None:
     data = make_case("two")
     figure = weight_figure(data, 1)
     assert sum(len(trace.a) for trace in figure.data if trace.name != "weights used") == 231
+
+
+@pytest.mark.parametrize(("n_signals", "choices"), [(3, "231 choices"), (4, "1,771 choices")])
+def test_the_page_counts_the_weights_it_looked_at(n_signals: int, choices: str) -> None:
+    """How many there are in steps of 5 % follows from the number of signals."""
+    variables, _ = pack(weight_map(np.eye(n_signals, 11)))
+    (section,) = _weight_section(xr.Dataset({**variables, "boundary": ("found", [1])}))
+    assert section.definition.startswith(f"Counted over {choices} of weights on a regular grid in steps of 5%;")
 
 
 def test_numbers_are_rounded_sensibly() -> None:

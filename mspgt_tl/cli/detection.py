@@ -21,9 +21,13 @@ from mspgt_tl.cli.options import (
     option,
 )
 from mspgt_tl.cli.results import Summary, prints, say, show
+from mspgt_tl.config import SignalConfig, StreamConfig
+from mspgt_tl.evidence import make_signals
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.detection import Detection
+
+FUSED = tuple(make_signals(SignalConfig()))
 
 
 @app.command(
@@ -52,11 +56,13 @@ def detect(
     sentences: SentencesOption = None,
     skip_bad: Annotated[bool, option(DATA, "Keep the good rest of a malformed treebank.", "--skip-bad")] = False,
     tasks: Annotated[
-        str | None, option(DATA, "Probe tasks, separated by commas.", default="pos,deprel,ner,srl", metavar="NAMES")
+        str | None,
+        option(DATA, "Probe tasks, separated by commas.", default=",".join(SignalConfig().tasks), metavar="NAMES"),
     ] = None,
     run: RunOptions,
     weights: Annotated[
-        str | None, option(WORK, "Fusion weights of cka,probe,attention_jsd.", default="1,1,1", metavar="NUMBERS")
+        str | None,
+        option(WORK, f"Fusion weights of {','.join(FUSED)}.", default=",".join("1" * len(FUSED)), metavar="NUMBERS"),
     ] = None,
     rule: Annotated[str | None, option(WORK, "mspgt, or paper for the published rule alone.", default="mspgt")] = None,
     null: Annotated[
@@ -66,8 +72,12 @@ def detect(
     rivals: Annotated[
         bool, option(WORK, "Also say where other readings of depth put boundaries, on the same pass.", "--rivals")
     ] = False,
-    max_length: Annotated[int | None, option(WORK, "Tokens a sentence is cut to.", default="128", min=4)] = None,
-    batch_positions: Annotated[int | None, option(WORK, "Positions per forward pass.", default="2048", min=1)] = None,
+    max_length: Annotated[
+        int | None, option(WORK, "Tokens a sentence is cut to.", default=str(StreamConfig().max_length), min=4)
+    ] = None,
+    batch_positions: Annotated[
+        int | None, option(WORK, "Positions per forward pass.", default=str(StreamConfig().batch_positions), min=1)
+    ] = None,
     memory: Annotated[
         str | None,
         option(

@@ -15,9 +15,8 @@ CONTRAST = (
     "p counts. N."
 )
 WEIGHTS = (
-    "Counted over 231 choices of weights on a triangular grid in steps of 5 %; a signal that was left out has no "
-    "influence, whatever its weight. N: the paper's weights are lost, so no conclusion may "
-    "rest on one choice."
+    "Counted over {choices:,} choices of weights on a regular grid in steps of {step:.0%}; a signal that was left out "
+    "has no influence, whatever its weight. N: the paper's weights are lost, so no conclusion may rest on one choice."
 )
 PROBES = (
     "Macro-F1 on held-out trees over labels with enough test items. MLP: one hidden layer, on frozen activations "

@@ -208,7 +208,8 @@ def _weight_section(data: xr.Dataset) -> list[Section]:
         else "No choice of weights gives a boundary."
     )
     lead = "A verdict should not hang on one choice of weights; try others with the sliders above."
-    return [Section("What if the weights were others?", lead, [], WEIGHTS, notes, short="Weights")]
+    definition = WEIGHTS.format(choices=len(found), step=np.diff(np.unique(agreement.weights)).min(initial=1))
+    return [Section("What if the weights were others?", lead, [], definition, notes, short="Weights")]
 
 
 def _layer_sections(data: xr.Dataset, identity: Mapping[str, Any]) -> list[Section]:

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 DEFINITION = (
     "Each rival is one signal on the same pass, resampled with the same draws; it is never fused, and a signal alone "
-    "cannot be tested for existence. Block influence: 1 − cosine before and after a block (ShortGPT); angular "
-    "distance: the same as an angle (Gromov et al.); logit lens: change of the entropy and of the agreement with the "
-    "final layer when layers are read out (after Lad et al.); intrinsic dimension by two nearest neighbours; matrix "
-    "entropy (Skean et al.): changes from block to block. N."
+    "cannot be tested for existence. "
 )
 
 
@@ -41,7 +38,10 @@ def rivals_section(data: xr.Dataset, rivals: xr.Dataset | None) -> list[Section]
         "gap, it would not matter which signal one believes."
     )
     plot = Plot(rivals_figure(data, rivals, rows), "Boundaries by rival: " + "; ".join(told) + ".")
-    return [Section("What do other readings of depth say?", lead, [plot], DEFINITION, tables=[table], short="Rivals")]
+    sources = zip(rivals["title"].values, rivals["source"].values, strict=True)
+    described = "; ".join(f"{title}: {source.removesuffix('; N')}" for title, source in sources)
+    title = "What do other readings of depth say?"
+    return [Section(title, lead, [plot], f"{DEFINITION}{described}. N.", tables=[table], short="Rivals")]
 
 
 def _row(row: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def measure(
     model: str | Path | CausalModel,
     sentences: str | Path | TextCorpus | Sequence[str],
-    signals: Sequence[str] = ("cka", "attention_jsd"),
+    signals: Sequence[str] | None = None,
     *,
     seed: int = 0,
     rule: Rule = "mspgt",
@@ -38,7 +38,7 @@ def measure(
     Args:
         model: anything `load` takes.
         sentences: a list of sentences, a `TextCorpus`, or anything else that `detect` takes as a corpus.
-        signals: fused signals that read the text alone: `cka`, `attention_jsd`.
+        signals: fused signals that read the text alone; by default all of them: `cka`, `attention_jsd`.
         seed: of the bootstrap folds and of the token drawn from each sentence.
         rule: `"paper"` takes raw rows of the stream.
         config: the forms of the signals.
@@ -72,7 +72,7 @@ def measure(
     if rule not in get_args(Rule):
         raise ConfigError(unknown_name("rule", str(rule), get_args(Rule)))
     streamed: dict[str, Any] = {name: part for name, part in made.items() if isinstance(part, StreamSignal)}
-    names = [signals] if isinstance(signals, str) else list(signals)
+    names = [signals] if isinstance(signals, str) else list(streamed if signals is None else signals)
     for name in names:
         if name in made and name not in streamed:
             raise ConfigError(f"Signal '{name}' needs a treebank: use `detect`. Without one: {', '.join(streamed)}.")
