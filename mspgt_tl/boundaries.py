@@ -185,57 +185,16 @@ def rank_peaks(fused: Float[np.ndarray, "gap"], *, prominence: float = PROMINENC
 def pick_peaks_by_row(
     fused: Float[np.ndarray, "row gap"], *, prominence: float = PROMINENCE
 ) -> Float[np.ndarray, "row 2"]:
-    """Return what `pick_peaks` does for every row, all rows at once; nan where a row has fewer than two peaks.
+    """Return what `pick_peaks` does for every row; nan where a row has fewer than two peaks.
 
-    Six times faster than row by row (measured, 200 resamples of 11 gaps); nearly all of the time of a bootstrap.
+    1,000 rows of 11 to 79 gaps take 0.02 s (measured), and a case of the calibration 1 % longer than if all rows were
+    worked on at once.
     """
-    low = fused.min(axis=1, keepdims=True)
-    padded = np.concatenate([low, fused, low], axis=1)
-    row, peak = _local_maxima(padded)
-    height = padded[row, peak]
-    # No prominence exceeds the height above the row's minimum.
-    high = height - low[row, 0] >= prominence
-    row, peak, height = row[high], peak[high], height[high]
-    rise = height - np.maximum(_lowest_beside(padded, row, peak, -1), _lowest_beside(padded, row, peak, 1))
-    high = rise >= prominence
-    row, peak, rise = row[high], peak[high], rise[high]
-    # The two most prominent of each row; of equal ones the first in depth.
-    order = np.lexsort((peak, -rise, row))
-    row, peak = row[order], peak[order]
-    rank = np.arange(len(row)) - np.searchsorted(row, row)
-    best = rank < 2
     picked = np.full((len(fused), 2), np.nan)
-    picked[row[best], rank[best]] = peak[best] - 1
-    return np.sort(picked, axis=1)  # nan goes last
-
-
-def _local_maxima(curves: Float[np.ndarray, "row place"]) -> tuple[Int[np.ndarray, "peak"], Int[np.ndarray, "peak"]]:
-    """Return row and place of all local maxima but the ends; the middle of a plateau, rounded down, as scipy does."""
-    places = np.arange(curves.shape[1])
-    rises, falls = curves[:, 1:] > curves[:, :-1], curves[:, 1:] < curves[:, :-1]
-    # Where the run of equal values around each place starts.
-    start = np.maximum.accumulate(np.where(rises | falls, places[1:], 0), axis=1)
-    row, end = np.nonzero(falls[:, 1:])
-    end += 1
-    first = start[row, end - 1]
-    risen = (first > 0) & rises[row, first - 1]
-    return row[risen], (first[risen] + end[risen]) // 2
-
-
-def _lowest_beside(
-    curves: Float[np.ndarray, "row place"], row: Int[np.ndarray, "peak"], peak: Int[np.ndarray, "peak"], step: int
-) -> Float[np.ndarray, "peak"]:
-    """Return the lowest value on one side of each peak, up to where the curve is higher than the peak."""
-    walled = np.pad(curves, ((0, 0), (1, 1)), constant_values=np.inf)
-    place, height = peak + 1, curves[row, peak]
-    lowest, going = height.copy(), np.arange(len(peak))
-    while len(going):
-        place = place + step
-        value = walled[row[going], place[going]]
-        on = value <= height[going]
-        going, value = going[on], value[on]
-        lowest[going] = np.minimum(lowest[going], value)
-    return lowest
+    for row, curve in zip(picked, fused, strict=True):
+        peaks = pick_peaks(curve, prominence=prominence)
+        row[: len(peaks)] = peaks
+    return picked
 
 
 def reliability(
@@ -502,14 +461,18 @@ def weight_map(
     normalised: Float[np.ndarray, "signal gap"], *, steps: int = 20, prominence: float = PROMINENCE
 ) -> WeightMap:
     """Pick peaks for every fusion weight on a regular grid of `steps` divisions over the simplex."""
-    n = len(normalised)
-    bars = combinations(range(steps + n - 1), n - 1)
-    grid = np.array([np.diff((-1, *bar, steps + n - 1)) - 1 for bar in bars]) / steps
-    places = np.full((len(grid), 2), np.nan)
-    active = normalised.any(axis=1)
-    for row, weights in enumerate(grid):
-        if (total := weights[active].sum()) == 0:
-            continue
-        peaks = pick_peaks((weights * active / total) @ normalised, prominence=prominence)
-        places[row, : len(peaks)] = peaks + 1
-    return WeightMap(grid, places)
+    grid = simplex_grid(len(normalised), steps)
+    used = grid * normalised.any(axis=1)
+    total = used.sum(axis=1, keepdims=True)
+    places = pick_peaks_by_row(used / np.where(total > 0, total, 1) @ normalised, prominence=prominence)
+    return WeightMap(grid, places + 1)
+
+
+def simplex_grid(n_signals: int, steps: int) -> Float[np.ndarray, "point signal"]:
+    """Return all weights that are multiples of 1 / `steps` and sum to one.
+
+    >>> simplex_grid(2, 2).tolist()
+    [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
+    """
+    bars = combinations(range(steps + n_signals - 1), n_signals - 1)
+    return np.array([np.diff((-1, *bar, steps + n_signals - 1)) - 1 for bar in bars]) / steps

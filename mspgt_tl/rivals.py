@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.boundaries import Boundaries, find_boundaries, pick_peaks_by_row, scale_signals
+from mspgt_tl.boundaries import Boundaries, find_boundaries, scale_signals
 from mspgt_tl.config import BoundaryConfig
 from mspgt_tl.contracts import GAP, RESAMPLE, CausalModel, StreamSignal, signals_of
 from mspgt_tl.evidence import fused_resamples, peak_draws, resample_curves
@@ -121,12 +121,10 @@ def _compare(
     }
     if not rival.boundaries:
         return row
-    shown = scale_signals(resampled[:, None], rival.gain)[:, 0]
-    picked = pick_peaks_by_row(shown) + 1
     draws = peak_draws(result)
     for i, boundary in enumerate(boundaries):
         row["distance"][i] = min((b - boundary for b in rival.boundaries), key=abs)
-        away = (picked - draws[:, i, None])[np.isfinite(draws[:, i])]
+        away = (rival.peaks - draws[:, i, None])[np.isfinite(draws[:, i])]
         nearest = nearest_boundary(away)
         if len(nearest):
             row["within_one"][i] = float((np.abs(nearest) <= NEAR).mean())

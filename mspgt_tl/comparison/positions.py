@@ -1,8 +1,4 @@
-"""Where one model's boundaries lie, as a comparison of models needs it: by rank, with bootstrap draws.
-
-A result stores the resampled signals, not the resampled peaks. Weights and gains are stored too, so the peaks of every
-resample are picked again here, as the detection did.
-"""
+"""Where one model's boundaries lie, as a comparison of models needs it: by rank, with the peaks of every resample."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, pairwise
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,9 @@ from mspgt_tl.boundaries import (
     rank_peaks,
     reliability,
     scale_signals,
+    simplex_grid,
 )
+from mspgt_tl.config import json_values
 from mspgt_tl.contracts import GAP, RESAMPLE, SIGNAL, TASK, Existence
 from mspgt_tl.nulls import MIN_GAPS, concordance_test
 from mspgt_tl.stats import TAILS
@@ -74,7 +76,7 @@ def explorer_data(
     variants = _variants(data, VARIANTS_SHARE * packed_bytes)
     room = packed_bytes * (1 - VARIANTS_SHARE * bool(variants))
     shown = resampled[: max(1, int(room) // (2 * n_signals * data.sizes[GAP]))]
-    return _plain(
+    return json_values(
         {
             "name": Path(identity.get("model", {}).get("name", "this run")).name,
             "n_layers": int(data.attrs["n_layers"]),
@@ -122,7 +124,7 @@ def with_p_grid(data: xr.Dataset, weights: Sequence[float] | None) -> xr.Dataset
     Args:
         weights: those that were asked for; None for equal ones.
     """
-    grids = _plain(_grids(data, _asked_weights(data, weights), _variants(data)))
+    grids = json_values(_grids(data, _asked_weights(data, weights), _variants(data)))
     return data.assign({P_GRID: ((), np.array(json.dumps(grids), dtype=object))})
 
 
@@ -240,17 +242,10 @@ def weight_grid(n_signals: int, points: int) -> Float[np.ndarray, "point signal"
     >>> weight_grid(2, 3).tolist()
     [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
     """
-    steps, found = 1, list(_compositions(1, n_signals))
-    while len(finer := list(_compositions(steps + 1, n_signals))) <= points and n_signals > 1:
-        steps, found = steps + 1, finer
-    return np.array(found) / steps
-
-
-def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
-    """Yield every way to write `total` as an ordered sum of `parts` numbers from 0 on."""
-    for bars in combinations(range(total + parts - 1), parts - 1):
-        ends = (-1, *bars, total + parts - 1)
-        yield tuple(right - left - 1 for left, right in pairwise(ends))
+    steps = 1
+    while n_signals > 1 and math.comb(steps + n_signals, n_signals - 1) <= points:
+        steps += 1
+    return simplex_grid(n_signals, steps)
 
 
 def _grids(data: xr.Dataset, asked: np.ndarray, variants: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -344,14 +339,3 @@ def _pack(values: Float[np.ndarray, "resample signal gap"]) -> dict[str, Any] | 
     low, high = flat.min(axis=0), flat.max(axis=0)
     shares = np.round((flat - low) / np.where(high > low, high - low, 1) * 65535).astype("<u2")
     return {"values": base64.b64encode(shares.tobytes()).decode("ascii"), "low": low, "high": high}
-
-
-def _plain(value: Any) -> Any:
-    """Return nested values as JSON can hold them; what is not finite becomes None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
