@@ -103,8 +103,8 @@ NAMED: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ),
     (
         "Fisher's denominator not resampled",
-        "self.sums.mean(axis=0) / (weights @ self.counts)[:, None]",
-        "self.sums.mean(axis=0) / self.counts.sum()",
+        "total = counts @ denominator",
+        "total = counts.sum(axis=1) * denominator.mean()",
         ("theory/test_fisher.py",),
     ),
     (

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from mspgt_tl.contracts import GAP, LAYER, Batch, StreamSignal
 from mspgt_tl.passes.data import SINK_NORM
+from mspgt_tl.signals.first_token import relative_first_norm
 from mspgt_tl.signals.matrix_entropy import matrix_entropy
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ def _measures(
     """Return the quantities of `PER_LAYER` for every sentence; entropy only where it is measured, else 0."""
     import torch
 
-    norms, size = resid.float().norm(dim=-1), resid.float().abs()
-    median_norm = norms.masked_fill(~batch.is_data, float("nan")).nanmedian(dim=1).values
+    size = resid.float().abs()
     median = size.masked_fill(~batch.is_data[..., None], float("nan")).flatten(1).nanmedian(dim=1).values
     tiny = torch.finfo(torch.float32).tiny
     top = size.masked_fill(~batch.is_token[..., None], 0).amax(dim=1)
@@ -94,7 +94,7 @@ def _measures(
     if early.any():
         entropy[early] = matrix_entropy(resid[early], batch.is_token[early]).float()
     return [
-        norms[:, 0] / median_norm.clamp(min=tiny),
+        relative_first_norm(resid, batch.is_data),
         mass / queries.sum(dim=1).clamp(min=1),
         (top > MASSIVE_OVER * median[:, None]).float().sum(dim=1),
         top.amax(dim=1) / median.clamp(min=tiny),

@@ -70,6 +70,19 @@ def cut_documents(documents: Int[np.ndarray, "item"], longest: int) -> Int[np.nd
     return pieces
 
 
+def resampled_ratio(
+    numerator: Float[np.ndarray, "*any item"],
+    denominator: Float[np.ndarray, "item"] | Int[np.ndarray, "item"],
+    *,
+    resamples: int,
+    seed: int,
+) -> Float[np.ndarray, "resample *any"]:
+    """Return Σ numerator / Σ denominator in every resample of the items; nan where the denominator is 0."""
+    counts = bootstrap_counts(denominator.shape[-1], resamples, seed=seed)
+    total = counts @ denominator
+    return np.moveaxis(numerator @ counts.T / np.where(total > 0, total, np.nan), -1, 0)
+
+
 def ratio_intervals(
     numerator: Float[np.ndarray, "*any item"],
     denominator: Float[np.ndarray, "item"],
@@ -78,9 +91,7 @@ def ratio_intervals(
     seed: int,
 ) -> Float[np.ndarray, "2 *any"]:
     """Return 95 % percentile intervals of Σ numerator / Σ denominator, items drawn with replacement."""
-    counts = bootstrap_counts(denominator.shape[-1], resamples, seed=seed)
-    values = (numerator @ counts.T) / (counts @ denominator)
-    return np.quantile(values, TAILS, axis=-1)
+    return np.quantile(resampled_ratio(numerator, denominator, resamples=resamples, seed=seed), TAILS, axis=0)
 
 
 def share_interval(hits: int, n: int) -> tuple[float, float]:

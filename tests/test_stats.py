@@ -15,6 +15,7 @@ from mspgt_tl.stats import (
     fold_documents,
     paired_effect,
     ratio_intervals,
+    resampled_ratio,
     sign_flip_p,
     split_folds,
 )
@@ -147,6 +148,25 @@ def test_ratio_interval_is_of_the_ratio() -> None:
     assert low == pytest.approx(2) and high == pytest.approx(2)
     low, high = ratio_intervals(np.random.default_rng(1).normal(3, 1, (4, 50)), np.ones(50), seed=0)
     assert low.shape == (4,) and (low < 3.2).all() and (high > 2.8).all()
+
+
+def test_resampled_ratios_are_those_of_the_drawn_items() -> None:
+    """Each resample is Σ over Σ of the items that it drew, over whatever axes the numerator has."""
+    numerator, denominator = np.arange(24.0).reshape(2, 3, 4), np.array([1, 2, 0, 3])
+    drawn = bootstrap_counts(4, 50, seed=5)
+    found = resampled_ratio(numerator, denominator, resamples=50, seed=5)
+    assert found.shape == (50, 2, 3)
+    for counts, ratio in zip(drawn, found, strict=True):
+        items = np.repeat(np.arange(4), counts.astype(int))
+        np.testing.assert_allclose(ratio, numerator[..., items].sum(axis=-1) / denominator[items].sum())
+
+
+def test_a_resample_without_a_denominator_is_nan() -> None:
+    """Where only items without any are drawn there is no ratio, and no warning."""
+    found = resampled_ratio(np.ones(2), np.array([0.0, 1.0]), resamples=50, seed=0)
+    only_first = bootstrap_counts(2, 50, seed=0)[:, 1] == 0
+    assert 0 < only_first.sum() < 50
+    assert np.isnan(found).tolist() == only_first.tolist()
 
 
 def test_documents_are_folded_whole_and_evenly() -> None:

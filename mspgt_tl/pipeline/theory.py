@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mspgt_tl.config import TheoryConfig, make_config, settings_of, to_plain
+from mspgt_tl.config import TheoryConfig, json_values, make_config, settings_of, to_plain
 from mspgt_tl.contracts import FROM_ABOVE, SCALES, CausalModel, Progress, TextCorpus
 from mspgt_tl.errors import CorpusError, DataError
 from mspgt_tl.interventions.units import activation_units
@@ -482,10 +482,10 @@ def summarise(theory: Theory) -> dict[str, Any]:
     for layer, row in enumerate(by_layer):
         row |= {
             "layer": layer,
-            "trace": _plain(fisher["trace"].values[layer]),
-            "sensitivity": _plain(fisher["sensitivity"].values[layer]),
-            "sensitivity_interval": _plain(fisher["sensitivity_interval"].values[:, layer]),
-            "information": _plain(info["information"].values[0, layer]),
+            "trace": fisher["trace"].values[layer],
+            "sensitivity": fisher["sensitivity"].values[layer],
+            "sensitivity_interval": fisher["sensitivity_interval"].values[:, layer],
+            "information": info["information"].values[0, layer],
         }
     by_scale = []
     for i, (name, blocks) in enumerate(theory.scales.items()):
@@ -494,21 +494,23 @@ def summarise(theory: Theory) -> dict[str, Any]:
             {
                 "scale": name,
                 "blocks": f"{blocks[0]}-{blocks[-1]}",
-                "sensitivity": _plain(fisher["scale_sensitivity"].values[i]),
-                "sensitivity_interval": _plain(fisher["scale_interval"].values[i]),
-                "hvib_rate": _plain(parts["bottleneck"]["rate"].values[-1, place]),
+                "sensitivity": fisher["scale_sensitivity"].values[i],
+                "sensitivity_interval": fisher["scale_interval"].values[i],
+                "hvib_rate": parts["bottleneck"]["rate"].values[-1, place],
             }
             | _row(parts, name)
         )
-    return {
-        "model": identity["model"]["name"],
-        "tokens": int(fisher.attrs["tokens"]),
-        "scales_from": identity["scales_from"],
-        "layers": by_layer,
-        "scales": by_scale,
-        "findings": findings(parts),
-        "reasons": theory.reasons,
-    }
+    return json_values(
+        {
+            "model": identity["model"]["name"],
+            "tokens": int(fisher.attrs["tokens"]),
+            "scales_from": identity["scales_from"],
+            "layers": by_layer,
+            "scales": by_scale,
+            "findings": findings(parts),
+            "reasons": theory.reasons,
+        }
+    )
 
 
 def _row(parts: Mapping[str, xr.Dataset], name: str) -> dict[str, Any]:
@@ -516,16 +518,8 @@ def _row(parts: Mapping[str, xr.Dataset], name: str) -> dict[str, Any]:
     narrow, wide, rates = (parts[stage].sel(set=name) for stage in ("closure", "closure-float64", "rates"))
     step = int(parts["rates"].attrs["operating_step"])
     return {
-        "closure_float32": _plain(narrow["ratio"].values[0]),
-        "closure_float64": _plain(wide["ratio"].values[0]),
-        "exit_sigma": _plain(narrow["exit_sigma"].values),
-        "beta": _plain(rates["beta"].values[step]),
+        "closure_float32": narrow["ratio"].values[0],
+        "closure_float64": wide["ratio"].values[0],
+        "exit_sigma": narrow["exit_sigma"].item(),
+        "beta": rates["beta"].values[step],
     }
-
-
-def _plain(value: Any) -> Any:
-    """Return numbers that JSON can hold: nan as None."""
-    found = np.asarray(value, dtype=np.float64)
-    if found.ndim:
-        return [_plain(part) for part in found]
-    return float(found) if np.isfinite(found) else None

@@ -133,16 +133,16 @@ class CkaChange(StreamSignal):
     ) -> Float[np.ndarray, "resample gap"]:
         own = weights @ np.einsum("bll->bl", sums["hsic"])
         neighbours = weights @ np.einsum("bll->bl", sums["hsic"][:, :-1, 1:])
-        return 1 - _ratio(neighbours, own[:, :-1] * own[:, 1:])
+        return 1 - normalised_hsic(neighbours, own[:, :-1] * own[:, 1:])
 
 
 def cka_matrices(
     sums: Mapping[str, np.ndarray], weights: Float[np.ndarray, "resample fold"]
 ) -> Float[np.ndarray, "resample layer layer"]:
-    """Return the CKA of every pair of layers, one matrix per row of block weights."""
+    """Return the CKA of every pair of layers, one matrix per row of fold weights."""
     hsic = np.einsum("rb,blm->rlm", weights, sums["hsic"])
     own = np.einsum("rll->rl", hsic)
-    return _ratio(hsic, own[:, :, None] * own[:, None])
+    return normalised_hsic(hsic, own[:, :, None] * own[:, None])
 
 
 def cka_matrix(sums: Mapping[str, np.ndarray]) -> Float[np.ndarray, "layer layer"]:
@@ -150,7 +150,7 @@ def cka_matrix(sums: Mapping[str, np.ndarray]) -> Float[np.ndarray, "layer layer
     return cka_matrices(sums, np.ones((1, len(sums["hsic"]))))[0]
 
 
-def _ratio(hsic: np.ndarray, product: np.ndarray) -> np.ndarray:
+def normalised_hsic(hsic: np.ndarray, product: np.ndarray) -> np.ndarray:
     """Return HSIC over the root of the product of variances, nan where that is not positive."""
     safe = product > 0
     return np.where(safe, hsic / np.sqrt(np.where(safe, product, 1)), np.nan)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from mspgt_tl.contracts import Batch, StreamSignal
 from mspgt_tl.passes.data import as_read
-from mspgt_tl.signals.cka import centred_kernels
+from mspgt_tl.signals.cka import centred_kernels, normalised_hsic
 from mspgt_tl.signals.rows import FoldRows
 
 if TYPE_CHECKING:
@@ -143,6 +143,4 @@ class CkaVariants(StreamSignal):
     ) -> Float[np.ndarray, "resample gap"]:
         total = np.einsum("rb,bkl->rkl", weights, sums[self.variant])
         own, shared = total[:, 0], total[:, 1, 1:]
-        product = own[:, :-1] * own[:, 1:]
-        safe = product > 0
-        return np.where(safe, 1 - shared / np.sqrt(np.where(safe, product, 1)), np.nan)
+        return 1 - normalised_hsic(shared, own[:, :-1] * own[:, 1:])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mspgt_tl.contracts import SIGNALS, Batch, Role
 from mspgt_tl.signals.sums import MeanSignal, jumps
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 
 SINK_SHARE = 0.3
 """A head has its sink there if it puts more than this share of its mass on the first token (Gu et al. 2025)."""
+
+
+def relative_first_norm(
+    resid: Float[Tensor, "batch pos d_model"], is_data: Bool[Tensor, "batch pos"]
+) -> Float[Tensor, "batch"]:
+    """Return the norm of each sentence's first token over the median of its data tokens' norms."""
+    import torch
+
+    norms = resid.float().norm(dim=-1)
+    median = norms.masked_fill(~is_data, float("nan")).nanmedian(dim=1).values
+    return norms[:, 0] / median.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 @SIGNALS.register
@@ -43,12 +54,7 @@ class FirstTokenNorm(MeanSignal):
     def observe(self, batch: Batch) -> tuple[Float[Tensor, "batch place"], Int[Tensor, "batch"]]:
         import torch
 
-        tiny = torch.finfo(torch.float32).tiny
-        ratios = []
-        for resid in batch.resid:
-            norms = resid.float().norm(dim=-1)
-            median = norms.masked_fill(~batch.is_data, float("nan")).nanmedian(dim=1).values
-            ratios.append(norms[:, 0] / median.clamp(min=tiny))
+        ratios = [relative_first_norm(resid, batch.is_data) for resid in batch.resid]
         return torch.stack(ratios, dim=1), torch.ones(len(batch.fold), dtype=torch.long)
 
     def curves(

@@ -35,7 +35,7 @@ from mspgt_tl.codec import stored
 from mspgt_tl.config import HVibConfig
 from mspgt_tl.contracts import BETA, BOUND, FROM_ABOVE, SCALE, STEP, Progress
 from mspgt_tl.errors import ConfigError, DataError
-from mspgt_tl.stats import TAILS, bootstrap_counts
+from mspgt_tl.stats import TAILS, resampled_ratio
 from mspgt_tl.theory.streams import Split, split_texts, sum_by_text
 
 EVALUATION_DRAWS = 4
@@ -278,9 +278,8 @@ def _summarise(
     sums: Float[np.ndarray, "weight 4 text"], counts: np.ndarray, betas: np.ndarray, seed: int, resamples: int
 ) -> Bottleneck:
     n = counts.sum()
-    weights = bootstrap_counts(len(counts), resamples, seed=seed)
     means = sums.sum(axis=-1) / n
-    resampled = np.einsum("nt,wkt->nwk", weights, sums) / (weights @ counts)[:, None, None]
+    resampled = resampled_ratio(sums, counts, resamples=resamples, seed=seed)
     elbo = resampled[..., 0] - resampled[..., 1:].sum(axis=-1)
     effective, again = effective_betas(means), effective_betas(resampled)
     reasons = [

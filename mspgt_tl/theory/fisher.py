@@ -34,7 +34,7 @@ from mspgt_tl.contracts import BOUND, RESAMPLE, CausalModel, Progress, check_see
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
 from mspgt_tl.passes.batches import POSITIONS
-from mspgt_tl.stats import TAILS, bootstrap_counts
+from mspgt_tl.stats import TAILS, resampled_ratio
 from mspgt_tl.theory.texts import TokenBatch, Tokens, read_texts, text_batches
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ class Fisher:
         """
         if len(self.counts) < MIN_ROWS:
             raise DataError(f"An interval needs {MIN_ROWS} texts or more, got {len(self.counts)}.")
-        weights = bootstrap_counts(len(self.counts), resamples, seed=self.seed)
-        return weights @ self.sums.mean(axis=0) / (weights @ self.counts)[:, None]
+        return resampled_ratio(self.sums.mean(axis=0).T, self.counts, resamples=resamples, seed=self.seed)
 
     def interval(self, *, resamples: int = 1000) -> Float[np.ndarray, "2 layer"]:
         """Return the 95 % bootstrap interval over texts of every layer's trace."""

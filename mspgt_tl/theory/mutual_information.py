@@ -33,7 +33,7 @@ import numpy as np
 from mspgt_tl.codec import stored
 from mspgt_tl.contracts import BOUND, GAP, Progress
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
-from mspgt_tl.stats import TAILS, bootstrap_counts
+from mspgt_tl.stats import TAILS, resampled_ratio
 from mspgt_tl.theory.streams import Split, split_texts, sum_by_text
 
 if TYPE_CHECKING:
@@ -139,8 +139,7 @@ def _summarise(
 ) -> Information:
     sums, counts = sum_by_text(truth - constant, row)
     n = int(counts.sum())
-    weights = bootstrap_counts(len(counts), resamples, seed=seed)
-    resampled = weights @ sums.T / (weights @ counts)[:, None]
+    resampled = resampled_ratio(sums, counts, resamples=resamples, seed=seed)
     interval = np.quantile(resampled, TAILS, axis=0)
     value, reasons = refuse_beyond(sums.sum(axis=-1) / n, n)
     interval[:, np.isnan(value)] = np.nan

@@ -22,7 +22,7 @@ from scipy.stats import rankdata
 from mspgt_tl.codec import stored
 from mspgt_tl.contracts import BOUND, SET, SIGMA, STEP
 from mspgt_tl.errors import DataError
-from mspgt_tl.stats import TAILS, bootstrap_counts
+from mspgt_tl.stats import TAILS, resampled_ratio
 from mspgt_tl.theory.fisher import MIN_ROWS
 from mspgt_tl.theory.mutual_information import channel_information
 from mspgt_tl.theory.noise_effects import NoiseEffects
@@ -81,12 +81,9 @@ def rate_distortion(
         return min(float(channel_information(eigenvalues[i], sigma * units[i])) for i in layers)
 
     rates = np.array([[rate(layers, sigma) for sigma in effects.sigmas] for layers in effects.layers])
-    loss = effects.loss.mean(axis=2)
-    weights = bootstrap_counts(loss.shape[-1], resamples, seed=effects.seed)
-    scored = weights @ effects.predictions
-    if not (scored > 0).all():
+    resampled = resampled_ratio(effects.loss.mean(axis=2), effects.predictions, resamples=resamples, seed=effects.seed)
+    if np.isnan(resampled).any():
         raise DataError("Too few texts have a token to predict.")
-    resampled = np.einsum("nr,msr->nms", weights, loss) / scored[:, None, None]
     step = np.diff(rates, axis=1)
     slopes = -np.diff(resampled, axis=2) / step
     return RateDistortion(
