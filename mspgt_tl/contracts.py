@@ -42,6 +42,11 @@ FROM_ABOVE = SCALES[::-1]
 """In the order of the bottleneck's chain (eq. 17)."""
 
 
+def layer_target(layer: int) -> str:
+    """Return what one block, disturbed on its own, is called beside the scales."""
+    return f"layer {layer}"
+
+
 def check_seed(seed: Any) -> None:
     """Refuse what no random generator of the package takes.
 

@@ -77,7 +77,7 @@ def local_contrast(curves: Float[np.ndarray, "*any gap"]) -> Float[np.ndarray, "
 
 
 @dataclass(frozen=True)
-class Existence:
+class Concordance:
     """p-values of the peaks that were tested, and the statistic they rest on."""
 
     p_values: Float[np.ndarray, "boundary"]
@@ -94,7 +94,7 @@ def concordance_test(
     *,
     n_null: int = 2000,
     seed: int = 0,
-) -> Existence:
+) -> Concordance:
     """Test whether the signals agree on `peaks` more than null curves do.
 
     Args:
@@ -123,7 +123,7 @@ def concordance_test(
         both = max(either, min(both, given_first))
     p_values = np.empty(len(peaks))
     p_values[order] = (either, both)[: len(peaks)]
-    return Existence(p_values, fused, float(max(thresholds)))
+    return Concordance(p_values, fused, float(max(thresholds)))
 
 
 def _p_beside(rest: np.ndarray, weights: np.ndarray, observed: float, n: int, rng: np.random.Generator) -> float:

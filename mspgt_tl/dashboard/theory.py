@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mspgt_tl.contracts import GAP, LAYER
+from mspgt_tl.contracts import GAP, LAYER, SCALES
 from mspgt_tl.dashboard.drawing import (
     GAP_TITLE,
     GREY,
@@ -187,7 +187,7 @@ def _with_error(closure: xr.Dataset, i: int) -> str:
 def _information_sections(part: xr.Dataset, boundaries: list[int]) -> list[Section]:
     layers = part[LAYER].values
     names = [str(name) for name in part["curve"].values]
-    readouts = [i for i, name in enumerate(names) if name.startswith("next token")]
+    readouts = np.flatnonzero(part["readout"].values != "").tolist()
     figures = []
     for title, chosen in (
         ("About the next token", readouts),
@@ -200,7 +200,8 @@ def _information_sections(part: xr.Dataset, boundaries: list[int]) -> list[Secti
                 draw_band(figure, layers, low, high, colour=translucent(GREY, 0.2), name="95 %", showlegend=False)
             values = part["information"].values[i]
             if np.isfinite(values).any():
-                name = names[i].removeprefix("next token, ").removeprefix("Gaussian channel, ")
+                readout, sigma = part["readout"].values[i], part["channel_sigma"].values[i]
+                name = f"{readout} readout" if readout else f"sigma {sigma:g}"
                 figure.add_scatter(x=layers, y=values, **_line(j), name=name)
         thin_boundaries(figure, boundaries, shift=0.5)
         figures.append(Plot(figure, f"Information {title.lower()} by layer.", title))
@@ -239,7 +240,7 @@ def _line(i: int) -> dict[str, Any]:
 
 def _set_style(names: Sequence[str], i: int) -> dict[str, Any]:
     """Return how the line of a layer or a scale is drawn: layers from light to dark, scales wide in colours."""
-    layers = [name.startswith("layer ") for name in names]
+    layers = [name not in SCALES for name in names]
     share = i / max(sum(layers) - 1, 1)
     shade = f"rgb({int(200 - 170 * share)},{int(190 - 120 * share)},215)"
     colour, width = (shade, 1.5) if layers[i] else (colour_of(i), 3.0)
@@ -249,7 +250,7 @@ def _set_style(names: Sequence[str], i: int) -> dict[str, Any]:
 def _rate_section(part: xr.Dataset) -> Section:
     step = int(part.attrs["operating_step"])
     names = [str(name) for name in part["set"].values]
-    layers = [i for i, name in enumerate(names) if name.startswith("layer ")]
+    layers = [i for i, name in enumerate(names) if name not in SCALES]
     plane = blank_figure(height=460, x_title="rate R, nats per token", y_title="distortion D, nats per token")
     for i in range(len(names)):
         plane.add_scatter(
@@ -323,7 +324,7 @@ def _layer_table(parts: Mapping[str, xr.Dataset]) -> Section:
     rows = []
     for layer in fisher[LAYER].values:
         values = [
-            parts["scales"]["scale"].values[layer],
+            parts["units"]["unit"].values[layer],
             fisher["trace"].values[layer],
             others[layer],
             fisher["label_error"].values[layer],

@@ -14,7 +14,7 @@ import numpy as np
 
 from mspgt_tl.cards import card
 from mspgt_tl.config import InterveneConfig, StreamConfig, settings_of, to_plain
-from mspgt_tl.contracts import CausalModel, Progress, TextCorpus
+from mspgt_tl.contracts import CausalModel, Progress, TextCorpus, layer_target
 from mspgt_tl.errors import ConfigError, CorpusError
 from mspgt_tl.escape import read_csv, to_csv
 from mspgt_tl.interventions.alternatives import disturbance_hooks, find_kind, measure_activations
@@ -37,7 +37,7 @@ from mspgt_tl.passes.corpus import count_cut
 from mspgt_tl.pipeline.checks import check_folder
 from mspgt_tl.pipeline.detection import Detection
 from mspgt_tl.pipeline.inputs import Loading, identify, open_corpus, reading_notes
-from mspgt_tl.pipeline.scales import Scales, choose_scales, choose_source, layer_target
+from mspgt_tl.pipeline.scales import Scales, choose_scales, choose_source
 from mspgt_tl.pipeline.shell import Kind, quick_folder, register, stage
 from mspgt_tl.pipeline.sweep_tables import (
     arrange_table_2,
@@ -225,7 +225,8 @@ def _run(
 
     def work(run: Run) -> None:
         cut = count_cut(hooked, text.sentences[: settings.effect_sentences], StreamConfig())
-        run.note(compared_level=settings.compared_level, scales_doubt=chosen.doubt, **reading_notes(text, cut=cut))
+        told_scales = {"scales_from": chosen.origin, "scales_doubt": chosen.doubt}
+        run.note(compared_level=settings.compared_level, **told_scales, **reading_notes(text, cut=cut))
         if quick:
             run.note(quick=words)
         _Stages(run, hooked, text.sentences, chosen, prompts, settings, told).run_all(metrics)

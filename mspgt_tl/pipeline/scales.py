@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mspgt_tl.contracts import SCALES
+from mspgt_tl.contracts import SCALES, layer_target
 from mspgt_tl.errors import ConfigError
 from mspgt_tl.interventions.scales import check_scales, parse_scales
 from mspgt_tl.interventions.sweep import CLEAN
@@ -81,11 +81,6 @@ def choose_scales(
         f"Which of the {n_layers} blocks are a scale? Give --scales such as 0-3,4-8,9-{n_layers - 1}, or thirds, or "
         "the folder of a detection with two boundaries."
     )
-
-
-def layer_target(layer: int) -> str:
-    """Return what one block, disturbed on its own, is called beside the scales."""
-    return f"layer {layer}"
 
 
 def _read(given: Any, n_layers: int) -> dict[str, range]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mspgt_tl.config import TheoryConfig, json_values, make_config, settings_of, to_plain
-from mspgt_tl.contracts import FROM_ABOVE, SCALES, CausalModel, Progress, TextCorpus
+from mspgt_tl.contracts import CURVE, FROM_ABOVE, SCALES, CausalModel, Progress, TextCorpus, layer_target
 from mspgt_tl.errors import CorpusError, DataError
 from mspgt_tl.interventions.units import activation_units
 from mspgt_tl.models.names import pinned_name
@@ -40,7 +40,7 @@ from mspgt_tl.theory.texts import Texts, read_texts
 if TYPE_CHECKING:
     import xarray as xr
 
-STAGES = ("scales", "fisher", "closure", "closure-float64", "information", "rates", "bottleneck")
+STAGES = ("units", "fisher", "closure", "closure-float64", "information", "rates", "bottleneck")
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,24 @@ def _settings_begun(out: str | Path | None, asked: Mapping[str, Any]) -> TheoryC
 
 
 def _read(run: Run) -> Theory:
-    return Theory({name: run.arrays(name) for name in STAGES}, run.manifest, run.folder)
+    return Theory({name: _read_part(run, name) for name in STAGES}, run.manifest, run.folder)
+
+
+def _read_part(run: Run, name: str) -> xr.Dataset:
+    """Return the arrays of a stage; those of earlier versions as this one names them."""
+    if name == "units" and name not in run.manifest["stages"]:
+        return run.arrays("scales").rename(scale="unit")
+    part = run.arrays(name)
+    if name == "information" and "readout" not in part:
+        told = [str(curve).split(", ")[1].split() for curve in part[CURVE].values]  # "ridge readout", "sigma 0.5"
+        part["readout"] = CURVE, [first if last == "readout" else "" for first, last in told]
+        part["channel_sigma"] = CURVE, [np.nan if last == "readout" else float(last) for _, last in told]
+    return part
+
+
+def _is_finished(run: Run) -> bool:
+    there = set(run.manifest["stages"])
+    return there >= {*STAGES} or there >= {"scales", *STAGES[1:]}
 
 
 def _draw(theory: Theory) -> str:
@@ -202,9 +219,7 @@ def _draw(theory: Theory) -> str:
     return render_theory(theory.parts, theory.manifest)
 
 
-KIND = register(
-    Kind("theory", "theory run", lambda run: all(name in run.manifest["stages"] for name in STAGES), _read, _draw)
-)
+KIND = register(Kind("theory", "theory run", _is_finished, _read, _draw))
 
 
 def load_theory(folder: str | Path) -> Theory:
@@ -263,7 +278,7 @@ class _Stages:
 
     def run_all(self) -> None:
         """Run every stage that is not finished yet."""
-        self.activations()
+        self.units()
         self.fisher()
         self.closure()
         self.closure_float64()
@@ -276,9 +291,9 @@ class _Stages:
         return self.scales.blocks
 
     @cached_property
-    def norms(self) -> dict[int, float]:
-        """Activation scale s_l of every layer."""
-        return dict(enumerate(self.activations()["scale"].values.tolist()))
+    def unit_of(self) -> dict[int, float]:
+        """Activation unit s_l of every layer."""
+        return dict(enumerate(self.units()["unit"].values.tolist()))
 
     @cached_property
     def streams(self) -> Streams:
@@ -310,11 +325,11 @@ class _Stages:
         chosen = None if self.alphabet is None else torch.from_numpy(self.alphabet).to(cfg.device)
         return unembed(self.model, vectors.to(device=cfg.device, dtype=cfg.dtype), chosen)
 
-    @stage("scales")
-    def activations(self) -> xr.Dataset:
+    @stage("units")
+    def units(self) -> xr.Dataset:
         """Return the activation unit of every layer."""
-        norms = activation_units(self.model, list(self.sentences), config=self.settings.stream)
-        return labelled.label_scales(norms, self.texts)
+        found = activation_units(self.model, list(self.sentences), config=self.settings.stream)
+        return labelled.label_units(found, self.texts)
 
     @stage("fisher")
     def fisher(self) -> xr.Dataset:
@@ -327,7 +342,7 @@ class _Stages:
             batch_positions=self.settings.stream.batch_positions,
             progress=self.told,
         )
-        return labelled.label_fisher(found, self.norms, self.blocks, resamples=self.settings.resamples)
+        return labelled.label_fisher(found, self.unit_of, self.blocks, resamples=self.settings.resamples)
 
     @stage("closure")
     def closure(self) -> xr.Dataset:
@@ -349,7 +364,7 @@ class _Stages:
 
     @property
     def _every_layer(self) -> dict[str, int]:
-        return {f"layer {layer}": layer for layer in range(int(self.model.cfg.n_layers))}
+        return {layer_target(layer): layer for layer in range(int(self.model.cfg.n_layers))}
 
     def _in(self, dtype: Literal["float32", "float64"]) -> CausalModel:
         """Return the model in a wider dtype."""
@@ -366,7 +381,7 @@ class _Stages:
         found = measure_closure(
             model,
             self.texts.first(self.settings.closure_texts),
-            self.norms,
+            self.unit_of,
             seed=self.settings.seed,
             layers=chosen,
             sets=self.blocks,
@@ -411,35 +426,35 @@ class _Stages:
     @cached_property
     def spectra(self) -> dict[int, Any]:
         """Eigenvalues of every layer's covariance."""
-        return {layer: spectrum(self.streams.vectors[layer]) for layer in self.norms}
+        return {layer: spectrum(self.streams.vectors[layer]) for layer in self.unit_of}
 
     def _channel(self, sigma: float) -> tuple[np.ndarray, list[str]]:
-        values = np.array([channel_information(self.spectra[i], sigma * norm) for i, norm in self.norms.items()])
+        values = np.array([channel_information(self.spectra[i], sigma * unit) for i, unit in self.unit_of.items()])
         return refuse_beyond(values, len(self.streams.following))
 
     @stage("rates")
     def rates(self) -> xr.Dataset:
         """Return rate, distortion and the slope β."""
         settings = self.settings
-        sets = {f"layer {layer}": (layer,) for layer in self.norms} | dict(self.blocks)
+        sets = {layer_target(layer): (layer,) for layer in self.unit_of} | dict(self.blocks)
         effects = measure_noise(
             self.model,
             self.texts.first(settings.rate_texts),
             sets,
             settings.rate_sigmas,
-            self.norms,
+            self.unit_of,
             seed=settings.seed,
             batch_positions=settings.stream.batch_positions,
             progress=self.told,
             stage="rates",
         )
-        found = rate_distortion(effects, self.spectra, self.norms, resamples=settings.resamples)
+        found = rate_distortion(effects, self.spectra, self.unit_of, resamples=settings.resamples)
         vectors, resolution = self.streams.vectors, float(found.beta_sigmas[found.operating_step])
         left = [
-            conditional_rate(vectors[layer], vectors[layer - 1], resolution * norm) if layer else np.nan
-            for layer, norm in self.norms.items()
+            conditional_rate(vectors[layer], vectors[layer - 1], resolution * unit) if layer else np.nan
+            for layer, unit in self.unit_of.items()
         ]
-        beta = found.beta[: len(self.norms), found.operating_step]
+        beta = found.beta[: len(self.unit_of), found.operating_step]
         try:
             test, why = rank_test(beta, np.array(left), seed=settings.seed), ""
         except DataError as error:
@@ -477,7 +492,7 @@ def summarise(theory: Theory) -> dict[str, Any]:
     """Return a run's figures as plain values: by layer, by scale, findings in words, reasons for what is missing."""
     parts, identity = theory.parts, theory.manifest["identity"]
     n_layers = int(identity["model"]["n_layers"])
-    by_layer = [_row(parts, f"layer {layer}") for layer in range(n_layers)]
+    by_layer = [_row(parts, layer_target(layer)) for layer in range(n_layers)]
     fisher, info = parts["fisher"], parts["information"]
     for layer, row in enumerate(by_layer):
         row |= {

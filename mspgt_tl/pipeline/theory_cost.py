@@ -97,7 +97,7 @@ class TheoryCost:
         steps = len(hvib.betas) * hvib.steps * hvib.batch * self.seconds * logits
         every = (self.n_layers + 3) * disturbed
         found = {
-            "scales": read * (1 - self.logits),
+            "units": read * (1 - self.logits),
             "fisher": read * FISHER * settings.label_samples,
             "closure": closed * (alone + 3) * disturbed * len(settings.closure_sigmas) * settings.noise_draws + fisher,
             "information": read * (1 + readouts),
@@ -153,7 +153,7 @@ class TheoryCost:
             "information": (sentences,),
             "rates": (half("rate_sigmas", 2), fewer("rate_texts", MIN_ROWS)),
             "bottleneck": (steps, betas),
-            "scales": (sentences,),
+            "units": (sentences,),
         }
 
     def describe(self, settings: TheoryConfig, limit: float | None) -> str:

@@ -249,7 +249,9 @@ class Findings:
         return rows
 
     def _origin(self, model: str, sweep: Intervention) -> str:
-        """Return where a sweep's scales come from: its identity says only which blocks they are."""
+        """Return where a sweep's scales come from; earlier versions did not note it, only which blocks they are."""
+        if noted := sweep.manifest["notes"].get("scales_from"):
+            return str(noted)
         detection = self.at_home.get(model)
         starts = tuple(first for first, _ in sweep.manifest["identity"]["scales"].values())[1:]
         return DETECTED if detection is not None and starts == detection.boundaries else THIRDS
@@ -270,8 +272,7 @@ class Findings:
         rows = []
         for model, theory in self.theories.items():
             part = theory.parts["information"]
-            names = [str(name) for name in part["curve"].values]
-            i = names.index("next token, softmax readout")
+            i = part["readout"].values.tolist().index("softmax")
             value = float(part["statistic"].values[i] - part["elsewhere"].values[i])
             low, high = part["excess_interval"].values[i]
             if math.isfinite(value) and not is_random(model):

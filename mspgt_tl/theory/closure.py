@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from mspgt_tl.codec import stored
 from mspgt_tl.config import TheoryConfig
-from mspgt_tl.contracts import SET, SIGMA, CausalModel, Progress
+from mspgt_tl.contracts import SET, SIGMA, CausalModel, Progress, layer_target
 from mspgt_tl.errors import ConfigError, DataError
 from mspgt_tl.models.building import is_bridge
 from mspgt_tl.passes.batches import POSITIONS
@@ -87,7 +87,7 @@ def measure_closure(
         raise ConfigError(f"Closure needs 2 draws of labels and of noise to know its error, got {samples} and {draws}.")
     texts = read_texts(model, tokens)
     alone = range(int(model.cfg.n_layers)) if layers is None else layers
-    every = {f"layer {layer}": (layer,) for layer in alone} | dict(sets or {})
+    every = {layer_target(layer): (layer,) for layer in alone} | dict(sets or {})
     both: dict[str, Any] = {"seed": seed, "batch_positions": batch_positions}
     effects = measure_noise(model, texts, every, sigmas, units, draws=draws, progress=progress, stage=stage, **both)
     fisher = measure_fisher(model, texts, samples=samples, **both)

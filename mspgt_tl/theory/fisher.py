@@ -233,13 +233,13 @@ def scale_sensitivity(
         units: s_l of every layer, as from `activation_units`; taken as known.
 
     Raises:
-        ConfigError: a layer does not exist or has no scale.
+        ConfigError: a layer does not exist or has no unit.
         DataError: fewer than 20 texts.
     """
     weights = np.array([units.get(layer, np.nan) ** 2 for layer in layers])
     n_layers = fisher.sums.shape[-1]
     if not len(weights) or not np.isfinite(weights).all() or not all(0 <= layer < n_layers for layer in layers):
-        raise ConfigError(f"Layers from 0 to {n_layers - 1} with a scale each are needed, got {list(layers)}.")
+        raise ConfigError(f"Layers from 0 to {n_layers - 1} with a unit each are needed, got {list(layers)}.")
     resampled = fisher.resample(resamples)[:, list(layers)] @ weights
     low, high = np.quantile(resampled, TAILS)
     return Sensitivity(float(fisher.trace[list(layers)] @ weights), (float(low), float(high)), resampled)

@@ -30,19 +30,19 @@ def _dataset(variables: Mapping[str, Any], coords: Mapping[str, Any], **attribut
     return xr.Dataset(variables, coords=coords, attrs=attributes)
 
 
-def label_scales(norms: Mapping[int, float], texts: Texts) -> xr.Dataset:
+def label_units(units: Mapping[int, float], texts: Texts) -> xr.Dataset:
     """Return the activation unit of every layer."""
-    found = (LAYER, np.array(list(norms.values())), {"long_name": "median of |h| / sqrt(d_model)"})
-    return _dataset({"scale": found}, {LAYER: list(norms)}, tokens=int(texts.counts.sum()), texts=len(texts))
+    found = (LAYER, np.array(list(units.values())), {"long_name": "median of |h| / sqrt(d_model)"})
+    return _dataset({"unit": found}, {LAYER: list(units)}, tokens=int(texts.counts.sum()), texts=len(texts))
 
 
 def label_fisher(
-    fisher: Fisher, norms: Mapping[int, float], blocks: Mapping[str, range], *, resamples: int
+    fisher: Fisher, units: Mapping[int, float], blocks: Mapping[str, range], *, resamples: int
 ) -> xr.Dataset:
     """Return traces, sensitivities s² tr F by layer, and their sums by scale, with intervals."""
-    squares = np.array([norms[layer] ** 2 for layer in range(len(norms))])
+    squares = np.array([units[layer] ** 2 for layer in range(len(units))])
     interval = fisher.interval(resamples=resamples)
-    sums = [scale_sensitivity(fisher, list(part), norms, resamples=resamples) for part in blocks.values()]
+    sums = [scale_sensitivity(fisher, list(part), units, resamples=resamples) for part in blocks.values()]
     return _dataset(
         {
             "trace": (LAYER, fisher.trace, {"units": "nats per token and squared unit of the stream"}),
@@ -53,7 +53,7 @@ def label_fisher(
             "left_out_trace": (LAYER, fisher.left_out.sum(axis=0) / fisher.counts.sum()),
             **pack_all(SCALE, sums),
         },
-        {LAYER: np.arange(len(norms)), SCALE: list(blocks), **ENDS},
+        {LAYER: np.arange(len(units)), SCALE: list(blocks), **ENDS},
         tokens=int(fisher.counts.sum()),
         texts=len(fisher.counts),
         samples=len(fisher.sums),
@@ -108,10 +108,10 @@ def label_information(
     curves: dict[str, tuple[np.ndarray, np.ndarray, Sequence[str]]] = {
         f"next token, {name} readout": (info.value, info.interval, info.reasons) for name, info in found.items()
     }
+    drawn = dict(zip(curves, (info.resampled for info in found.values()), strict=True))
     for sigma, (values, why) in channel.items():
         name = f"Gaussian channel, sigma {sigma:g}"
         curves[name] = (values, unknown, [f"{name}: {reason}" for reason in why])
-    drawn = {f"next token, {name} readout": info.resampled for name, info in found.items()}
     tests = {
         name: slope_test(values, boundaries, seed=seed, resampled=drawn.get(name))
         for name, (values, _, _) in curves.items()
@@ -124,6 +124,8 @@ def label_information(
             "information": ((CURVE, LAYER), np.stack([v for v, _, _ in curves.values()]), {"units": "nats per token"}),
             "interval": ((CURVE, BOUND, LAYER), np.stack([i for _, i, _ in curves.values()])),
             **pack_all(CURVE, tests.values()),
+            "readout": (CURVE, [*found, *[""] * len(channel)], {"long_name": "readout; empty for the channel"}),
+            "channel_sigma": (CURVE, [*[np.nan] * len(found), *channel]),
         },
         {CURVE: list(curves), LAYER: np.arange(len(one.value)), GAP: np.arange(1, len(one.value)), **ENDS},
         entropy=one.entropy,

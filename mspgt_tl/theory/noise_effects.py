@@ -82,7 +82,7 @@ def measure_noise(
         draws: of the noise.
 
     Raises:
-        ConfigError: unusable layers, sigmas, scales or draws.
+        ConfigError: unusable layers, sigmas, units or draws.
         DataError: unusable tokens.
         ActivationError: logits are not finite.
     """

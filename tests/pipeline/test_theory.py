@@ -62,7 +62,7 @@ def test_summary_is_plain_and_whole(finished: Any) -> None:
 def test_channel_beyond_ln_n_is_refused_with_its_reason(finished: Any) -> None:
     """Little noise would tell more than so few tokens can show."""
     part = finished.parts["information"]
-    row = [str(name) for name in part["curve"].values].index("Gaussian channel, sigma 1")
+    row = part["channel_sigma"].values.tolist().index(1)
     assert np.isnan(part["information"].values[row]).all()
     assert any("ln n" in reason for reason in finished.reasons)
 
@@ -79,7 +79,7 @@ def test_a_killed_run_resumes(
         patch.setattr(stages, "copy_as", killed)
         with pytest.raises(KeyboardInterrupt):
             run_theory(tiny_folder, scales="0-2,3-4,5-7", out=tmp_path, config=QUICK)
-    assert set(Run.read(tmp_path).manifest["stages"]) == {"scales", "fisher", "closure"}
+    assert set(Run.read(tmp_path).manifest["stages"]) == {"units", "fisher", "closure"}
     with pytest.raises(StoreError, match="not finished"):
         load_theory(tmp_path)
     with monkeypatch.context() as patch:

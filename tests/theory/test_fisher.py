@@ -183,7 +183,7 @@ def test_scale_sums_of_planted_models() -> None:
     assert 2 * one.predicted_kl(0.1, [0, 1], scales) / 0.01 == pytest.approx(strong.value)
     low, high = strong.interval
     assert low < strong.value < high and high / low < 2
-    with pytest.raises(ConfigError, match="with a scale each"):
+    with pytest.raises(ConfigError, match="with a unit each"):
         scale_sensitivity(one, [0, 1], {0: 1.0})
 
 
