@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -13,6 +14,30 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 WIDTH, HEIGHT = 260, 70
+MISSING = "–"
+
+
+def number(value: float | None, form: str = ".3g") -> str:
+    """Return a number as a table shows it, a dash for what is missing.
+
+    >>> number(0.12345), number(0.5, ".0%"), number(float("nan"))
+    ('0.123', '50%', '–')
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    return "∞" if math.isinf(value) else format(value, form)
+
+
+def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table in Markdown.
+
+    >>> print(markdown(["a", "b"], [["1", "2"]]))
+    | a | b |
+    | --- | --- |
+    | 1 | 2 |
+    """
+    heads = list(columns)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
 
 
 def thumbnail(fused: Float[np.ndarray, "gap"], boundaries: Iterable[int]) -> str:

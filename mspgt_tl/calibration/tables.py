@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.calibration.score import Rate, Score
+from mspgt_tl.cards import MISSING, markdown, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,39 +104,36 @@ def to_markdown(table: pd.DataFrame, group: str) -> str:
     if part.empty:
         return "No case of this kind was measured.\n"
     detectors = list(dict.fromkeys(part["detector"]))
+    cells = [(str(cell), rows.set_index("detector")) for cell, rows in part.groupby("cell", sort=False)]
+    cases = [f"{by['cases'].max()} of {by['wanted'].max()}" for _, by in cells]
     if group.endswith("no boundary"):
-        lines = [_line("no boundary in it", "cases", *detectors), _line(*["---"] * (len(detectors) + 2))]
-        for cell, rows in part.groupby("cell", sort=False):
-            by = rows.set_index("detector")
-            cases = f"{rows['cases'].max()} of {rows['wanted'].max()}"
-            lines.append(_line(str(cell), cases, *(_share(by.loc[name], "alarms") for name in detectors)))
-        return "\n".join(lines) + "\n"
-    columns = ("planted", "cases", "found ±1", "exact", "mean error", "any false", "coverage", "width")
-    lines = [_line(*columns, *detectors[1:]), _line(*["---"] * (len(columns) + len(detectors) - 1))]
-    for cell, rows in part.groupby("cell", sort=False):
-        by = rows.set_index("detector")
-        own: Any = by.loc[OURS]
-        rivals = [f"{_share(by.loc[name], 'found')} ({_percent(by.loc[name]['alarms'])})" for name in detectors[1:]]
-        shown = [_share(own, "found"), _share(own, "exact"), _plain(own["location_error"]), _share(own, "alarms")]
-        cases = f"{rows['cases'].max()} of {rows['wanted'].max()}"
-        lines.append(_line(str(cell), cases, *shown, _share(own, "coverage"), _plain(own["width"]), *rivals))
-    return "\n".join(lines) + "\n"
+        columns = ("no boundary in it", "cases", *detectors)
+        shown = [[_share(by.loc[name], "alarms") for name in detectors] for _, by in cells]
+    else:
+        heads = ("found ±1", "exact", "mean error", "any false", "coverage", "width")
+        columns = ("planted", "cases", *heads, *detectors[1:])
+        shown = [_planted(by, detectors[1:]) for _, by in cells]
+    rows = ([cell, count, *told] for (cell, _), count, told in zip(cells, cases, shown, strict=True))
+    return markdown(columns, rows) + "\n"
 
 
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+def _planted(by: pd.DataFrame, rivals: Sequence[str]) -> list[str]:
+    """Return our verdict on planted boundaries, and what rivals find and falsely claim."""
+    own: Any = by.loc[OURS]
+    alarms = {name: _percent(by.loc[name]["alarms"]) for name in rivals}
+    return [
+        *(_share(own, "found"), _share(own, "exact"), number(own["location_error"], ".2f"), _share(own, "alarms")),
+        *(_share(own, "coverage"), number(own["width"], ".2f")),
+        *(f"{_share(by.loc[name], 'found')} ({alarms[name]})" for name in rivals),
+    ]
 
 
 def _percent(value: float) -> str:
-    return "–" if np.isnan(value) else f"{100 * value:.0f} %"
-
-
-def _plain(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2f}"
+    return MISSING if np.isnan(value) else f"{100 * value:.0f} %"
 
 
 def _share(row: Any, name: str) -> str:
     """Return a share with its 95 % interval."""
     if np.isnan(row[name]):
-        return "–"
+        return MISSING
     return f"{100 * row[name]:.1f} % [{100 * row[f'{name}_low']:.0f}, {100 * row[f'{name}_high']:.0f}]"

@@ -11,7 +11,7 @@ import typer
 
 from mspgt_tl.cli.console import app, out, resumable
 from mspgt_tl.cli.format import make_table, number, span
-from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder, grouped
+from mspgt_tl.cli.options import ForceFlag, JsonFlag, SeedOption, choose_folder, grouped, out_option
 from mspgt_tl.cli.parallel import JobsOption, ParallelOptions
 from mspgt_tl.cli.results import Summary, prints, show
 
@@ -33,11 +33,8 @@ def calibrate(
     grid: Annotated[
         str, typer.Option(help="full, pretrained (models like pretrained ones and spike-ins), or quick.")
     ] = "full",
-    out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Run folder; an interrupted run resumes. Default: runs/calibration-GRID"),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every case.")] = 0,
+    out_folder: Annotated[Path | None, out_option("runs/calibration-GRID")] = None,
+    seed: SeedOption = 0,
     jobs: JobsOption = 2,
     parallel: ParallelOptions,
     model: Annotated[

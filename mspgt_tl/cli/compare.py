@@ -11,7 +11,7 @@ import typer
 
 from mspgt_tl.cli.console import app, mark, out
 from mspgt_tl.cli.format import make_table
-from mspgt_tl.cli.options import JsonFlag
+from mspgt_tl.cli.options import JsonFlag, SeedOption
 from mspgt_tl.cli.results import print_json, say
 from mspgt_tl.escape import one_line
 
@@ -33,6 +33,7 @@ EffectsFile = Annotated[
     Path | None,
     typer.Option(help="CSV of noise effects: model,family,scale,metric,effect,low,high,dose (effects in per cent)."),
 ]
+CountOption = Annotated[str, typer.Option(help="Boundaries that count: found, or supported by the test of existence.")]
 
 
 @app.command(
@@ -48,10 +49,8 @@ def compare(
     family: Families = None,
     architecture: Architectures = None,
     effects: EffectsFile = None,
-    count: Annotated[
-        str, typer.Option(help="Boundaries that count: found, or supported by the test of existence.")
-    ] = "found",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of permutations.")] = 0,
+    count: CountOption = "found",
+    seed: SeedOption = 0,
     page: Annotated[
         Path | None,
         typer.Option("--out", metavar="PAGE", help="Write a page of the comparison, such as all.html."),

@@ -10,20 +10,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from mspgt_tl.cards import MISSING, number
 from mspgt_tl.escape import one_line
-
-MISSING = "–"
-
-
-def number(value: float | None, form: str = ".3g") -> str:
-    """Return a number as a table shows it, a dash for what is missing.
-
-    >>> number(0.12345), number(0.5, ".0%"), number(float("nan"))
-    ('0.123', '50%', '–')
-    """
-    if value is None or math.isnan(value):
-        return MISSING
-    return "∞" if math.isinf(value) else format(value, form)
 
 
 def span(low: float | None, high: float | None, form: str = ".3g") -> str:

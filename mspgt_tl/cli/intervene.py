@@ -20,11 +20,13 @@ from mspgt_tl.cli.options import (
     option,
 )
 from mspgt_tl.cli.results import Summary, prints, show
+from mspgt_tl.config import InterveneConfig
 
 if TYPE_CHECKING:
     from mspgt_tl.pipeline.intervention import Intervention
 
 NOISE, MEASURED = "The noise", "What is measured"
+USUAL = InterveneConfig()
 
 
 @app.command(
@@ -45,14 +47,14 @@ def intervene(
     scales: ScalesOption = None,
     run: RunOptions,
     dose: Annotated[
-        str | None, option(NOISE, "How a level becomes σ: per_layer, per_scale, exit_norm or kl.", default="per_layer")
+        str | None, option(NOISE, "How a level becomes σ: per_layer, per_scale, exit_norm or kl.", default=USUAL.dose)
     ] = None,
     levels: Annotated[
         str | None,
         option(
             NOISE,
             "Levels of the dose: σ itself, or what exit_norm or kl is to reach.",
-            default="0.01,0.02,0.05,0.1,0.2,0.5",
+            default=",".join(map(str, USUAL.levels)),
             metavar="NUMBERS",
         ),
     ] = None,
@@ -64,11 +66,13 @@ def intervene(
             default="0.1, or the middle one",
         ),
     ] = None,
-    kind: Annotated[str | None, option(NOISE, "gaussian, covariance, resample or skip.", default="gaussian")] = None,
+    kind: Annotated[str | None, option(NOISE, "gaussian, covariance, resample or skip.", default=USUAL.kind)] = None,
     samples: Annotated[
-        int | None, option(MEASURED, "Prompts, each under all conditions.", default="1000", min=1)
+        int | None, option(MEASURED, "Prompts, each under all conditions.", default=str(USUAL.samples), min=1)
     ] = None,
-    new_tokens: Annotated[int | None, option(MEASURED, "Tokens after each prompt.", default="80", min=1)] = None,
+    new_tokens: Annotated[
+        int | None, option(MEASURED, "Tokens after each prompt.", default=str(USUAL.decode.new_tokens), min=1)
+    ] = None,
     metrics: Annotated[
         str | None, option(MEASURED, "Text metrics, separated by commas.", default="all", metavar="NAMES")
     ] = None,
@@ -77,7 +81,7 @@ def intervene(
         option(
             MEASURED,
             "Embedding model: hub name, folder, or package:NAME for one in a package.",
-            default="sentence-transformers/all-MiniLM-L6-v2",
+            default=USUAL.metrics.sbert,
             metavar="MODEL",
         ),
     ] = None,

@@ -9,8 +9,8 @@ from typing import Annotated, Any, cast
 import typer
 
 from mspgt_tl.cli.console import app, out, parse_numbers, resumable
-from mspgt_tl.cli.format import MISSING, make_table
-from mspgt_tl.cli.options import ForceFlag, JsonFlag, choose_folder
+from mspgt_tl.cli.format import make_table, number
+from mspgt_tl.cli.options import ForceFlag, JsonFlag, SeedOption, choose_folder, out_option
 from mspgt_tl.cli.results import print_json
 from mspgt_tl.escape import one_line
 from mspgt_tl.progress import telling
@@ -41,9 +41,12 @@ def models(
         print_json(cards)
         return
     columns = ("name", "weights", "tokens", "loss", "bigram", "bits/byte")
-    keys = ("name", "parameters", "tokens", "validation_loss", "bigram_loss", "bits_per_byte")
+    counts, scores = ("parameters", "tokens"), ("validation_loss", "bigram_loss", "bits_per_byte")
     title = "Embedded models (loss in nats/token on held-out text)"
-    rows = [[_cell(card.get(key)) for key in keys] for card in cards]
+    rows = [
+        [card["name"], *(f"{card[key] / 1e6:.1f} M" for key in counts), *(number(card[key], ".3f") for key in scores)]
+        for card in cards
+    ]
     out.print(make_table(title, columns, rows, left=("name",)))
     out.print("Random-weight twin of any of them, or of a folder: NAME@random:SEED", highlight=False)
 
@@ -54,14 +57,6 @@ def _print_survey(runs: Path, *, as_json: bool) -> None:
 
     table = survey_models(runs)
     print(table.to_json(orient="records", indent=1) if as_json else as_markdown(table))
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return MISSING
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
 
 
 @app.command(
@@ -94,8 +89,8 @@ def train(
     recipe: Annotated[str, typer.Option(help="An embedded recipe's name, or a recipe's TOML file.")],
     text: Annotated[Path, typer.Option(help="Training text, one paragraph a line; .xz is decompressed.")],
     valid: Annotated[Path, typer.Option(help="Held-out text of the same kind.")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the run; an interrupted run resumes there.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and of the order of the data.")] = 0,
+    out_folder: Annotated[Path, out_option()],
+    seed: SeedOption = 0,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens to see instead of the recipe's number.")] = None,
     tokenizer: Annotated[
         Path | None,

@@ -26,6 +26,12 @@ def option(panel: str, told: str, *names: str, default: str | bool = True, **how
     return typer.Option(*names, help=told, show_default=default, rich_help_panel=panel, **how)
 
 
+def out_option(default: str | bool = True) -> Any:
+    """Return the option of a run's folder."""
+    told = "Folder of the run; one that was stopped goes on there."
+    return option(WORK, told, "--out", default=default, metavar="FOLDER")
+
+
 ModelArgument = Annotated[
     str,
     typer.Argument(
@@ -62,6 +68,7 @@ ForceFlag = Annotated[
         WORK, "Resume with other versions of the packages than the run began with; its manifest says so.", "--force"
     ),
 ]
+SeedOption = Annotated[int, option(WORK, "Seed of everything random.", min=0)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON instead of tables.")]
 
 
@@ -69,16 +76,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable J
 class RunOptions:
     """Where a run lies, and what every command that makes one is told."""
 
-    out_folder: Annotated[
-        Path | None,
-        option(
-            WORK,
-            "Folder of the run; one that was stopped goes on there.",
-            "--out",
-            default="runs/NAME-TIME",
-            metavar="FOLDER",
-        ),
-    ] = None
+    out_folder: Annotated[Path | None, out_option("runs/NAME-TIME")] = None
     config: Annotated[Path | None, option(WORK, "TOML file of settings.", metavar="FILE")] = None
     set_: Annotated[
         list[str] | None,

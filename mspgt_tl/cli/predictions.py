@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.text import Text
 
-from mspgt_tl.cli.compare import Architectures, EffectsFile, Families, checked_count, read_pairs
+from mspgt_tl.cli.compare import Architectures, CountOption, EffectsFile, Families, checked_count, read_pairs
 from mspgt_tl.cli.console import app, out
 from mspgt_tl.cli.format import MISSING, make_table, number, span
 from mspgt_tl.cli.options import JsonFlag
@@ -48,9 +48,7 @@ def predictions(
     ] = None,
     family: Families = None,
     architecture: Architectures = None,
-    count: Annotated[
-        str, typer.Option(help="Boundaries that count: supported by the test of existence, or all that were found.")
-    ] = "supported",
+    count: CountOption = "supported",
     as_json: JsonFlag = False,
 ) -> None:
     """List the predictions, or judge them: supported, refuted or undecided, beside what chance alone would pass."""

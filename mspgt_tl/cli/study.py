@@ -11,7 +11,7 @@ import typer
 from mspgt_tl.cli.compare import read_pairs
 from mspgt_tl.cli.console import app, mark, out, parse_settings, resumable
 from mspgt_tl.cli.format import make_table, size
-from mspgt_tl.cli.options import ForceFlag, JsonFlag, StudySetOption, choose_folder, grouped
+from mspgt_tl.cli.options import ForceFlag, JsonFlag, StudySetOption, choose_folder, grouped, out_option
 from mspgt_tl.cli.parallel import JobsOption, ParallelOptions
 from mspgt_tl.cli.results import Summary, print_json, prints, say, show
 from mspgt_tl.progress import duration, telling
@@ -37,9 +37,7 @@ def study(
     source: Annotated[
         str, typer.Argument(metavar="STUDY", help="A TOML file, or a study that comes along: miniature, paper, real.")
     ] = "miniature",
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder; an interrupted study resumes there. Default: runs/study-NAME.")
-    ] = None,
+    out_folder: Annotated[Path | None, out_option("runs/study-NAME")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="The study's short profile: little text, few samples.")
     ] = False,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mspgt_tl.cli.console import app, out
+from mspgt_tl.cli.options import SeedOption
 
 
 @app.command(
@@ -19,7 +20,7 @@ from mspgt_tl.cli.console import app, out
 )
 def export_treebank(
     folder: Annotated[Path, typer.Argument(help="Folder for train.conllup and dev.conllup.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the grammar.")] = 0,
+    seed: SeedOption = 0,
     train_size: Annotated[int, typer.Option("--train", min=1, help="Training sentences.")] = 2000,
     dev_size: Annotated[int, typer.Option("--dev", min=1, help="Sentences to measure on.")] = 500,
 ) -> None:

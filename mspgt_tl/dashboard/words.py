@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mspgt_tl.boundaries import MAX_WIDTH, MIN_RELIABILITY, PROMINENCE
+from mspgt_tl.cards import MISSING
 from mspgt_tl.contracts import Existence, Published
 
 if TYPE_CHECKING:
     import xarray as xr
 
-MISSING = "–"
 COUNT = {1: "One", 2: "Two"}
 TIE = re.compile(r"Gap (\d+) is a near tie: (\d+)%")
 """How `find_boundaries` words a near tie."""

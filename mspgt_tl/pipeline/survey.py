@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mspgt_tl.cards import MISSING, markdown, number
 from mspgt_tl.contracts import TASK, TASKS
 from mspgt_tl.errors import StoreError
 from mspgt_tl.models.embedded import list_embedded
@@ -112,22 +113,13 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    lines = [" | ".join(table.columns), " | ".join(["---"] * len(table.columns))]
-    lines += [" | ".join(_cell(name, value) for name, value in row.items()) for row in table.to_dict("records")]
-    return "\n".join(f"| {line} |" for line in lines)
+    rows = ([_cell(str(name), value) for name, value in row.items()] for row in table.to_dict("records"))
+    return markdown(map(str, table.columns), rows)
 
 
-def _cell(name: Any, value: Any) -> str:
+def _cell(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
-    if value is None or not np.isfinite(value):
-        return "–"
     if name == "tokens":
-        return f"{value / 1e6:.1f} M"
-    return (
-        f"{value:+.2f}"
-        if str(name).startswith("gain")
-        else f"{value:.2f}"
-        if str(name).startswith("F1")
-        else f"{value:.3f}"
-    )
+        return number(value / 1e6, ".1f") + " M" if value == value else MISSING
+    return number(value, "+.2f" if name.startswith("gain") else ".2f" if name.startswith("F1") else ".3f")
