@@ -403,8 +403,8 @@ def about_doses(name: str) -> str:
     """KL by scale and dose of a committed sweep, its ratios, and the paper's Table 2 with every level and metric."""
     import pandas as pd
 
+    from mspgt_tl.dashboard.words import DOSE_WORDS
     from mspgt_tl.pipeline.intervention import load_intervention
-    from mspgt_tl.study.conclusions import DOSE_WORDS
     from mspgt_tl.study.questions import dose_rows, ratio_rows
 
     sweep = load_intervention(RUNS / name)

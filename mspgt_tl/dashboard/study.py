@@ -52,7 +52,7 @@ def render_study(found: Any, tables: Mapping[str, Shown], told: Sequence[str]) -
     config = found.study.config
     first = config.first_corpus
     intro = (
-        f"{len(config.models)} models, {len(config.corpora)} corpora ({', '.join(config.corpora)}). Families, noise, "
+        f"{len(config.models)} models; text: {', '.join(config.corpora)}. Families, noise, "
         f"theory and predictions rest on {first}. A gap b lies between blocks b−1 and b. Seed {config.seed}."
     )
     sections = [
@@ -282,6 +282,7 @@ def closure_figure(parts: Mapping[str, Mapping[str, xr.Dataset]]) -> go.Figure:
         closure = found["closure"]
         single = closure["ratio"].values[[str(name).startswith("layer") for name in closure["set"].values]]
         fill, sigmas = translucent(colour_of(i), 0.15), closure["sigma"].values
+        single = single[np.isfinite(single).any(axis=1)]
         draw_band(figure, sigmas, single.min(axis=0), single.max(axis=0), colour=fill, name=model, showlegend=False)
         style = curve(colour_of(i), symbol=symbol_of(i), size=7)
         figure.add_scatter(x=sigmas, y=single.mean(axis=0), **style, name=model)
@@ -291,8 +292,8 @@ def closure_figure(parts: Mapping[str, Mapping[str, xr.Dataset]]) -> go.Figure:
 
 def _rival_section(tables: Mapping[str, Shown]) -> list[Section]:
     lead = (
-        "Other signals on the same pass, never fused. Three of them read what the first token does (its norm, the sink "
-        "rate, compression of the spectrum): a reading that agrees with these may read them."
+        "Other signals on the same pass, never fused. Some read what the first token does (its norm, the sink rate, "
+        "compression of the spectrum): a reading that agrees with these may read them."
     )
     title, names = "What do other readings of depth say?", ("rivals", "rival_pairs")
     return [tabled(title, lead, tables, names, folded=True)] if "rivals" in tables else []
@@ -316,7 +317,9 @@ def _limit_section(found: Any) -> Section:
         f"Detections saw {_range(found.inputs)} sentences (the paper: 10,000), sweeps {config.intervene.samples:,} "
         "samples a condition (the paper: 1,000).",
         "Existence is agreement of signals: a boundary that only one signal sees cannot be told from chance.",
-        "Intervals of positions are over sentences, as if those were independent; other training runs are not in them.",
+        "A negative result is worth what could have been found: see the table of steps under the second question.",
+        "Intervals of positions are over documents where these are known, else over sentences; other training "
+        "runs are not in them.",
     ]
     return Section("Limits", "", notes=notes)
 

@@ -22,6 +22,7 @@ from mspgt_tl.dashboard.drawing import (
 )
 from mspgt_tl.dashboard.sheet import Plot, Section
 from mspgt_tl.dashboard.tables import Shown, tabled
+from mspgt_tl.dashboard.words import DOSE_WORDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,17 +54,18 @@ def question_sections(found: Any, tables: Mapping[str, Shown]) -> list[Section]:
             "1 − CKA with first tokens among the rows and without them; grey stripes are gaps where a massive "
             "activation or a sink starts or ends. What is left without those tokens can be about language."
         )
-        sections.append(tabled("Boundary or BOS?", lead, tables, ["rules"], plots))
+        sections.append(Section("Boundary or BOS?", lead, plots))
         lead = (
-            "The same rules on trained weights, on random ones, and on the same text with its words shuffled. A "
-            "rule that finds two boundaries in each of them finds them because it always does."
+            "The same rules on trained weights, on random ones, and on the same text with its words shuffled. "
+            "What a rule "
+            "also finds without order among the words, or without training, is not about language."
         )
         plot = Plot(rules_figure(tables["rules"].raw), "Boundaries by model and rule.")
-        sections.append(Section("Two boundaries in every model?", lead, [plot]))
+        sections.append(tabled("Two boundaries in every model?", lead, tables, ["rules", "power"], [plot]))
     if "ratios" in tables:
         lead = (
-            "KL of the next token under noise in one scale, for four ways to give scales the same dose; grey bars "
-            "are stretches of as many blocks elsewhere."
+            "KL of the next token under noise in one scale, by what is held equal; grey bars are stretches of as many "
+            "blocks elsewhere."
         )
         plot = Plot(dose_figure(tables["doses"].raw), "KL by model, scale and dose.")
         sections.append(tabled("493 times as brittle, or an unequal dose?", lead, tables, ["ratios", "doses"], [plot]))
@@ -84,12 +86,6 @@ def onset_figure(panels: Mapping[str, xr.Dataset]) -> go.Figure:
     figure.set_subplots(rows=len(panels), cols=1, vertical_spacing=0.22 / len(panels), subplot_titles=list(panels))
     for row, data in enumerate(panels.values(), 1):
         gaps = data[GAP].values
-        for gap in gaps[data["onset"].values != 0]:
-            # plotly annotates rows and columns as text, and takes numbers.
-            place: dict[str, Any] = {"row": row, "col": 1}
-            figure.add_vrect(
-                x0=gap - 0.5, x1=gap + 0.5, fillcolor=GREY, opacity=0.3, line_width=0, layer="below", **place
-            )
         curves = {
             "first tokens among the rows": (data["audit_curve"].sel(variant=KEPT).values, BOUNDARY, "dash"),
             "data tokens only": (data["curve"].sel(signal="cka").values, INK, "solid"),
@@ -104,6 +100,13 @@ def onset_figure(panels: Mapping[str, xr.Dataset]) -> go.Figure:
                 hovertemplate="gap %{x}: %{y:.3f}<extra></extra>",
                 row=row,
                 col=1,
+            )
+        for gap in gaps[data["onset"].values != 0]:
+            # After the curves: plotly leaves out what lies on an empty panel. It annotates rows as text, and takes
+            # numbers.
+            place: dict[str, Any] = {"row": row, "col": 1}
+            figure.add_vrect(
+                x0=gap - 0.5, x1=gap + 0.5, fillcolor=GREY, opacity=0.3, line_width=0, layer="below", **place
             )
         figure.update_yaxes(title="1 − CKA", rangemode="tozero", row=row, col=1)
     figure.update_xaxes(title="gap", row=len(panels), col=1)
@@ -131,7 +134,7 @@ def rules_figure(table: pd.DataFrame) -> go.Figure:
 
 def dose_figure(table: pd.DataFrame) -> go.Figure:
     """Draw KL by model and dose, one symbol a scale, the range of the controls behind each."""
-    figure = kl_figure(table, table["model"] + ", " + table["dose"], each=36)
+    figure = kl_figure(table, table["model"] + ", " + table["dose"].map(DOSE_WORDS), each=36)
     figure.update_xaxes(type="log")
     return figure
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from mspgt_tl.dashboard.sheet import HASH_SHOWN
 from mspgt_tl.dashboard.tables import Cell, Shown, bounds, digits, fixed, named, share, words
-from mspgt_tl.dashboard.words import MISSING, number, percent
+from mspgt_tl.dashboard.words import DOSE_WORDS, MISSING, number, percent
+from mspgt_tl.power import STEPS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,7 @@ def study_tables(found: Any) -> dict[str, Shown]:
     tables = boundaries | comparison_tables(found.comparison) | _dependence(found.dependence, found.architectures)
     tables |= lay_out(
         rules=found.rules,
+        power=found.power,
         doses=found.doses,
         ratios=found.ratios,
         noise=found.scales,
@@ -41,6 +43,10 @@ def study_tables(found: Any) -> dict[str, Shown]:
         inputs=found.inputs,
         steps=found.progress,
     )
+    if len(found.rules):
+        wide, rules = _side_by_side(found.rules), tables["rules"]
+        cells = {reading: words(reading) for reading in found.rules["reading"].unique()}
+        tables["rules"] = replace(rules, chosen=wide, cells={**rules.cells, **cells, "random gaps": share("chance")})
     note = (
         "A star: corrected p < 0.05 by a paired permutation test (Holm, within one model's table). Self-BLEU: lower is "
         "more diverse."
@@ -104,6 +110,27 @@ def _first_few(text: str, count: int = 3) -> str:
     return "; ".join(parts[:count]) + (f"; and {left} more" if left > 0 else "") or MISSING
 
 
+def _dose(row: Mapping[Any, Any]) -> str:
+    return DOSE_WORDS.get(str(row["dose"]), str(row["dose"]))
+
+
+def _side_by_side(rules: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a model and what was done to it, one column a reading."""
+
+    def told(row: pd.Series) -> str:
+        return (
+            " and ".join(map(str, row["boundaries"])) + f" ({row['near']} of {row['count']})"
+            if row["count"]
+            else "none"
+        )
+
+    return (
+        rules.assign(told=rules.apply(told, axis=1))
+        .pivot_table(index=["model", "kind", "chance"], columns="reading", values="told", aggfunc="first", sort=False)
+        .reset_index()
+    )
+
+
 def _short(column: str) -> Cell:
     return lambda row: str(row[column]) if " " in str(row[column]) else str(row[column])[:HASH_SHOWN]
 
@@ -129,35 +156,46 @@ LAYOUTS: dict[str, tuple[str, Mapping[str, Cell], str]] = {
     "boundaries_elsewhere": ("Boundaries on other text", named("corpus") | _PLACED, _PLACED_NOTE),
     "rules": (
         "What each rule says",
+        {"model": words("model"), "weights or words": words("kind")},
+        "Boundaries that the published rule accepts, or that are supported here, and how many of them lie within "
+        "one gap of "
+        "the onset or end of a massive activation or a sink. Random gaps: the share of all gaps for which that is so.",
+    ),
+    "power": (
+        "What could have been found",
         {
             "model": words("model"),
-            "weights or words": words("kind"),
-            "rule": words("reading"),
-            "boundaries": lambda row: " and ".join(map(str, row["boundaries"])) or "none",
-            "within one gap of an onset or end": lambda row: (
-                f"{row['near']} of {row['count']}" if row["count"] else MISSING
-            ),
-            "random gaps": share("chance"),
+            "step": lambda row: f"{STEPS[row['step']]} of each signal's range",
+            "supported": lambda row: f"{row['supported']} of {row['gaps']} gaps",
         },
-        "Boundaries that the published rule accepts, or that are supported here. Onset or end: of a massive "
-        "activation or a sink; random gaps: the share of all gaps within one of those.",
+        "A step of this size is added to all signals at one inner gap, and boundaries are looked for anew: at "
+        "how many gaps is "
+        "one supported there? A change in a model is seen with noise and seldom in all signals, so it is found "
+        "more rarely.",
     ),
     "doses": (
         "KL of the next token by dose",
         {
-            **named("model", "dose", "scale", "blocks"),
+            "model": words("model"),
+            "held equal": _dose,
+            **named("scale", "blocks"),
             "σ": digits("sigma"),
             "KL, nats": digits("kl"),
             "95 %": bounds("low", "high"),
             "controls": bounds("controls_low", "controls_high"),
         },
-        "Doses: per_layer, equal σ at every block; per_scale, equal power over a scale; exit_norm, equal relative "
-        "change of the stream after it; kl, equal KL. Controls: lowest and highest of stretches of as many blocks "
-        "elsewhere.",
+        "Held equal: σ at every block; power over a scale; the relative change of the stream after it; KL. "
+        "Controls: lowest "
+        "and highest of stretches of as many blocks elsewhere, at equal σ alone.",
     ),
     "ratios": (
         "How many times as brittle?",
-        {**named("dose", "between"), "largest over smallest": digits("ratio"), "of the controls": digits("controls")},
+        {
+            "held equal": _dose,
+            "between": words("between"),
+            "largest over smallest": digits("ratio"),
+            "of the controls": digits("controls"),
+        },
         "Ratio of the largest to the smallest KL. At equal KL it is 1 by construction.",
     ),
     "families": (

@@ -20,6 +20,14 @@ COUNT = {1: "One", 2: "Two"}
 TIE = re.compile(r"Gap (\d+) is a near tie: (\d+)%")
 """How `find_boundaries` words a near tie."""
 
+DOSE_WORDS = {
+    "per_layer": "equal σ",
+    "per_scale": "equal power",
+    "exit_norm": "equal change of the stream",
+    "kl": "equal KL",
+}
+"""What each way to dose noise holds equal."""
+
 
 def number(value: float, digits: int = 3) -> str:
     """Return a number to so many significant digits, a dash for nan.

@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mspgt_tl.contracts import Existence
-from mspgt_tl.dashboard.words import p_text
+from mspgt_tl.dashboard.words import DOSE_WORDS, p_text
+from mspgt_tl.power import STEPS
 from mspgt_tl.predictions.judging import Outcome
 from mspgt_tl.study.findings import Findings
 from mspgt_tl.study.questions import READINGS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DOSE_WORDS = {
-    "per_layer": "equal σ",
-    "per_scale": "equal power",
-    "exit_norm": "equal change of the stream",
-    "kl": "equal KL",
-}
 
 
 def conclusions(findings: Findings) -> list[str]:
@@ -32,6 +26,7 @@ def conclusions(findings: Findings) -> list[str]:
             _on_existence,
             on_missing,
             _on_chance,
+            on_power,
             _on_published_rule,
             on_onsets,
             _on_corpora,
@@ -89,6 +84,20 @@ def _on_chance(findings: Findings) -> str:
         false = int((twins["verdict"] == Existence.SUPPORTED).sum())
         text += f"; with random weights, {_count(twins['model'].nunique(), 'model')}, {false} supported"
     return f"{text}."
+
+
+def on_power(findings: Findings) -> str:
+    """Say how large a step the trained models' own tests would have found."""
+    table = findings.power
+    trained = table[~table["random"]]
+    if trained.empty:
+        return ""
+    sums = trained.groupby("step")[["supported", "gaps"]].sum()
+    told = [f"{row.supported} of {row.gaps} ({STEPS[float(step)]} of it)" for step, row in sums.iterrows()]
+    return (
+        "What could have been found: with a share of each signal's range added to all signals at one inner gap, a "
+        f"boundary there is supported at {', '.join(told)} gaps of the trained models."
+    )
 
 
 def _on_published_rule(findings: Findings) -> str:
