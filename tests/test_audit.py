@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from mspgt_tl import detect
-from mspgt_tl.audit import grade
+from mspgt_tl.audit import ROBUST, audit, grade
+from mspgt_tl.boundaries import find_boundaries, weight_map
+from mspgt_tl.codec import pack
+from mspgt_tl.config import BoundaryConfig, SignalConfig
 from mspgt_tl.corpora.grammar import generate_treebank
 from mspgt_tl.dashboard import render_report
 from mspgt_tl.models.synthetic import Nuisances, PlantedModel
@@ -102,3 +106,39 @@ def test_massive_onset_is_called_an_artefact(seed: int) -> None:
     page = render_report(result.data, result.manifest, {})
     assert "Could it be an artefact?" in page
     assert "Gap 5: artefact." in page
+
+
+def test_each_boundary_is_sought_under_every_choice() -> None:
+    """From sums to table: kept where a variant peaks alike, moved where it peaks elsewhere, nan where nothing peaks."""
+    rng, names = np.random.default_rng(0), ["cka", "probe", "attention_jsd"]
+
+    def bumps(*gaps: int) -> np.ndarray:
+        return 0.3 * np.isin(np.arange(1, 12), gaps) + 0.01 * rng.random(11)
+
+    curves = np.stack([bumps(4, 9) for _ in names])
+    resampled = curves + 0.005 * rng.standard_normal((200, *curves.shape))
+    found = find_boundaries(curves, resampled=resampled, names=names, n_null=200)
+    assert found.boundaries == (4, 9)
+    variables, attrs = pack(found)
+    parts = {"curve": (("signal", "gap"), curves), "resampled": (("resample", "signal", "gap"), resampled)}
+    coords = {"signal": names, "gap": np.arange(1, 12)}
+    result = xr.Dataset({**variables, **pack(weight_map(found.normalised))[0], **parts}, coords=coords, attrs=attrs)
+
+    def cka_sums(curve: np.ndarray) -> np.ndarray:
+        sums = np.ones((40, 2, 12))
+        sums[:, 1, 1:] = 1 - curve
+        return sums + 1e-6 * rng.standard_normal((40, 1, 1))
+
+    flat = np.full(11, 0.2)
+    shapes = dict.fromkeys(("whitened", "another token", "last token", "first token kept"), curves[0])
+    shapes |= {"massive masked": np.where(np.arange(1, 12) == 9, 0.03, curves[0]), "raw rows": flat}
+    drift = {"divergence": np.tile(curves[2][:, None, None], (40, 1, 1, 1)), "rows": np.ones(40)}
+    sums = {"audit-cka": {name: cka_sums(curve) for name, curve in shapes.items()}, "audit-attention": drift}
+    told = audit(result, sums, SignalConfig(), BoundaryConfig())
+    assert told["audit_gap"].sel(variant=["whitened", "sinks kept", "without probe"]).values.tolist() == [[4, 9]] * 3
+    assert told["audit_signal"].values.tolist() == ["cka"] * 6 + ["attention_jsd"] + [""] * 3
+    np.testing.assert_allclose(told["audit_curve"].sel(variant="whitened"), curves[0], atol=1e-5)
+    assert told["massive_share"].values == pytest.approx([0, 1 - 0.03 / curves[0, 8]], abs=1e-3)
+    assert (told["audit_p_value"].sel(variant="whitened") < 0.05).all()
+    assert told["weight_agreement"].values.tolist() == [1.0, 1.0]
+    assert told["grade"].values[0] == ROBUST
