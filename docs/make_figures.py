@@ -327,24 +327,31 @@ def _alike() -> str:
 
 
 def about_spikes() -> str:
-    """One row a strength and gap: the candidates with their p-values, and what each rule claims."""
+    """One row a model and strength: the size of the planted change, and how often each rule finds it."""
     import pandas as pd
 
-    table = pd.read_csv(DATA / "spikes-smollm2-135m.csv", dtype={"candidates": str, "p": str}, keep_default_na=False)
-    lines = ["| strength | gap | candidates (p) | supported there | supported elsewhere | published rule claims |"]
-    lines.append("|" + " --- |" * 6)
-    for row in table.sort_values(["strength", "gap"], kind="stable").to_dict("records"):
-        told = zip(row["candidates"].split(), row["p"].split(), strict=True)
-        there = ("yes" if row["found"] else "no") if row["strength"] else "–"
-        cells = (
-            f"{row['strength']:g}",
-            str(row["gap"]) if row["strength"] else "–",
-            ", ".join(f"{gap} ({p})" for gap, p in told),
-            there,
-            str(row["false"]),
-            str(row["paper"]),
-        )
-        lines.append("| " + " | ".join(cells) + " |")
+    lines = [
+        "| model | strength | 1 − CKA there | elsewhere inside, at most | attention drift there "
+        "| elsewhere inside, at most | supported there | supported elsewhere | published rule: there | any claim |"
+    ]
+    lines.append("|" + " --- |" * 10)
+    for model in ("smollm2-135m", "gemma3-270m"):
+        for strength, rows in pd.read_csv(DATA / f"spikes-{model}.csv").groupby("strength"):
+            n, sizes = (
+                len(rows),
+                rows[["cka size", "cka inside", "attention_jsd size", "attention_jsd inside"]].median(),
+            )
+            planted = float(str(strength)) > 0
+            cells = (
+                model,
+                f"{strength:g}",
+                *(f"{size:.2f}" for size in sizes),
+                f"{rows['found'].sum()} of {n}" if planted else "–",
+                f"{(rows['false'] > 0).sum()} of {n}",
+                f"{rows['paper_found'].sum()} of {n}" if planted else "–",
+                f"{(rows['paper'] > 0).sum()} of {n}",
+            )
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
