@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.config import BoundaryConfig
 from mspgt_tl.contracts import StreamSignal
-from mspgt_tl.rivals import chance_near, nearest_boundary, rank_correlation, rival_rows, weigh_rivals
+from mspgt_tl.rivals import _padded, chance_near, nearest_boundary, rank_correlation, rival_rows, weigh_rivals
 from mspgt_tl.stats import bootstrap_counts
 
 N_FOLDS, N_GAPS, SEED = 40, 11, 3
@@ -90,6 +90,13 @@ def test_a_flat_rival_has_no_boundary():
     assert np.isnan([a["distance"] for a in row["agreement"]]).all()
     assert np.isnan(row["correlation"])
     assert any("flat" in reason for reason in row["reasons"])
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_places_without_a_boundary_are_nan(n):
+    """Two places whatever was found, of numbers and of intervals."""
+    assert np.array_equal(_padded((3, 8)[:n]), [*(3, 8)[:n], *[np.nan] * (2 - n)], equal_nan=True)
+    assert _padded(np.ones((n, 2))).shape == (2, 2)
 
 
 def test_the_interval_is_that_of_the_rival_alone():

@@ -134,6 +134,12 @@ def test_prior_chance_rates():
     assert chance_rate(last, 5) > chance_rate(last, 2)
 
 
+def test_one_of_three_equal_effects_is_the_largest_by_chance():
+    """The intermediate scale exceeds both others in a third of the cases where none has an effect."""
+    (largest,) = (one for one in load_set("paper-v2").predictions if one.statistic == "excess")
+    assert chance_rate(largest, 2) == pytest.approx(1 / 3, abs=0.02)
+
+
 def test_random_boundaries_are_hardly_ever_supported(located):
     """Two families of four models with random boundaries: the verdict is `supported` far less than 5 % of the time."""
     rng = np.random.default_rng(0)
