@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mspgt_tl.contracts import GAP, Existence
+from mspgt_tl.contracts import GAP, SCALES, Existence
 from mspgt_tl.dashboard.drawing import (
     BOUNDARY,
     DEPTH_TITLE,
@@ -280,7 +280,7 @@ def closure_figure(parts: Mapping[str, Mapping[str, xr.Dataset]]) -> go.Figure:
     figure.add_hline(y=1, line={"color": GREY, "width": 1, "dash": "dot"})
     for i, (model, found) in enumerate(parts.items()):
         closure = found["closure"]
-        single = closure["ratio"].values[[str(name).startswith("layer") for name in closure["set"].values]]
+        single = closure["ratio"].values[[str(name) not in SCALES for name in closure["set"].values]]
         fill, sigmas = translucent(colour_of(i), 0.15), closure["sigma"].values
         single = single[np.isfinite(single).any(axis=1)]
         draw_band(figure, sigmas, single.min(axis=0), single.max(axis=0), colour=fill, name=model, showlegend=False)

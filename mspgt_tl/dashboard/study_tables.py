@@ -47,6 +47,11 @@ def study_tables(found: Any) -> dict[str, Shown]:
         wide, rules = _side_by_side(found.rules), tables["rules"]
         cells = {reading: words(reading) for reading in found.rules["reading"].unique()}
         tables["rules"] = replace(rules, chosen=wide, cells={**rules.cells, **cells, "random gaps": share("chance")})
+    if len(found.power):
+        told = found.power.assign(told=[f"{n} of {of} gaps" for n, of in found.power[["supported", "gaps"]].to_numpy()])
+        told["step"] = told["step"].map("{:g}".format)
+        chosen = told.pivot(index="model", columns="step", values="told").loc[told["model"].unique()].reset_index()
+        tables["power"] = replace(tables["power"], chosen=chosen)
     note = (
         "A star: corrected p < 0.05 by a paired permutation test (Holm, within one model's table). Self-BLEU: lower is "
         "more diverse."
@@ -163,14 +168,9 @@ LAYOUTS: dict[str, tuple[str, Mapping[str, Cell], str]] = {
     ),
     "power": (
         "What could have been found",
-        {
-            "model": words("model"),
-            "step": lambda row: f"{STEPS[row['step']]} of each signal's range",
-            "supported": lambda row: f"{row['supported']} of {row['gaps']} gaps",
-        },
-        "A step of this size is added to all signals at one inner gap, and boundaries are looked for anew: at "
-        "how many gaps is "
-        "one supported there? A change in a model is seen with noise and seldom in all signals, so it is found "
+        named("model") | {f"{size} of each signal's range": words(f"{step:g}") for step, size in STEPS.items()},
+        "A step of this size is added to all signals at one inner gap, and boundaries are looked for anew: at how many "
+        "gaps is one supported there? A change in a model is seen with noise and seldom in all signals, so it is found "
         "more rarely.",
     ),
     "doses": (

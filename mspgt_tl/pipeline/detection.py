@@ -41,6 +41,7 @@ from mspgt_tl.power import power_of
 from mspgt_tl.profile import PROFILE, StreamProfile, label_profile
 from mspgt_tl.progress import Told, telling
 from mspgt_tl.rivals import make_rivals, weigh_rivals
+from mspgt_tl.signals.probe import ProbeSignal
 from mspgt_tl.signals.probe_fitting import ProbeData, fit_probes, read_words
 from mspgt_tl.store import MANIFEST, QUICK, Run, pack_sums, unpack_sums
 
@@ -399,7 +400,7 @@ class _Stages:
         audited = {**audit_signals(config.signals), PROFILE: StreamProfile()}
         watched = self._stream_sums({**streamed, **audited, **self.rivals})
         sums = {name: watched[name] for name in streamed}
-        sums["probe"], skipped = self._probe_sums()
+        sums[ProbeSignal.name], skipped = self._probe_sums()
         with self.told.doing("boundaries"):
             return self._weigh(signals, streamed, watched, sums, skipped)
 
