@@ -120,7 +120,8 @@ def to_markdown(table: pd.DataFrame, group: str) -> str:
 def _planted(by: pd.DataFrame, rivals: Sequence[str]) -> list[str]:
     """Return our verdict on planted boundaries, and what rivals find and falsely claim."""
     own: Any = by.loc[OURS]
-    alarms = {name: _percent(by.loc[name]["alarms"]) for name in rivals}
+    others: Any = by.loc[list(rivals)]
+    alarms = {name: _percent(rate) for name, rate in others["alarms"].items()}
     return [
         *(_share(own, "found"), _share(own, "exact"), number(own["location_error"], ".2f"), _share(own, "alarms")),
         *(_share(own, "coverage"), number(own["width"], ".2f")),

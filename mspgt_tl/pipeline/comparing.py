@@ -81,7 +81,8 @@ def compare(
         [4, 9, 1, 29]
     """
     options: dict[str, Any] = {"families": families, "architectures": architectures, "effects": effects}
-    if isinstance(runs, Iterable) and not isinstance(runs, str) and len(runs := list(runs)) > 1:
-        runs = [load_run(run) if isinstance(run, str | Path) else run for run in runs]
-    found = comparison.compare(runs, count=count, seed=seed, **options)
+    given: Any = runs
+    if isinstance(runs, Iterable) and not isinstance(runs, str) and len(given := list(runs)) > 1:
+        given = [load_run(run) if isinstance(run, str | Path) else run for run in given]
+    found = comparison.compare(given, count=count, seed=seed, **options)
     return ModelComparison(**vars(found))

@@ -93,7 +93,7 @@ def on_power(findings: Findings) -> str:
     if trained.empty:
         return ""
     sums = trained.groupby("step")[["supported", "gaps"]].sum()
-    told = [f"{row.supported} of {row.gaps} ({STEPS[float(step)]} of it)" for step, row in sums.iterrows()]
+    told = [f"{row.supported} of {row.gaps} ({STEPS[float(str(step))]} of it)" for step, row in sums.iterrows()]
     return (
         "What could have been found: with a share of each signal's range added to all signals at one inner gap, a "
         f"boundary there is supported at {', '.join(told)} gaps of the trained models."
