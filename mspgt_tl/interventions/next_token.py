@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from mspgt_tl.config import Tokens
 from mspgt_tl.contracts import LAYER, CausalModel, Progress
 from mspgt_tl.errors import CorpusError, DataError
 from mspgt_tl.interventions.hooks import Hook, Positions
@@ -56,15 +57,20 @@ class Predictions:
 
 @dataclass(frozen=True)
 class CleanPass:
-    """A batch of right-padded sentences and what the undisturbed model makes of it."""
+    """A batch of right-padded sentences, what the undisturbed model makes of it, and where it is disturbed and compared.
+
+    A mean KL says little without its tokens. Sweeps (`clean_passes`) disturb every token, as decoding does, and compare
+    the predictions of every token that another one follows. The theory (`measure_noise`) does both at data tokens, for
+    its expansion is about these. Sinks and first tokens move a mean KL by a few per cent (docs/method.md).
+    """
 
     ids: Int[Tensor, "batch"]
     """Which sentence each row is."""
     tokens: Int[Tensor, "batch pos"]
     positions: Int[Tensor, "batch pos"]
-    """-1 on padding."""
-    predicts: Bool[Tensor, "batch pos"]
-    """Whether the next token is there to be predicted."""
+    """Of tokens that are disturbed; -1 on all others, padding among them."""
+    is_scored: Bool[Tensor, "batch pos"]
+    """Where predictions are compared."""
     is_data: Bool[Tensor, "batch pos"]
     """False on padding, the first token and sinks."""
     resid: Sequence[Float[Tensor, "batch pos d_model"]]
@@ -77,15 +83,35 @@ class CleanPass:
         if start in self.kept:
             return self.kept[start]
         found = predict(logits_of(model, self.resid[-1][chosen]))
-        if self.predicts.sum() * found.logits.shape[-1] <= KEPT_NUMBERS:
+        if self.is_scored.sum() * found.logits.shape[-1] <= KEPT_NUMBERS:
             self.kept[start] = found
         return found
 
+    def scored(
+        self, model: Any
+    ) -> Iterator[tuple[slice, tuple[Tensor, Tensor], Predictions, Int[Tensor, "predicted"]]]:
+        """Yield the scored tokens in stretches: which, their rows and columns, their predictions, what follows them."""
+        rows, columns = self.is_scored.nonzero(as_tuple=True)
+        following = self.tokens.roll(-1, dims=1)
+        size = max(1, CHUNK_NUMBERS // int(model.cfg.d_vocab_out))
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            chosen = rows[part], columns[part]
+            yield part, chosen, self.predictions(model, start, chosen), following[chosen]
+
 
 def clean_passes(
-    model: CausalModel, sentences: Sequence[str], *, max_length: int = LENGTH, batch_positions: int = POSITIONS
+    model: CausalModel,
+    sentences: Sequence[str],
+    *,
+    tokens: Tokens = "all",
+    max_length: int = LENGTH,
+    batch_positions: int = POSITIONS,
 ) -> Batches[CleanPass]:
     """Return the sentences in batches of at most so many positions, longest first; those of one token are left out.
+
+    Args:
+        tokens: that are disturbed and, where another one follows, compared: `data` leaves out first tokens and sinks.
 
     Raises:
         CorpusError: no sentence has two tokens.
@@ -101,13 +127,13 @@ def clean_passes(
 
     def run(batch: Padded) -> CleanPass:
         found = capture(model, batch)
-        is_token = batch.is_token
-        predicts = is_token.roll(-1, dims=1)
-        predicts[:, -1] = False
-        positions = (is_token.cumsum(-1) - 1).masked_fill(~is_token, -1)
+        is_data = data_tokens(found.resid, batch.is_token)
+        is_meant = is_data if tokens == "data" else batch.is_token
+        is_followed = batch.is_token.roll(-1, dims=1)
+        is_followed[:, -1] = False
+        positions = Positions.from_mask(batch.is_token).current.masked_fill(~is_meant, -1)
         ids = torch.tensor([usable[row] for row in batch.rows])
-        resid = [found.entered, *found.resid]
-        return CleanPass(ids, batch.tokens, positions, predicts, data_tokens(found.resid, is_token), resid)
+        return CleanPass(ids, batch.tokens, positions, is_meant & is_followed, is_data, found.streams)
 
     return made_batches(model, [encoding.ids[i] for i in usable], "effects", run, positions=batch_positions)
 
@@ -140,23 +166,32 @@ def disturb_levels(
 def compare_tokens(
     model: CausalModel, clean: CleanPass, disturbed: Sequence[Float[Tensor, "batch pos d_model"]]
 ) -> dict[str, Float[np.ndarray, "disturbance predicted"]]:
-    """Return KL(clean ‖ disturbed), loss change and top-1 agreement at every predicted token, row by row."""
+    """Return KL(clean ‖ disturbed), loss change and top-1 agreement at every scored token, row by row.
+
+    The loss change of a scored token that none follows means nothing.
+    """
     import torch
 
-    rows, columns = clean.predicts.nonzero(as_tuple=True)
-    found = {name: np.empty((len(disturbed), len(rows))) for name in MEASURES}
-    size = max(1, CHUNK_NUMBERS // int(model.cfg.d_vocab_out))
-    for start in range(0, len(rows), size):
-        part = slice(start, start + size)
-        chosen = rows[part], columns[part]
-        with torch.inference_mode():
-            before = clean.predictions(model, start, chosen)
-            target = clean.tokens[chosen[0], chosen[1] + 1]
+    found = {name: np.empty((len(disturbed), int(clean.is_scored.sum()))) for name in MEASURES}
+    with torch.inference_mode():
+        for part, chosen, before, target in clean.scored(model):
             for i, resid in enumerate(disturbed):
                 values = compare_logits(before, logits_of(model, resid[chosen]), target)
                 for name, value in zip(MEASURES, values, strict=True):
                     found[name][i, part] = value.cpu().numpy()
     return found
+
+
+def clean_losses(model: CausalModel, clean: CleanPass) -> Float[np.ndarray, "scored"]:
+    """Return the undisturbed loss at every scored token, in nats; what it is where none follows means nothing."""
+    import torch
+
+    with torch.inference_mode():
+        found = [
+            -before.logits.double().log_softmax(-1).gather(-1, target[:, None])[:, 0]
+            for _, _, before, target in clean.scored(model)
+        ]
+    return torch.cat(found).cpu().numpy()
 
 
 def compare_logits(
@@ -186,8 +221,8 @@ def compare_logits(
 def compare(
     model: CausalModel, clean: CleanPass, disturbed: Sequence[Float[Tensor, "batch pos d_model"]]
 ) -> dict[str, Float[np.ndarray, "disturbance batch"]]:
-    """Return sums over each row's predicted tokens: KL(clean ‖ disturbed), loss change and top-1 agreement."""
-    rows = clean.predicts.nonzero(as_tuple=True)[0].cpu().numpy()
+    """Return sums over each row's scored tokens: KL(clean ‖ disturbed), loss change and top-1 agreement."""
+    rows = clean.is_scored.nonzero(as_tuple=True)[0].cpu().numpy()
     sums = {name: np.zeros((len(disturbed), len(clean.tokens))) for name in MEASURES}
     for name, values in compare_tokens(model, clean, disturbed).items():
         np.add.at(sums[name].T, rows, values.T)
@@ -202,6 +237,7 @@ def next_token_effects(
     make_hooks: HookMaker,
     *,
     seed: int,
+    tokens: Tokens = "all",
     max_length: int = LENGTH,
     batch_positions: int = POSITIONS,
     resamples: int = 1000,
@@ -213,6 +249,7 @@ def next_token_effects(
         sigmas: the same for all targets, or as many for each; a σ of nan gives nan.
         make_hooks: such as `lambda layers, sigma, ids, at: noise_hooks(model, layers, sigma, seed=0, sample_ids=ids,
             positions=at)`. The sample id is the sentence's number.
+        tokens: that are disturbed and compared, as `clean_passes`; `data` are those of the theory's closure.
 
     Returns:
         `kl`, `loss_change` (nats/token) and `agreement` (share), `[target, level]`, each with `_low` and `_high`: 95 %
@@ -244,12 +281,12 @@ def next_token_effects(
         raise DataError("Every target needs at least one block, and all equally many values of sigma.")
     n_levels = len(table[names[0]])
     sums = {name: np.full((len(names), n_levels, len(sentences)), np.nan) for name in MEASURES}
-    tokens = np.zeros(len(sentences))
+    counts = np.zeros(len(sentences))
     # Rows of one pass are a batch's sentences times its levels. Sums are kept in sentence order, so that batches decide
     # nothing beyond rounding.
     positions = max(1, batch_positions // n_levels)
     wanted = [(t, [s for s in range(n_levels) if np.isfinite(table[name][s])]) for t, name in enumerate(names)]
-    passes = clean_passes(model, sentences, max_length=max_length, batch_positions=positions)
+    passes = clean_passes(model, sentences, tokens=tokens, max_length=max_length, batch_positions=positions)
     for clean in passes:
         with passes.fitting():
             where = clean.ids.numpy()
@@ -264,18 +301,18 @@ def next_token_effects(
                 at = np.array([(t, s) for t, levels in group for s in levels]).T
                 for measure, values in compare(model, clean, disturbed).items():
                     sums[measure][at[0][:, None], at[1][:, None], where] = values
-            tokens[where] = clean.predicts.sum(dim=1).cpu().numpy()
+            counts[where] = clean.is_scored.sum(dim=1).cpu().numpy()
             if progress:
-                progress("next-token effects", int((tokens > 0).sum()), len(sentences))
+                progress("next-token effects", int((counts > 0).sum()), len(sentences))
         del clean  # or it would stay while the next one is made
-    used = tokens > 0
+    used = counts > 0
     data: dict[str, Any] = {"sigma": (("target", "level"), np.array([table[name] for name in names], dtype=float))}
     for measure in MEASURES:
         kept = sums[measure][..., used]
-        intervals = ratio_intervals(kept, tokens[used], resamples=resamples, seed=seed)
-        data[measure] = (("target", "level"), kept.sum(-1) / tokens[used].sum())
+        intervals = ratio_intervals(kept, counts[used], resamples=resamples, seed=seed)
+        data[measure] = (("target", "level"), kept.sum(-1) / counts[used].sum())
         data[f"{measure}_low"], data[f"{measure}_high"] = ((("target", "level"), side) for side in intervals)
-    attrs = {"sentences": int(used.sum()), "tokens": int(tokens.sum()), "seed": seed, "resamples": resamples}
+    attrs = {"sentences": int(used.sum()), "tokens": int(counts.sum()), "seed": seed, "resamples": resamples}
     result = xr.Dataset(data, coords={"target": names}, attrs=attrs)
     for measure in MEASURES:
         result[measure].attrs["unit"] = UNITS[measure]

@@ -43,7 +43,7 @@ def token_kl(
     passes = clean_passes(model, texts, max_length=max_length, batch_positions=batch_positions)
     for clean in passes:
         with passes.fitting():
-            row, column = (axis.cpu().numpy() for axis in clean.predicts.nonzero(as_tuple=True))
+            row, column = (axis.cpu().numpy() for axis in clean.is_scored.nonzero(as_tuple=True))
             sample = clean.ids.numpy()[row]
             longest = max(longest, int(column.max()) + 2)
             for i, ids in zip(clean.ids.tolist(), clean.tokens.tolist(), strict=True):

@@ -29,9 +29,10 @@ class Captured:
     pattern: list[Float[Tensor, "batch head query key"]]
     """Attention patterns of every block; empty unless asked for."""
 
-    def entering(self, block: int) -> Float[Tensor, "batch pos d_model"]:
-        """Return what enters a block."""
-        return self.resid[block - 1] if block else self.entered
+    @property
+    def streams(self) -> list[Float[Tensor, "batch pos d_model"]]:
+        """What enters every block, and last what leaves the last."""
+        return [self.entered, *self.resid]
 
 
 def capture(model: CausalModel, batch: Padded, *, pattern: bool = False) -> Captured:

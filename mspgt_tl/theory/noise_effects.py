@@ -18,16 +18,21 @@ import numpy as np
 
 from mspgt_tl.contracts import CausalModel, Progress
 from mspgt_tl.errors import ActivationError, ConfigError
-from mspgt_tl.interventions.next_token import CHUNK_NUMBERS, compare_logits, predict
+from mspgt_tl.interventions.next_token import (
+    STREAM_NUMBERS,
+    CleanPass,
+    HookMaker,
+    clean_losses,
+    compare_tokens,
+    disturb,
+)
 from mspgt_tl.interventions.noise import noise_hooks
 from mspgt_tl.passes.batches import POSITIONS
-from mspgt_tl.passes.capture import capture, resume
-from mspgt_tl.passes.readout import logits_of
-from mspgt_tl.theory.texts import TokenBatch, read_texts, text_batches
+from mspgt_tl.passes.capture import capture
+from mspgt_tl.theory.texts import read_texts, text_batches
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,8 @@ def measure_noise(
 ) -> NoiseEffects:
     """Disturb each set of layers with noise of each σ and measure next-token KL and loss.
 
-    Noise is σ·s_l·ε at data positions only, so it says nothing of noise on first tokens and sinks. One draw of ε serves
-    all σ.
+    Noise is σ·s_l·ε at data positions only, and the mean is over these, so it says nothing of noise on first tokens and
+    sinks; the effects of a sweep are over all tokens (`CleanPass`). One draw of ε serves all σ.
 
     Args:
         tokens: as `fisher_trace`.
@@ -86,6 +91,8 @@ def measure_noise(
         DataError: unusable tokens.
         ActivationError: logits are not finite.
     """
+    import torch
+
     texts = read_texts(model, tokens)
     grid = np.asarray(sigmas, dtype=np.float64)
     rises = grid.ndim == 1 and len(grid) and bool((np.diff(grid, prepend=0) > 0).all()) and np.isfinite(grid).all()
@@ -96,63 +103,49 @@ def measure_noise(
     shape = (len(sets), len(grid), draws, len(texts))
     kl, loss = np.zeros(shape), np.zeros(shape)
     clean_loss, predictions = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
-    work = len(sets) * len(grid) * draws
+    work = list(product(sets.values(), grid.tolist(), range(draws)))
     done = 0
+
+    def hooks_of(draw: int) -> HookMaker:
+        def make(layers: Any, sigma: Any, ids: Any, at: Any) -> Any:
+            given: dict[str, Any] = {"sample_ids": ids + draw * len(texts), "positions": at, "unit": units}
+            return noise_hooks(model, layers, sigma, seed=seed, **given)
+
+        return make
+
     batches = text_batches(model, texts, "noise", positions=batch_positions)
     for batch in batches:
         with batches.fitting():
-            runner, rows = _Batch(model, batch), batch.rows
-            clean_loss[rows], predictions[rows] = runner.clean_loss, runner.predictions
-            for (i, layers), j, draw in product(enumerate(sets.values()), range(len(grid)), range(draws)):
-                ids = (rows + draw * len(texts)).tolist()
-                at: dict[str, Any] = {"sample_ids": ids, "positions": batch.positions(), "unit": units}
-                hooks = noise_hooks(model, layers, float(grid[j]), seed=seed, **at)
-                kl[i, j, draw, rows], loss[i, j, draw, rows] = runner.disturb(min(layers), hooks)
-                done += len(rows)
-                if progress:
-                    progress(stage, min(done, work * len(texts)), work * len(texts))
+            rows, is_data = batch.rows, batch.is_data
+            resid = capture(model, batch).streams
+            clean = CleanPass(torch.from_numpy(rows), batch.tokens, batch.positions(), is_data, is_data, resid)
+            is_followed = batch.targets()[1][is_data].cpu().numpy()
+            clean_loss[rows] = _by_row(clean, clean_losses(model, clean) * is_followed)
+            predictions[rows] = _by_row(clean, is_followed)
+            # Several disturbed streams wait for one look at undisturbed predictions that may be too many to keep.
+            size = max(1, STREAM_NUMBERS // resid[-1].numel())
+            for start in range(0, len(work), size):
+                last = []
+                for layers, sigma, draw in work[start : start + size]:
+                    last.append(disturb(model, clean, layers, sigma, hooks_of(draw)))
+                    done += len(rows)
+                    if progress:
+                        progress(stage, min(done, len(work) * len(texts)), len(work) * len(texts))
+                found = compare_tokens(model, clean, last)
+                if not np.isfinite(found["kl"]).all():
+                    raise ActivationError("Logits are nan or inf; the noise may be too large for the dtype.")
+                kl.reshape(len(work), -1)[start : start + size, rows] = _by_row(clean, found["kl"])
+                loss.reshape(len(work), -1)[start : start + size, rows] = _by_row(
+                    clean, found["loss_change"] * is_followed
+                )
     names, chosen = tuple(sets), tuple(tuple(layers) for layers in sets.values())
     return NoiseEffects(names, chosen, grid, kl, loss, clean_loss, texts.counts, predictions, seed)
 
 
-class _Batch:
-    """A batch with its undisturbed stream and predictions, against which noise is measured."""
+def _by_row(clean: CleanPass, values: Float[np.ndarray, "*any scored"]) -> Float[np.ndarray, "*any batch"]:
+    """Sum over each row's scored tokens."""
+    import torch
 
-    def __init__(self, model: CausalModel, batch: TokenBatch) -> None:
-        import torch
-
-        self.model, self.batch = model, batch
-        with torch.inference_mode():
-            self.found = capture(model, batch)
-            self.following, self.scored = (part[batch.is_data] for part in batch.targets())
-            size = max(1, CHUNK_NUMBERS // int(model.cfg.d_vocab))
-            self.places = [tuple(part.unbind(1)) for part in batch.is_data.nonzero().split(size)]
-            self.targets = self.following.split(size)
-            self.clean = [predict(logits_of(model, self.found.resid[-1][part])) for part in self.places]
-            losses = [
-                -found.logits.double().log_softmax(-1).gather(-1, target[:, None])[:, 0]
-                for found, target in zip(self.clean, self.targets, strict=True)
-            ]
-            self.clean_loss = self._by_row(torch.cat(losses) * self.scored)
-            self.predictions = self._by_row(self.scored.double()).astype(np.int64)
-
-    def disturb(self, first: int, hooks: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return every row's summed KL and loss increase under these hooks, the first of them after block `first`."""
-        import torch
-
-        with torch.inference_mode():
-            last = resume(self.model, self.found.entering(first), first, hooks)
-            found = [
-                compare_logits(before, logits_of(self.model, last[part]), target)
-                for part, before, target in zip(self.places, self.clean, self.targets, strict=True)
-            ]
-            kl, loss = (torch.cat([part[i] for part in found]) for i in range(2))
-            if not bool(kl.isfinite().all()):
-                raise ActivationError("Logits are nan or inf; the noise may be too large for the dtype.")
-            return self._by_row(kl), self._by_row(loss * self.scored)
-
-    def _by_row(self, values: Float[Tensor, "token"]) -> Float[np.ndarray, "batch"]:
-        """Sum over each row's data tokens."""
-        whole = values.new_zeros(self.batch.is_data.shape)
-        whole[self.batch.is_data] = values
-        return whole.sum(-1).cpu().numpy()
+    whole = torch.zeros((*values.shape[:-1], *clean.is_scored.shape), dtype=torch.float64)
+    whole[..., clean.is_scored.cpu()] = torch.from_numpy(values).double()
+    return whole.sum(-1).numpy()
