@@ -125,4 +125,4 @@ def _mean_kl(
     total = sum(
         compare(model, batch, [disturb(model, batch, layers, sigma, make_hooks)])["kl"].sum() for batch in clean
     )
-    return float(total / sum(int(batch.predicts.sum()) for batch in clean))
+    return float(total / sum(int(batch.is_scored.sum()) for batch in clean))
