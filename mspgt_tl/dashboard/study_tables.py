@@ -367,7 +367,7 @@ LAYOUTS: dict[str, tuple[str, Mapping[str, Cell], str]] = {
     "theory": (
         "Theory by scale",
         {
-            **named("model", "scale", "blocks"),
+            **named("model", "scale", "blocks", "scales from"),
             "Σ s² tr F": digits("sensitivity"),
             "closure, float32": fixed("closure_float32", ".3f"),
             "closure, float64": fixed("closure_float64", ".3f"),

@@ -57,7 +57,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class CleanPass:
-    """A batch of right-padded sentences, what the undisturbed model makes of it, and where it is disturbed and compared.
+    """A batch of right-padded sentences, what the undisturbed model makes of it, and where it is disturbed and scored.
 
     A mean KL says little without its tokens. Sweeps (`clean_passes`) disturb every token, as decoding does, and compare
     the predictions of every token that another one follows. The theory (`measure_noise`) does both at data tokens, for

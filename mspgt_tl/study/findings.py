@@ -297,11 +297,13 @@ class Findings:
     def theory(self) -> pd.DataFrame:
         """Sensitivity, closure, β and H-VIB rate by model and scale."""
         rows = [
-            {"model": model, **{name: row[name] for name in THEORY_COLUMNS}}
-            for model, theory in self.theories.items()
-            for row in summarise(theory)["scales"]
+            {"model": model, "scales from": told["scales_from"], **{name: row[name] for name in THEORY_COLUMNS}}
+            for model, told in ((model, summarise(theory)) for model, theory in self.theories.items())
+            for row in told["scales"]
         ]
-        return frame(rows, columns=["model", *THEORY_COLUMNS]).astype(dict.fromkeys(THEORY_COLUMNS[2:], float))
+        return frame(rows, columns=["model", "scales from", *THEORY_COLUMNS]).astype(
+            dict.fromkeys(THEORY_COLUMNS[2:], float)
+        )
 
     @cached_property
     def rivals(self) -> pd.DataFrame:

@@ -305,10 +305,8 @@ def _run(folder: Path, config: StudyConfig, step: Step, progress: Progress | Non
         detect(step.model, corpus.text, corpus.treebank, rivals=config.rivals, **again, **common)
         return
     detection = load_run(folder / str(step.after))
-    if step.stage == "theory":
-        run_theory(detection, corpus.text, **common)
-    else:
-        intervene(detection, corpus.text, scales=scales_for(detection), **common)
+    run = run_theory if step.stage == "theory" else intervene
+    run(detection, corpus.text, scales=scales_for(detection), **common)
 
 
 def _donor(folder: Path, step: Step) -> Path | None:
@@ -318,6 +316,6 @@ def _donor(folder: Path, step: Step) -> Path | None:
 
 
 def scales_for(detection: Detection) -> str | None:
-    """Return the scales to disturb: None, the detection's, where both boundaries are supported; else thirds."""
+    """Return the scales of noise and theory: the detection's (None) where both are supported, else thirds."""
     found = detection.found
     return None if len(found.boundaries) == 2 and found.are_supported else ASK_FOR_THIRDS

@@ -109,6 +109,22 @@ def done(file: Path, mspgt: Any) -> Path:
     return out
 
 
+@pytest.mark.parametrize("stage", ["intervene", "theory"])
+def test_noise_and_theory_cut_the_same_scales(stage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both are told thirds where no boundary is supported: their tables stand side by side."""
+    from mspgt_tl.study import run
+    from mspgt_tl.study.plan import Step, StudyConfig, StudyCorpus, StudyModel
+
+    told: list[Any] = []
+    found = SimpleNamespace(boundaries=(1, 5), are_supported=False)
+    monkeypatch.setattr(run, "load_run", lambda folder: SimpleNamespace(found=found))
+    for name in ("run_theory", "intervene"):
+        monkeypatch.setattr(run, name, lambda *_, scales, **__: told.append(scales))
+    study = StudyConfig(models={"m": StudyModel()}, corpora={"c": StudyCorpus()})
+    assert not run_step(tmp_path, study, Step(cast(Any, stage), "m", "c", "detect/c/m")).reason
+    assert told == ["thirds"]
+
+
 @pytest.mark.parametrize(
     ("verdicts", "scales"),
     [
