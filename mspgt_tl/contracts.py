@@ -47,13 +47,17 @@ def layer_target(layer: int) -> str:
     return f"layer {layer}"
 
 
+SEEDS = 2**64
+"""As many as there are; sums of seeds wrap around."""
+
+
 def check_seed(seed: Any) -> None:
     """Refuse what no random generator of the package takes.
 
     Raises:
         ConfigError: not a whole number from 0 to 2^64 - 1.
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**64:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < SEEDS:
         raise ConfigError(f"A seed is a whole number from 0 to 2^64 - 1, got {seed!r}.")
 
 

@@ -31,7 +31,9 @@ Detector = Callable[[Measured, int], Sequence[Claim]]
 
 def claim_supported(measured: Measured, seed: int) -> list[Claim]:
     """Our verdict: boundaries that are `supported`."""
-    found = find_boundaries(measured.curves, resampled=measured.resampled, names=NAMES, n_null=500, seed=seed)
+    found = find_boundaries(
+        measured.curves, resampled=measured.resampled, names=NAMES, n_null=measured.null_curves, seed=seed
+    )
     return _claims(found, Existence.SUPPORTED)
 
 

@@ -50,6 +50,8 @@ class Measured:
 
     curves: Float[np.ndarray, "signal gap"]
     resampled: Float[np.ndarray, "resample signal gap"]
+    null_curves: int = 500
+    """Of each kind, for the p-values."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Reading:
         signals = make_signals(SignalConfig(tasks=self.effort.tasks))
         sums = {**self.sums, ProbeSignal.name: probe}
         curves, resampled = resample_curves(signals, sums, resamples=self.effort.resamples, seed=seed)
-        return Measured(curves, resampled)
+        return Measured(curves, resampled, self.effort.null_curves)
 
     def with_shuffled_labels(self, *, seed: int) -> Measured:
         """Return the curves after the labels were dealt anew."""
@@ -115,9 +117,10 @@ def shuffled_depth(measured: Measured, *, seed: int) -> Measured:
     rng = np.random.default_rng([seed, 30])
     n_signals, n_gaps = measured.curves.shape
     orders = np.stack([rng.permutation(n_gaps) for _ in range(n_signals)])
-    return Measured(
-        np.take_along_axis(measured.curves, orders, axis=1),
-        np.take_along_axis(measured.resampled, orders[None], axis=2),
+    return replace(
+        measured,
+        curves=np.take_along_axis(measured.curves, orders, axis=1),
+        resampled=np.take_along_axis(measured.resampled, orders[None], axis=2),
     )
 
 

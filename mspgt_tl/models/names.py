@@ -16,6 +16,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from mspgt_tl.contracts import check_seed
 from mspgt_tl.errors import ModelError, UnknownModelError
 from mspgt_tl.models.embedded import find_embedded, list_embedded
 from mspgt_tl.models.weight_files import WHOLE, find_adapter, find_weights, hash_files
@@ -112,9 +113,16 @@ def check_weights(source: Source) -> str:
 
 
 def split_twin(name: str) -> tuple[str, int | None]:
-    """Return a name without `@random:N`, and N, None where the name is no twin's."""
+    """Return a name without `@random:N`, and N, None where the name is no twin's.
+
+    Raises:
+        ConfigError: no random generator takes N.
+    """
     found = re.fullmatch(r"(.+)@random:(\d+)", name)
-    return (found[1], int(found[2])) if found else (name, None)
+    if not found:
+        return name, None
+    check_seed(seed := int(found[2]))
+    return found[1], seed
 
 
 def twin_name(name: str, seed: int) -> str:

@@ -286,6 +286,7 @@ def measure_chunk(cell: Cell, chunk: range, effort: Effort, seed: int) -> tuple[
 
 def read_cases(run: Run, cell: Cell) -> Iterator[tuple[int, Case]]:
     """Yield the finished cases of a cell with their numbers."""
+    null_curves = run.manifest["identity"].get("effort", {}).get("null_curves", Measured.null_curves)
     for chunk in cell.chunks():
         name = stage_name(cell, chunk)
         if name not in run.manifest["stages"]:
@@ -296,7 +297,7 @@ def read_cases(run: Run, cell: Cell) -> Iterator[tuple[int, Case]]:
             yield (
                 int(index),
                 Case(
-                    Measured(data["curve"].values[row], data["resampled"].values[row].astype(np.float64)),
+                    Measured(data["curve"].values[row], data["resampled"].values[row].astype(np.float64), null_curves),
                     tuple(int(gap) for gap in planted[np.isfinite(planted)]),
                     () if np.isnan(rival) else (int(rival),),
                 ),

@@ -14,7 +14,7 @@ import numpy as np
 from mspgt_tl.audit import audit, audit_signals, heed
 from mspgt_tl.boundaries import MIN_LAYERS, Boundaries
 from mspgt_tl.config import QUICK_DEV_TREES, DetectConfig, settings_of, to_plain
-from mspgt_tl.contracts import CausalModel, Progress, StreamSignal, TextCorpus, Treebank
+from mspgt_tl.contracts import SEEDS, CausalModel, Progress, StreamSignal, TextCorpus, Treebank
 from mspgt_tl.dashboard.explorer import with_p_grid
 from mspgt_tl.errors import CorpusError
 from mspgt_tl.evidence import make_signals, read_boundaries, weigh_evidence
@@ -490,7 +490,7 @@ class _Stages:
             train,
             dev,
             (task,),
-            replace(config.probe, seed=config.probe.seed + config.seed),
+            replace(config.probe, seed=(config.probe.seed + config.seed) % SEEDS),
             device=str(self.inputs.model.cfg.device),
             memory=self._memory[1],
             progress=self.told,

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mspgt_tl.config import ProbeConfig, StreamConfig
-from mspgt_tl.contracts import TASKS, CausalModel, Progress, Tree
+from mspgt_tl.contracts import SEEDS, TASKS, CausalModel, Progress, Tree
 from mspgt_tl.errors import DataError
 from mspgt_tl.models.placement import memory_budget
 from mspgt_tl.passes.folds import assign_trees
@@ -256,7 +256,7 @@ class _Job:
     def _train(
         self, inputs: Inputs, train_ids: np.ndarray, n_labels: int, repeat: int, on_epoch: Callable[[float], None]
     ) -> Trained:
-        config = replace(self.config, seed=self.config.seed + REPEAT_STEP * repeat)
+        config = replace(self.config, seed=(self.config.seed + REPEAT_STEP * repeat) % SEEDS)
         d_in = inputs.d_model * self.items.rows.shape[1]
         widths = (d_in, n_labels) if self.kind == "linear" else (d_in, config.hidden, n_labels)
         return train_probes(
@@ -295,7 +295,7 @@ def _held_out_trees(n_trees: int, seed: int) -> np.ndarray:
 
     mask = np.ones(n_trees, dtype=bool)
     if n_trees > 1:
-        kept, _ = next(ShuffleSplit(1, test_size=1 / HELD_OUT, random_state=seed).split(mask))
+        kept, _ = next(ShuffleSplit(1, test_size=1 / HELD_OUT, random_state=seed % 2**32).split(mask))
         mask[kept] = False
     return mask
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from mspgt_tl.codec import stored
 from mspgt_tl.config import HVibConfig
-from mspgt_tl.contracts import BETA, BOUND, FROM_ABOVE, SCALE, STEP, Progress
+from mspgt_tl.contracts import BETA, BOUND, FROM_ABOVE, SCALE, SEEDS, STEP, Progress
 from mspgt_tl.errors import ConfigError, DataError
 from mspgt_tl.stats import TAILS, resampled_ratio
 from mspgt_tl.theory.streams import Split, split_texts, sum_by_text
@@ -256,7 +256,7 @@ def _evaluate(
     model: HVib, likelihood: nn.Module, inputs: Tensor, targets: Tensor, chosen: Tensor, seed: int
 ) -> Float[np.ndarray, "4 token"]:
     """Return reconstruction and the three rates of every token, averaged over draws of the latents."""
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator().manual_seed((seed + 1) % SEEDS)
     found = np.zeros((4, len(chosen)))
     with torch.no_grad():
         for start in range(0, len(chosen), 1024):

@@ -77,3 +77,9 @@ def test_a_folder_above_the_model_names_it(folder, tmp_path):
     folder("inner")
     with pytest.raises(UnknownModelError, match=r"Did you mean .*inner"):
         load(tmp_path)
+
+
+def test_twins_of_seeds_that_no_generator_takes_are_refused() -> None:
+    """Before any weights are drawn."""
+    with pytest.raises(ConfigError, match="whole number from 0 to"):
+        split_twin(f"llama2-mini@random:{2**64}")

@@ -10,10 +10,11 @@ from mspgt_tl.errors import ConfigError
 from mspgt_tl.pipeline import intervention, theory
 
 
-def test_a_config_keeps_its_seed():
-    """Planted models have no normalisation, which the rivals' readout must bear, too."""
+@pytest.mark.parametrize("seed", [5, 2**64 - 1])
+def test_a_config_keeps_its_seed(seed):
+    """The largest goes through every generator. The readout of rivals must bear a model without normalisation."""
     config = DetectConfig(
-        seed=5,
+        seed=seed,
         sentences=220,
         train_trees=100,
         signals=SignalConfig(tasks=("pos",)),
@@ -21,7 +22,7 @@ def test_a_config_keeps_its_seed():
         boundaries=BoundaryConfig(resamples=100, null_curves=50),
     )
     found = detect("planted:8:3,5", config=config, rivals=True)
-    assert found.data.attrs["seed"] == found.manifest["identity"]["config"]["seed"] == 5
+    assert found.data.attrs["seed"] == found.manifest["identity"]["config"]["seed"] == seed
     assert found.rivals is not None and "logit_lens_entropy" in found.rivals["rival"].values
 
 
