@@ -38,6 +38,8 @@ Resampled = Literal["text", "trees"]
 ScaleName = Literal["local", "intermediate", "global"]
 SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
 """The three scales, from the first block on."""
+MIN_TEXTS = 20
+"""Texts that an interval over texts needs."""
 FROM_ABOVE = SCALES[::-1]
 """In the order of the bottleneck's chain (eq. 17)."""
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mspgt_tl.config import DetectConfig, InterveneConfig, hash_plain, make_config, override, read_settings, to_plain
+from mspgt_tl.config import (
+    BoundaryConfig,
+    DecodeConfig,
+    DetectConfig,
+    InterveneConfig,
+    ProbeConfig,
+    SignalConfig,
+    TheoryConfig,
+    hash_plain,
+    make_config,
+    override,
+    read_settings,
+    to_plain,
+)
 from mspgt_tl.errors import ConfigError
 
 
@@ -31,18 +46,58 @@ def test_toml_and_overrides_reach_nested_fields(tmp_path: Path) -> None:
         ({"sentence": 5}, r"Unknown option 'sentence'. Did you mean 'sentences'"),
         ({"probe": {"epoch": 5}}, r"Unknown option 'probe.epoch'. Did you mean 'probe.epochs'"),
         ({"probe": {"epochs": "many"}}, r"Option 'probe.epochs'.*'many'"),
-        ({"probe": {"epochs": 0}}, "epochs must be positive, got 0"),
+        ({"probe": {"epochs": 0}}, r"Option 'probe.epochs'.*greater than 0, got 0"),
         ({"probe": 5}, "Option 'probe'"),
-        ({"boundaries": {"rule": "papre"}}, r"Option 'boundaries.rule'"),
-        ({"boundaries": {"resamples": 10}}, "At least 100"),
+        ({"boundaries": {"rule": "papre"}}, r"Unknown choice of boundaries.rule 'papre'. Did you mean 'paper'"),
+        ({"boundaries": {"resamples": 10}}, r"Option 'boundaries.resamples': At least 100.*got 10"),
+        ({"sentences": "5"}, r"Option 'sentences': A number is needed, got '5'"),
+        ({"seed": True}, "A seed is a whole number"),
+        ({"seed": 2**64}, "A seed is a whole number"),
         ({"signals": {"tasks": ["pos", "syntax"]}}, "Unknown probe task 'syntax'"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, "A seed is a whole number from 0 .*, got -1"),
     ],
 )
 def test_bad_settings_are_named(settings: dict, message: str) -> None:
     """Each mistake names the option, what came, and the closest known name."""
     with pytest.raises(ConfigError, match=message):
         make_config(settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (SignalConfig, {"attention_mode": "x"}, "Unknown choice of attention_mode 'x'. Known: head_average, matched"),
+        (SignalConfig, {"tasks": ()}, "Option 'tasks'.*at least 1"),
+        (BoundaryConfig, {"rule": "papre"}, "choice of rule 'papre'. Did you mean 'paper'"),
+        (InterveneConfig, {"dose": "zz", "unit": "zz"}, "choice of dose 'zz'"),
+        (InterveneConfig, {"unit": "zz"}, "choice of unit 'zz'"),
+        (InterveneConfig, {"levels": (0.2, 0.1)}, "Option 'levels': The values must rise"),
+        (DecodeConfig, {"top_p": 7}, "Option 'top_p'.*less than or equal to 1, got 7"),
+        (DetectConfig, {"sentences": "5"}, "Option 'sentences': A number is needed, got '5'"),
+        (DetectConfig, {"sentence": 5}, "Unknown option 'sentence'. Did you mean 'sentences'"),
+        (ProbeConfig, {"repeats": False}, "Option 'repeats': A number is needed, got False"),
+        *[(kind, {"seed": seed}, "A seed is") for kind in (DetectConfig, ProbeConfig) for seed in (True, 2**70, "1")],
+        *[(kind, {"seed": -1}, "A seed is") for kind in (InterveneConfig, TheoryConfig)],
+        (TheoryConfig, {"rate_sigmas": (0.1,)}, "Option 'rate_sigmas'.*at least 2"),
+        (TheoryConfig, {"noise_draws": 1}, "Option 'noise_draws'.*equal to 2, got 1"),
+        (TheoryConfig, {"exact_draws": 1}, "exact_draws must be 2 or more"),
+    ],
+)
+def test_configs_check_themselves(kind: type, settings: dict, message: str) -> None:
+    """What is unusable is refused where it is given, not where a run first takes it."""
+    with pytest.raises(ConfigError, match=message):
+        kind(**settings)
+
+
+def test_a_changed_config_is_checked_again() -> None:
+    """As a new one is."""
+    with pytest.raises(ConfigError, match="Option 'epochs'"):
+        replace(ProbeConfig(), epochs=0)
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    """They are stored and hashed like those that people write."""
+    assert hash_plain(to_plain(DetectConfig(seed=np.int64(3)))) == hash_plain(to_plain(DetectConfig(seed=3)))  # type: ignore[arg-type]
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from mspgt_tl.config import Count, NotNegative, Share, checked_dataclass
 from mspgt_tl.contracts import CausalModel, check_seed
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
@@ -66,24 +67,16 @@ class Rows:
     """Kept up to date by the decoding loop."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class Sampling:
     """How a token is chosen from logits; the filters follow Hugging Face's definitions, in its order."""
 
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """0 takes the likeliest token."""
-    top_k: int | None = None
+    top_k: Count | None = None
     """Keep the k likeliest tokens, and any that tie with the last of them."""
-    top_p: float | None = None
+    top_p: Share | None = None
     """Then keep the fewest likeliest tokens whose probabilities sum to at least this."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ConfigError(f"temperature is finite and not negative, got {self.temperature}.")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top_k is at least 1, got {self.top_k}.")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p lies in (0, 1], got {self.top_p}.")
 
     def choose(self, logits: Float[Tensor, "batch vocab"], uniforms: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
         """Return one id for each row, by the inverse CDF at its uniform."""

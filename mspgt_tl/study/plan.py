@@ -11,7 +11,9 @@ from typing import Any, Literal
 from mspgt_tl.config import (
     DetectConfig,
     InterveneConfig,
+    Seed,
     TheoryConfig,
+    checked_dataclass,
     make_config,
     override,
     read_settings,
@@ -28,7 +30,7 @@ QUICK = "quick"
 """Table of a study's file that `--quick` lays over the rest."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class StudyModel:
     """One model of a study; anything that `mspgt detect` takes can be its name."""
 
@@ -39,7 +41,7 @@ class StudyModel:
     stages: tuple[Stage, ...] = STAGES
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class StudyCorpus:
     """One corpus of a study."""
 
@@ -52,12 +54,12 @@ class StudyCorpus:
     weights are a model of their own, `NAME@random:SEED`."""
 
 
-@dataclass(frozen=True)
+@checked_dataclass
 class StudyConfig:
     """Everything a study is told."""
 
     title: str = "A study"
-    seed: int = 0
+    seed: Seed = 0
     """Of every run in it."""
     models: dict[str, StudyModel] = field(default_factory=dict, metadata={"entry": StudyModel})
     corpora: dict[str, StudyCorpus] = field(default_factory=dict, metadata={"entry": StudyCorpus})

@@ -194,7 +194,7 @@ def test_report_holds_table_texts_and_reasons(sweep: Intervention) -> None:
     [
         ({"scales": None}, ConfigError, "Which of the 8 blocks"),
         ({"scales": "0-9"}, ConfigError, "within blocks 0 to 7"),
-        ({"levels": (0.3, 0.1)}, ConfigError, "levels rise"),
+        ({"levels": (0.3, 0.1)}, ConfigError, "levels.*must rise"),
         ({"level": 0.2}, ConfigError, "level must be one of"),
         ({"dose": "kll"}, ConfigError, "dose"),
         ({"metrics": ("self_blue",)}, ConfigError, "Did you mean 'self_bleu'"),
