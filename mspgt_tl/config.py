@@ -99,7 +99,7 @@ def _told(kind: Any, error: pydantic.ValidationError) -> str:
             at = {field.name: field for field in dataclasses.fields(inner)} if dataclasses.is_dataclass(inner) else at
         return unknown_name("option", option, [".".join(map(str, [*path[:-1], name])) for name in at])
     if first["type"] == "literal_error":
-        return unknown_name(f"choice of {option}", str(value), re.findall("'(.*?)'", first["ctx"]["expected"]))
+        return unknown_name(f"choice of {option}", str(value), re.findall("'(.*?)'", first.get("ctx", {})["expected"]))
     return f"Option '{option}': {first['msg'].removeprefix('Value error, ')}, got {value!r}."
 
 

@@ -103,7 +103,7 @@ def measure_noise(
     shape = (len(sets), len(grid), draws, len(texts))
     kl, loss = np.zeros(shape), np.zeros(shape)
     clean_loss, predictions = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
-    work = list(product(sets.values(), grid.tolist(), range(draws)))
+    work: list[tuple[Sequence[int], float, int]] = list(product(sets.values(), grid.tolist(), range(draws)))
     done = 0
 
     def hooks_of(draw: int) -> HookMaker:

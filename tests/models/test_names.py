@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from mspgt_tl.errors import ModelError, UnknownModelError
-from mspgt_tl.models.names import HubName, find_hub, find_source, twin_name
+from mspgt_tl.errors import ConfigError, ModelError, UnknownModelError
+from mspgt_tl.models.names import HubName, find_hub, find_source, split_twin, twin_name
 from mspgt_tl.models.pretrained import load
 
 
