@@ -13,7 +13,7 @@ from mspgt_tl.contracts import LAYER
 from mspgt_tl.dashboard.theory import _bottleneck_section, _headline, _information_sections, _rate_section, _set_style
 from mspgt_tl.pipeline.theory import STAGES, load_theory, summarise
 
-RUN = Path(__file__).parents[2] / "docs" / "runs" / "smollm2-theory"
+RUN = Path(__file__).parents[2] / "docs" / "runs" / "gemma3-theory"
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def test_a_run_of_an_earlier_version_is_read_under_the_names_of_this_one(stored:
     assert part["readout"].values.tolist()[:3] == ["ridge", "softmax", ""]
     for name, sigma in zip(part["curve"].values, part["channel_sigma"].values, strict=True):
         assert np.isnan(sigma) if "readout" in name else name == f"Gaussian channel, sigma {sigma:g}"
-    assert len(summarise(stored)["layers"]) == 30
+    assert len(summarise(stored)["layers"]) == 18
 
 
 def test_curves_are_drawn_by_what_they_are_of(stored: Any) -> None:
     """Readouts in one panel, the channel in the other, each named by its own field."""
-    section = _information_sections(stored.parts["information"], [1, 29])[0]
+    section = _information_sections(stored.parts["information"], [5])[0]
     readouts, channel = ([trace.name for trace in plot.figure.data if trace.name != "95 %"] for plot in section.plots)
     assert readouts == ["ridge readout", "softmax readout"]
     assert channel and all(name.startswith("sigma ") for name in channel)
