@@ -61,7 +61,7 @@ class CleanPass:
 
     A mean KL says little without its tokens. Sweeps (`clean_passes`) disturb every token, as decoding does, and compare
     the predictions of every token that another one follows. The theory (`measure_noise`) does both at data tokens, for
-    its expansion is about these. Sinks and first tokens move a mean KL by a few per cent (docs/method.md).
+    its expansion is about these, the last of a text among them. That moves a mean KL by a few per cent (docs/method.md).
     """
 
     ids: Int[Tensor, "batch"]
@@ -249,7 +249,7 @@ def next_token_effects(
         sigmas: the same for all targets, or as many for each; a σ of nan gives nan.
         make_hooks: such as `lambda layers, sigma, ids, at: noise_hooks(model, layers, sigma, seed=0, sample_ids=ids,
             positions=at)`. The sample id is the sentence's number.
-        tokens: that are disturbed and compared, as `clean_passes`; `data` are those of the theory's closure.
+        tokens: that are disturbed and compared, as `clean_passes`; the theory's closure also counts a last one.
 
     Returns:
         `kl`, `loss_change` (nats/token) and `agreement` (share), `[target, level]`, each with `_low` and `_high`: 95 %
