@@ -61,7 +61,7 @@ class CleanPass:
 
     A mean KL says little without its tokens. Sweeps (`clean_passes`) disturb every token, as decoding does, and compare
     the predictions of every token that another one follows. The theory (`measure_noise`) does both at data tokens, for
-    its expansion is about these, the last of a text among them. That moves a mean KL by a few per cent (docs/method.md).
+    its expansion is about these, a text's last one among them: a few per cent of a mean KL (docs/method.md).
     """
 
     ids: Int[Tensor, "batch"]
