@@ -23,7 +23,7 @@ import torch
 
 from mspgt_tl.boundaries import find_boundaries
 from mspgt_tl.config import SignalConfig, StreamConfig
-from mspgt_tl.contracts import StreamSignal, TextCorpus
+from mspgt_tl.contracts import WITHIN, StreamSignal, TextCorpus
 from mspgt_tl.corpora.shuffling import shuffle_words
 from mspgt_tl.corpora.text import read_text_corpus
 from mspgt_tl.evidence import make_signals, resample_curves
@@ -32,7 +32,7 @@ from mspgt_tl.models.pretrained import load
 from mspgt_tl.models.spike_in import spiked
 from mspgt_tl.passes.corpus import observe_corpus, which_usable
 from mspgt_tl.passes.folds import assign_folds
-from mspgt_tl.profile import WITHIN, StreamProfile, label_profile
+from mspgt_tl.profile import StreamProfile, label_profile
 
 RESAMPLES, SEED = 300, 0
 

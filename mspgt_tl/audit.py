@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from mspgt_tl.boundaries import ALPHA, Boundaries, WeightMap, find_boundaries
 from mspgt_tl.config import BoundaryConfig, SignalConfig
-from mspgt_tl.contracts import GAP, SIGNAL, Existence, StreamSignal
+from mspgt_tl.contracts import GAP, SIGNAL, WITHIN, Existence, StreamSignal
 from mspgt_tl.evidence import resample_curves
 from mspgt_tl.signals.attention_jsd import AttentionDrift
 from mspgt_tl.signals.cka import CkaChange
@@ -25,8 +25,6 @@ from mspgt_tl.signals.cka_variants import OF_DRAWN, OF_OTHERS, CkaVariants
 if TYPE_CHECKING:
     import xarray as xr
 
-WITHIN = 1
-"""A boundary is kept if a variant has one within so many layers."""
 MIN_AGREEMENT = 2 / 3
 """Share of all fusion weights that must keep a boundary."""
 RESAMPLES, NULL_CURVES = 200, 500

@@ -38,8 +38,11 @@ Resampled = Literal["text", "trees"]
 ScaleName = Literal["local", "intermediate", "global"]
 SCALES: tuple[ScaleName, ...] = get_args(ScaleName)
 """The three scales, from the first block on."""
+WITHIN = 1
+"""Places at most so many gaps apart are the same: a boundary that a claim, a variant, a rival or an onset meets."""
 MIN_TEXTS = 20
-"""Texts that an interval over texts needs."""
+"""Fewer texts give no interval worth the name. Squared scores have heavy tails: at a nominal 95 %, intervals cover
+about 80 % with 20 texts and 90 % with 100 (measured on sentences)."""
 FROM_ABOVE = SCALES[::-1]
 """In the order of the bottleneck's chain (eq. 17)."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mspgt_tl.contracts import GAP, LAYER, Batch, StreamSignal
+from mspgt_tl.contracts import GAP, LAYER, WITHIN, Batch, StreamSignal
 from mspgt_tl.passes.data import SINK_NORM
 from mspgt_tl.signals.first_token import relative_first_norm
 from mspgt_tl.signals.matrix_entropy import matrix_entropy
@@ -31,8 +31,6 @@ JUMP = 2.0
 """The first token's norm over the median that changes by this factor from block to block is an onset or an end."""
 SHARE_JUMP = 0.4
 """So does a change of the sinks' share of attention mass by more than this: half as much is usual between blocks."""
-WITHIN = 1
-"""A boundary coincides with an onset or end at most so many gaps away."""
 ENTROPY_FOLDS = 2
 """Bootstrap folds whose sentences the entropy is measured on: eigenvalues of all would cost as much as the rest."""
 PER_LAYER = {

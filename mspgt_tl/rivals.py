@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from mspgt_tl.boundaries import Boundaries, find_boundaries, scale_signals
 from mspgt_tl.config import BoundaryConfig
-from mspgt_tl.contracts import GAP, RESAMPLE, CausalModel, StreamSignal, signals_of
+from mspgt_tl.contracts import GAP, RESAMPLE, WITHIN, CausalModel, StreamSignal, signals_of
 from mspgt_tl.evidence import fused_resamples, peak_draws, resample_curves
 from mspgt_tl.stats import TAILS
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 RIVAL = "rival"
-NEAR = 1
-"""Boundaries at most so many gaps apart agree."""
 
 
 def make_rivals(model: CausalModel) -> dict[str, StreamSignal]:
@@ -127,7 +125,7 @@ def _compare(
         away = (rival.peaks - draws[:, i, None])[np.isfinite(draws[:, i])]
         nearest = nearest_boundary(away)
         if len(nearest):
-            row["within_one"][i] = float((np.abs(nearest) <= NEAR).mean())
+            row["within_one"][i] = float((np.abs(nearest) <= WITHIN).mean())
         there = nearest[np.isfinite(nearest)]
         if len(there) >= len(draws) / 2:
             row["distance_interval"][i] = np.quantile(there, TAILS, method="inverted_cdf")
@@ -146,7 +144,7 @@ def chance_near(boundary: int, n_rival: int, n_gaps: int) -> float:
     >>> chance_near(5, 1, 11)
     0.2727272727272727
     """
-    close = sum(1 <= gap <= n_gaps for gap in range(boundary - NEAR, boundary + NEAR + 1))
+    close = sum(1 <= gap <= n_gaps for gap in range(boundary - WITHIN, boundary + WITHIN + 1))
     return 1 - math.comb(n_gaps - close, n_rival) / math.comb(n_gaps, n_rival)
 
 

@@ -9,10 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mspgt_tl.calibration.detectors import Claim
+from mspgt_tl.contracts import WITHIN
 from mspgt_tl.stats import share_interval
-
-WITHIN = 1
-"""A planted boundary counts as found when a claim lies within so many layers."""
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,10 @@ from mspgt_tl.boundaries import ALPHA, normalise, scale_signals
 from mspgt_tl.comparison.layout import complete_block, effect_p, variance_shares
 from mspgt_tl.comparison.positions import RANKS
 from mspgt_tl.config import json_values
-from mspgt_tl.contracts import SIGNAL, Existence
+from mspgt_tl.contracts import SIGNAL, WITHIN, Existence
 from mspgt_tl.errors import ConfigError, DataError, unknown_name
 from mspgt_tl.evidence import fused_resamples, peak_draws, resampled_peaks
-from mspgt_tl.rivals import NEAR, chance_near, rank_correlation
+from mspgt_tl.rivals import chance_near, rank_correlation
 from mspgt_tl.stats import TAILS
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def _recurrence(one: Observed, i: int, other: Observed) -> dict[str, Any]:
     if not there.any():
         why = "no bootstrap resamples" if n == 0 else "the boundary was found in no resample"
         return row | {"near": math.nan, "recurs": None, "reason": why}
-    near = float((np.abs(other.picked[:n] - drawn[:, None]) <= NEAR).any(axis=1)[there].mean())
+    near = float((np.abs(other.picked[:n] - drawn[:, None]) <= WITHIN).any(axis=1)[there].mean())
     return row | {"near": near, "recurs": near >= MIN_SHARE and near > row["chance"], "reason": ""}
 
 
@@ -311,7 +311,7 @@ def recurrence_p(one: Observed, others: Sequence[Observed], recurring: int) -> f
     for other in others:
         own = np.array([_place(gap, one.n_layers, other.n_layers) for gap in one.gaps])
         sets = np.array(list(combinations(range(1, other.n_layers), len(other.gaps))), dtype=np.float64)
-        near = (np.abs(sets[:, :, None] - own) <= NEAR).any(axis=1).sum(axis=1)
+        near = (np.abs(sets[:, :, None] - own) <= WITHIN).any(axis=1).sum(axis=1)
         chance = np.convolve(chance, np.bincount(near, minlength=len(own) + 1) / len(near))
     return min(1.0, float(chance[recurring:].sum()))
 

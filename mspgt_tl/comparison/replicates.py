@@ -31,8 +31,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mspgt_tl.comparison.positions import Located
-from mspgt_tl.contracts import SIGNAL
-from mspgt_tl.rivals import NEAR, rank_correlation
+from mspgt_tl.contracts import SIGNAL, WITHIN
+from mspgt_tl.rivals import rank_correlation
 from mspgt_tl.stats import correct_p_values
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def shared_gaps(boundaries: Sequence[Sequence[int]], n_layers: int) -> list[int]
     >>> shared_gaps([[3, 9], [4], [3, 7]], 12)
     [3]
     """
-    near = [all(any(abs(gap - b) <= NEAR for b in found) for found in boundaries) for gap in range(1, n_layers)]
+    near = [all(any(abs(gap - b) <= WITHIN for b in found) for found in boundaries) for gap in range(1, n_layers)]
     stretches: list[list[int]] = []
     for gap in (i + 1 for i, is_near in enumerate(near) if is_near):
         if stretches and stretches[-1][-1] == gap - 1:

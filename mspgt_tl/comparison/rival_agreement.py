@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from mspgt_tl.contracts import GAP
+from mspgt_tl.contracts import GAP, WITHIN
 from mspgt_tl.nulls import local_contrast
-from mspgt_tl.rivals import NEAR, RIVAL, chance_near, rank_correlation
+from mspgt_tl.rivals import RIVAL, chance_near, rank_correlation
 from mspgt_tl.stats import correct_p_values
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _compare(pairs: Sequence[tuple[Reading, Reading]], rng: np.random.Generator,
     shared = by_chance = count = 0
     for (curve, own), (_, other) in pairs:
         count += len(own)
-        shared += sum(any(abs(gap - g) <= NEAR for g in other) for gap in own)
+        shared += sum(any(abs(gap - g) <= WITHIN for g in other) for gap in own)
         by_chance += sum(chance_near(gap, len(other), len(curve)) for gap in own)
     return {
         "models": len(pairs),

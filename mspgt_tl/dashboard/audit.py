@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mspgt_tl.audit import ARTEFACT, FRAGILE, ROBUST, WITHIN
+from mspgt_tl.audit import ARTEFACT, FRAGILE, ROBUST
+from mspgt_tl.contracts import WITHIN
 from mspgt_tl.dashboard.drawing import (
     BOUNDARY,
     GAP_TITLE,

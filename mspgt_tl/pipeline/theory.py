@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mspgt_tl.config import TheoryConfig, json_values, make_config, settings_of, to_plain
-from mspgt_tl.contracts import CURVE, FROM_ABOVE, SCALES, CausalModel, Progress, TextCorpus, layer_target
+from mspgt_tl.contracts import CURVE, FROM_ABOVE, MIN_TEXTS, SCALES, CausalModel, Progress, TextCorpus, layer_target
 from mspgt_tl.errors import CorpusError, DataError
 from mspgt_tl.interventions.units import activation_units
 from mspgt_tl.models.names import pinned_name
@@ -30,7 +30,7 @@ from mspgt_tl.store import MANIFEST, Run
 from mspgt_tl.theory import labelled
 from mspgt_tl.theory.closure import copy_as, measure_closure
 from mspgt_tl.theory.findings import findings
-from mspgt_tl.theory.fisher import MIN_ROWS, measure_fisher
+from mspgt_tl.theory.fisher import measure_fisher
 from mspgt_tl.theory.mutual_information import channel_information, refuse_beyond, spectrum, v_information
 from mspgt_tl.theory.noise_effects import measure_noise
 from mspgt_tl.theory.rate_distortion import conditional_rate, rank_test, rate_distortion
@@ -241,8 +241,8 @@ def spread(n_layers: int, wanted: int) -> list[int]:
 
 
 def _read_texts(model: CausalModel, sentences: Sequence[str], settings: TheoryConfig) -> Texts:
-    if len(sentences) < MIN_ROWS:
-        raise CorpusError(f"At least {MIN_ROWS} sentences of two tokens are needed, got {len(sentences)}.")
+    if len(sentences) < MIN_TEXTS:
+        raise CorpusError(f"At least {MIN_TEXTS} sentences of two tokens are needed, got {len(sentences)}.")
     stream = settings.stream
     length = min(stream.max_length, int(model.cfg.n_ctx))
     ids = encode(model, sentences, bos=stream.bos, max_length=length).ids

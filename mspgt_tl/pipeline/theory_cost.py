@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mspgt_tl.config import TheoryConfig
-from mspgt_tl.contracts import CausalModel
+from mspgt_tl.contracts import MIN_TEXTS, CausalModel
 from mspgt_tl.errors import ConfigError
 from mspgt_tl.progress import duration
-from mspgt_tl.theory.fisher import MIN_ROWS
 from mspgt_tl.theory.texts import Texts, text_batches
 
 FISHER, NOISED, WIDE = 2.6, 1.3, 2.5
@@ -124,7 +123,7 @@ class TheoryCost:
 
     def _economies(self) -> Mapping[str, tuple[Callable[[TheoryConfig], TheoryConfig], ...]]:
         """Return by stage what may be taken less of, the least harmful first; each may be taken again."""
-        enough = max(MIN_ROWS, round(1.2 * 10 * self.d_model / max(self.positions - 1, 1)))
+        enough = max(MIN_TEXTS, round(1.2 * 10 * self.d_model / max(self.positions - 1, 1)))
 
         def fewer(name: str, least: int) -> Callable[[TheoryConfig], TheoryConfig]:
             return lambda s: replace(s, **{name: max(least, getattr(s, name) // 2)})
@@ -151,7 +150,7 @@ class TheoryCost:
             "closure": (*draws, half("closure_sigmas", 2), layers, fewer("closure_texts", 6)),
             "closure-float64": (fewer("exact_draws", 4), *draws[:1], layers, fewer("closure_texts", 6)),
             "information": (sentences,),
-            "rates": (half("rate_sigmas", 2), fewer("rate_texts", MIN_ROWS)),
+            "rates": (half("rate_sigmas", 2), fewer("rate_texts", MIN_TEXTS)),
             "bottleneck": (steps, betas),
             "units": (sentences,),
         }

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mspgt_tl.boundaries import find_boundaries
-from mspgt_tl.contracts import SIGNAL, Existence, Published
-from mspgt_tl.profile import WITHIN
+from mspgt_tl.contracts import SIGNAL, WITHIN, Existence, Published
 
 if TYPE_CHECKING:
     import pandas as pd

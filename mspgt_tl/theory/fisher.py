@@ -30,7 +30,7 @@ import numpy as np
 from einops import reduce
 
 from mspgt_tl.codec import stored
-from mspgt_tl.contracts import BOUND, RESAMPLE, CausalModel, Progress, check_seed
+from mspgt_tl.contracts import BOUND, MIN_TEXTS, RESAMPLE, CausalModel, Progress, check_seed
 from mspgt_tl.errors import ActivationError, ConfigError, DataError
 from mspgt_tl.interventions import philox
 from mspgt_tl.passes.batches import POSITIONS
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-MIN_ROWS = 20
-"""Fewer texts give no interval worth the name. Squared scores have heavy tails: at a nominal 95 %, intervals cover
-about 80 % with 20 texts and 90 % with 100 (measured on sentences)."""
 VOCAB_CHUNK = 1 << 22
 """Probabilities that labels are drawn from at once: 32 MB in float64."""
 
@@ -81,8 +78,8 @@ class Fisher:
         Raises:
             DataError: fewer than 20 texts.
         """
-        if len(self.counts) < MIN_ROWS:
-            raise DataError(f"An interval needs {MIN_ROWS} texts or more, got {len(self.counts)}.")
+        if len(self.counts) < MIN_TEXTS:
+            raise DataError(f"An interval needs {MIN_TEXTS} texts or more, got {len(self.counts)}.")
         return resampled_ratio(self.sums.mean(axis=0).T, self.counts, resamples=resamples, seed=self.seed)
 
     def interval(self, *, resamples: int = 1000) -> Float[np.ndarray, "2 layer"]:

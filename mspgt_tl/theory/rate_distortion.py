@@ -20,10 +20,9 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from mspgt_tl.codec import stored
-from mspgt_tl.contracts import BOUND, SET, SIGMA, STEP
+from mspgt_tl.contracts import BOUND, MIN_TEXTS, SET, SIGMA, STEP
 from mspgt_tl.errors import DataError
 from mspgt_tl.stats import TAILS, resampled_ratio
-from mspgt_tl.theory.fisher import MIN_ROWS
 from mspgt_tl.theory.mutual_information import channel_information
 from mspgt_tl.theory.noise_effects import NoiseEffects
 
@@ -74,8 +73,8 @@ def rate_distortion(
     """
     if len(effects.sigmas) < 2:
         raise DataError("β is a slope: noise of two sizes or more is needed.")
-    if len(effects.counts) < MIN_ROWS:
-        raise DataError(f"An interval needs {MIN_ROWS} texts or more, got {len(effects.counts)}.")
+    if len(effects.counts) < MIN_TEXTS:
+        raise DataError(f"An interval needs {MIN_TEXTS} texts or more, got {len(effects.counts)}.")
 
     def rate(layers: Sequence[int], sigma: float) -> float:
         return min(float(channel_information(eigenvalues[i], sigma * units[i])) for i in layers)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mspgt_tl.contracts import CausalModel, Progress
+from mspgt_tl.contracts import MIN_TEXTS, CausalModel, Progress
 from mspgt_tl.errors import DataError
 from mspgt_tl.files import scratch_array
 from mspgt_tl.passes.batches import POSITIONS
@@ -85,11 +85,13 @@ def split_texts(row: Int[np.ndarray, "token"], *, seed: int) -> Split:
     """Assign texts at random: 60 % to fit, 10 % to choose, 30 % to measure.
 
     Raises:
-        DataError: fewer than 20 texts.
+        DataError: fewer than `MIN_TEXTS` texts.
     """
     texts = np.unique(row)
-    if len(texts) < 20:
-        raise DataError(f"At least 20 texts are needed to fit and measure on different ones, got {len(texts)}.")
+    if len(texts) < MIN_TEXTS:
+        raise DataError(
+            f"At least {MIN_TEXTS} texts are needed to fit and measure on different ones, got {len(texts)}."
+        )
     shuffled = np.random.default_rng([seed, 5]).permutation(texts)
     first, second = round(0.6 * len(texts)), round(0.7 * len(texts))
     parts = (shuffled[:first], shuffled[first:second], shuffled[second:])
