@@ -125,11 +125,10 @@ def detect(
 
 def summarise(result: Detection) -> Summary:
     """Return a detection's verdicts as plain values."""
-    from mspgt_tl.contracts import GAP
-    from mspgt_tl.power import power_of, tell_power
+    from mspgt_tl.power import count_power, power_of, tell_power
     from mspgt_tl.rivals import rival_rows
 
-    found, power = result.found, power_of(result.data).dropna(GAP)
+    found, data = result.found, result.data.assign(power=power_of(result.data))
     rows = [
         {
             "gap": gap,
@@ -148,12 +147,8 @@ def summarise(result: Detection) -> Summary:
         "rule": found.rule,
         "boundaries": rows,
         "reliability": dict(zip(result.curves["signal"].values.tolist(), found.reliability.tolist(), strict=True)),
-        "reasons": [*found.reasons, *([told] if (told := tell_power(result.data)) else [])],
-        "power": [
-            {"step": float(step), "supported": int(row.sum()), "gaps": len(row)}
-            for step, row in zip(power["step"], power.to_numpy(), strict=True)
-            if len(row)
-        ],
+        "reasons": [*found.reasons, *([told] if (told := tell_power(data)) else [])],
+        "power": count_power(data),
         "nulls": {
             name: list(zip(data["boundary"].values.tolist(), data["verdict"].values.tolist(), strict=True))
             for name, data in result.nulls.items()

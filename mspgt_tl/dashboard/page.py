@@ -41,7 +41,7 @@ from mspgt_tl.dashboard.words import (
     verdict_words,
     why_left_out,
 )
-from mspgt_tl.power import STEPS, power_of, tell_power
+from mspgt_tl.power import STEPS, count_power, power_of, tell_power
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -70,6 +70,7 @@ def render_report(
     """
     from markupsafe import Markup
 
+    data = data.assign(power=power_of(data))
     headline, sentences = verdict_words(data)
     headline, sentences = mark_quick(headline, [*sentences, *_could_be_missed(data)], manifest)
     identity = manifest.get("identity", {})
@@ -164,32 +165,19 @@ def _power_section(data: xr.Dataset) -> list[Section]:
     with np.errstate(invalid="ignore"):
         here = (curves[:, tried] - (curves[:, tried - 1] + curves[:, tried + 1]) / 2).max(axis=1)
     rows = [["largest here, against both neighbours", *(number(float(rise)) for rise in here), "", ""]]
-    for step, words in STEPS.items():
-        found = power.sel(step=step).values > 0
-        missed = ", ".join(map(str, power[GAP].values[~found])) if found.any() else "all"
-        rises = (number(float(step * span)) for span in np.ptp(curves, axis=1))
-        rows.append(
-            [
-                f"{words} of the range",
-                *rises,
-                f"{int(found.sum())} of {len(found)}",
-                missed if (~found).any() else "none",
-            ]
-        )
+    for one in count_power(data):
+        missed = power[GAP].values[power.sel(step=one["step"]).values == 0]
+        rises = (number(float(one["step"] * span)) for span in np.ptp(curves, axis=1))
+        told = "all" if not one["supported"] else ", ".join(map(str, missed)) or "none"
+        rows.append([f"{STEPS[one['step']]} of the range", *rises, f"{one['supported']} of {one['gaps']}", told])
     lead = (
         f"{tell_power(data)} The step is added to these curves and to every resample, and the boundaries are looked "
         "for anew. It has no noise of its own and stands in all signals at the same gap; a change of this size in a "
         "model is found more rarely."
     )
     columns = ("step", *map(str, data[SIGNAL].values), "supported at", "missed at gaps")
-    return [
-        Section(
-            "What could have been found?",
-            lead,
-            tables=[Table("Steps that would have been found", columns, rows)],
-            short="Power",
-        )
-    ]
+    table = Table("Steps that would have been found", columns, rows)
+    return [Section("What could have been found?", lead, tables=[table], short="Power")]
 
 
 def _weight_section(data: xr.Dataset) -> list[Section]:

@@ -56,9 +56,8 @@ def question_sections(found: Any, tables: Mapping[str, Shown]) -> list[Section]:
         )
         sections.append(Section("Boundary or BOS?", lead, plots))
         lead = (
-            "The same rules on trained weights, on random ones, and on the same text with its words shuffled. "
-            "What a rule "
-            "also finds without order among the words, or without training, is not about language."
+            "The same rules on trained weights, on random ones, and on the same text with its words shuffled. What a "
+            "rule also finds without order among the words, or without training, is not about language."
         )
         plot = Plot(rules_figure(tables["rules"].raw), "Boundaries by model and rule.")
         sections.append(tabled("Two boundaries in every model?", lead, tables, ["rules", "power"], [plot]))
@@ -102,8 +101,7 @@ def onset_figure(panels: Mapping[str, xr.Dataset]) -> go.Figure:
                 col=1,
             )
         for gap in gaps[data["onset"].values != 0]:
-            # After the curves: plotly leaves out what lies on an empty panel. It annotates rows as text, and takes
-            # numbers.
+            # After the curves, for plotly draws nothing on an empty panel; its annotations call rows text.
             place: dict[str, Any] = {"row": row, "col": 1}
             figure.add_vrect(
                 x0=gap - 0.5, x1=gap + 0.5, fillcolor=GREY, opacity=0.3, line_width=0, layer="below", **place

@@ -123,11 +123,8 @@ def _side_by_side(rules: pd.DataFrame) -> pd.DataFrame:
     """Return one row a model and what was done to it, one column a reading."""
 
     def told(row: pd.Series) -> str:
-        return (
-            " and ".join(map(str, row["boundaries"])) + f" ({row['near']} of {row['count']})"
-            if row["count"]
-            else "none"
-        )
+        places = " and ".join(map(str, row["boundaries"]))
+        return f"{places} ({row['near']} of {row['count']})" if places else "none"
 
     return (
         rules.assign(told=rules.apply(told, axis=1))
@@ -162,9 +159,9 @@ LAYOUTS: dict[str, tuple[str, Mapping[str, Cell], str]] = {
     "rules": (
         "What each rule says",
         {"model": words("model"), "weights or words": words("kind")},
-        "Boundaries that the published rule accepts, or that are supported here, and how many of them lie within "
-        "one gap of "
-        "the onset or end of a massive activation or a sink. Random gaps: the share of all gaps for which that is so.",
+        "Boundaries that the published rule accepts, or that are supported here, and how many of them lie within one "
+        "gap of the onset or end of a massive activation or a sink. Random gaps: the share of all gaps for which that "
+        "is so.",
     ),
     "power": (
         "What could have been found",
@@ -184,9 +181,8 @@ LAYOUTS: dict[str, tuple[str, Mapping[str, Cell], str]] = {
             "95 %": bounds("low", "high"),
             "controls": bounds("controls_low", "controls_high"),
         },
-        "Held equal: σ at every block; power over a scale; the relative change of the stream after it; KL. "
-        "Controls: lowest "
-        "and highest of stretches of as many blocks elsewhere, at equal σ alone.",
+        "Held equal: σ at every block; power over a scale; the relative change of the stream after it; KL. Controls: "
+        "lowest and highest of stretches of as many blocks elsewhere, at equal σ alone.",
     ),
     "ratios": (
         "How many times as brittle?",

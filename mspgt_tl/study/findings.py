@@ -16,14 +16,14 @@ from mspgt_tl.comparison import compare as compare_models
 from mspgt_tl.comparison.dependence import Dependence, Observed, compare_corpora
 from mspgt_tl.comparison.positions import RANKS, Count, family_of
 from mspgt_tl.comparison.rival_agreement import rival_agreement
-from mspgt_tl.contracts import GAP, SCALES, Existence
+from mspgt_tl.contracts import SCALES, Existence
 from mspgt_tl.dashboard.words import interval_text
 from mspgt_tl.errors import StoreError
 from mspgt_tl.pipeline.detection import Detection, load_run
 from mspgt_tl.pipeline.intervention import Intervention, load_intervention
 from mspgt_tl.pipeline.scales import DETECTED, THIRDS
 from mspgt_tl.pipeline.theory import Theory, load_theory, summarise
-from mspgt_tl.power import power_of
+from mspgt_tl.power import count_power
 from mspgt_tl.predictions import SETS, Evidence, Judgement, judge, load_set
 from mspgt_tl.rivals import rival_rows
 from mspgt_tl.study.plan import Step, StudyModel, is_random, make_steps
@@ -185,12 +185,9 @@ class Findings:
         """At how many inner gaps a step of known size would have been supported, first corpus."""
         rows = []
         for model, detection in self.at_home.items():
-            power = power_of(detection.data).dropna(GAP)
-            for step, found in zip(power["step"].values, power.values, strict=True):
-                row = {"model": model, "random": is_random(model), "step": float(step)}
-                rows.append(row | {"supported": int(found.sum()), "gaps": len(found)})
-        table = frame(rows, columns=("model", "random", "step", "supported", "gaps"))
-        return table[table["gaps"] > 0].astype({"random": bool})
+            head = {"model": model, "random": is_random(model)}
+            rows += [head | one for one in count_power(detection.data)]
+        return frame(rows, columns=("model", "random", "step", "supported", "gaps")).astype({"random": bool})
 
     @cached_property
     def doses(self) -> pd.DataFrame:
