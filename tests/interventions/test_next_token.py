@@ -45,6 +45,23 @@ def test_effects_equal_plain_forward_passes(model: Any, noise: Any) -> None:
     assert found.attrs["tokens"] == len(before)
 
 
+def test_data_tokens_alone_are_disturbed_and_compared(model: Any, noise: Any) -> None:
+    """The first token keeps its stream and its prediction counts for nothing; nor does the last, which none follows."""
+    layers, sigma, ids = range(2, 4), 0.5, torch.tensor(encode(model, SENTENCES[:1]).ids)
+    found = next_token_effects(
+        model, SENTENCES[:1], {"x": layers}, [sigma], noise, seed=0, tokens="data", resamples=100
+    )
+    at = torch.arange(ids.shape[1])[None]
+    at[0, 0] = -1
+    with torch.inference_mode():
+        before = model(ids)[0, 1:-1].double().log_softmax(-1)
+        hooks = noise_hooks(model, layers, sigma, seed=4, sample_ids=[0], unit=1.0, positions=at)
+        after = model.run_with_hooks(ids, fwd_hooks=hooks)[0, 1:-1].double().log_softmax(-1)
+    kl = torch.nn.functional.kl_div(after, before, log_target=True, reduction="sum") / len(before)
+    assert float(found["kl"][0, 0]) == pytest.approx(float(kl), rel=1e-5)
+    assert found.attrs["tokens"] == len(before)
+
+
 def test_effects_do_not_depend_on_batches(model: Any, noise: Any) -> None:
     """One sentence at a time gives what all together give."""
     options = {"seed": 0, "resamples": 100}
